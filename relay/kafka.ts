@@ -1,0 +1,282 @@
+/**
+ * The Kafka protocol, through kafkajs. The only file that imports it: kafkajs was last released in 2023, and what it
+ * does not do (a time limit on a send, a heartbeat beside a long batch, telling a loss of the partition) is done here.
+ */
+import { createConnection } from "node:net";
+import { type Admin, type Consumer, type ISocketFactory, Kafka, type LogEntry, logLevel, type Producer } from "kafkajs";
+import type { ConsumedRecord, EventRecord } from "../proto/envelope.ts";
+import type { HostPort } from "../services/kit/config.ts";
+import type { Logger } from "../services/kit/log.ts";
+
+/** How to reach the brokers. */
+export interface KafkaOptions {
+  readonly brokers: readonly HostPort[];
+  /** Shown in the broker's logs. */
+  readonly clientId: string;
+  readonly log: Logger;
+}
+
+/** A record that was consumed, with its place on the topic. */
+export interface TopicRecord extends ConsumedRecord {
+  readonly partition: number;
+  /** Decimal. */
+  readonly offset: string;
+  /** When the record was produced. */
+  readonly publishedAt: Date;
+}
+
+/** Sends records, one awaited call at a time. After an error, close it and open another. */
+export interface RecordProducer {
+  /**
+   * Resolves once all in-sync replicas have the records.
+   * @throws Error after `timeoutMs` at the latest; the records may be on the topic then.
+   */
+  send(topic: string, records: readonly EventRecord[]): Promise<void>;
+  close(): Promise<void>;
+}
+
+function kafka(options: KafkaOptions): Kafka {
+  return new Kafka({
+    brokers: options.brokers.map(({ host, port }) => `${host}:${port}`),
+    clientId: options.clientId,
+    connectionTimeout: 1_000,
+    requestTimeout: 5_000,
+    logLevel: logLevel.WARN,
+    logCreator: () => (entry) => logEntry(options.log, entry),
+    socketFactory,
+  });
+}
+
+/** kafkajs' own factory, with Nagle's algorithm off: small requests do not wait for a full segment. */
+const socketFactory: ISocketFactory = ({ host, port, onConnect }) => {
+  const socket = createConnection({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 });
+  socket.on("connect", onConnect);
+  return socket;
+};
+
+function logEntry(log: Logger, { log: { message, ...entry } }: LogEntry): void {
+  // The stack is kafkajs' own; its errors are retried there or surface here, so they are no errors of this process yet.
+  log.warn({ kafka: { error: entry.error, broker: entry.broker, groupId: entry.groupId } }, message);
+}
+
+/**
+ * Connects a producer.
+ * @param options.timeoutMs the longest that a send may take, and a connection to be made.
+ */
+export async function openProducer(options: KafkaOptions & { readonly timeoutMs: number }): Promise<RecordProducer> {
+  const { timeoutMs } = options;
+  const producer: Producer = kafka(options).producer({
+    allowAutoTopicCreation: false,
+    // Its sequence numbers go wrong after one refused record; order comes from one awaited send at a time.
+    idempotent: false,
+    maxInFlightRequests: 1,
+    // No retry in here: the caller re-reads what is pending and decides.
+    retry: { retries: 0 },
+  });
+  const close = () => producer.disconnect().catch(() => undefined);
+  try {
+    await within(timeoutMs, "Connecting to the broker", producer.connect());
+  } catch (error) {
+    void close();
+    throw error;
+  }
+  return {
+    async send(topic, records) {
+      const messages = records.map(({ key, value, headers }) => ({ key, value: Buffer.from(value), headers }));
+      await within(timeoutMs, "Sending", producer.send({ topic, acks: -1, timeout: timeoutMs, messages }));
+    },
+    close,
+  };
+}
+
+async function within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
+  const { promise: expired, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error(`${what} took longer than ${ms} ms.`)), ms);
+  try {
+    return await Promise.race([promise, expired]);
+  } finally {
+    clearTimeout(timer);
+    promise.catch(() => undefined);
+  }
+}
+
+/** A consumer of one topic in a group. */
+export interface TopicConsumer {
+  /** True while it is in its group and has heard from the broker within the last seconds. */
+  isReady(): boolean;
+  /** Lets the batches under way finish, commits their offsets, leaves the group. */
+  close(): Promise<void>;
+}
+
+export interface TopicConsumerOptions extends KafkaOptions {
+  readonly groupId: string;
+  readonly topic: string;
+  /** Where a group starts that has committed nothing yet. */
+  readonly from: "earliest" | "latest";
+  /** Whether the group's offsets are committed, after each batch. */
+  readonly commitOffsets: boolean;
+  readonly partitionsConcurrently: number;
+  readonly batchSizeMax: number;
+  /**
+   * Handles records of one partition, in order. When it throws they are delivered again. `signal` is aborted when the
+   * partition may belong to another member by now, or the consumer is closing: then stop waiting and throw.
+   */
+  readonly onBatch: (records: readonly TopicRecord[], signal: AbortSignal) => Promise<void>;
+  readonly onAssigned?: () => void;
+  /** The consumer has stopped for good; the process should end and be started again. */
+  readonly onCrash: (error: Error) => void;
+}
+
+/** Above the interval at which an idle consumer hears from its broker, several times over. */
+const silenceMaxMs = 5_000;
+
+/** Joins the group in the background, whether or not a broker answers yet, and keeps trying. */
+export async function consumeTopic(options: TopicConsumerOptions): Promise<TopicConsumer> {
+  const consumer: Consumer = kafka(options).consumer({
+    groupId: options.groupId,
+    allowAutoTopicCreation: false,
+    // A member that was killed is missed after 6 s, the shortest that brokers allow by default.
+    sessionTimeout: 6_000,
+    heartbeatInterval: 1_500,
+    rebalanceTimeout: 10_000,
+    minBytes: 1,
+    maxWaitTimeInMs: 500,
+    retry: { initialRetryTime: 100, maxRetryTime: 1_000, retries: 8, restartOnFailure: async () => true },
+  });
+  const closing = new AbortController();
+  let lastContactMs = 0;
+  const contact = () => {
+    lastContactMs = Date.now();
+  };
+  const { GROUP_JOIN, HEARTBEAT, FETCH, CRASH } = consumer.events;
+  consumer.on(HEARTBEAT, contact);
+  consumer.on(FETCH, contact);
+  consumer.on(GROUP_JOIN, () => {
+    contact();
+    options.onAssigned?.();
+  });
+  consumer.on(CRASH, ({ payload }) => {
+    if (!payload.restart && !closing.signal.aborted) options.onCrash(payload.error);
+  });
+
+  const start = async () => {
+    for (;;) {
+      try {
+        await consumer.connect();
+        await consumer.subscribe({ topic: options.topic, fromBeginning: options.from === "earliest" });
+        break;
+      } catch (error) {
+        if (closing.signal.aborted) return;
+        options.log.warn({ err: error, groupId: options.groupId }, "waiting for the broker");
+        await new Promise((resolve) => setTimeout(resolve, 500));
+      }
+    }
+    if (closing.signal.aborted) return;
+    await consumer.run({
+      autoCommit: false,
+      eachBatchAutoResolve: false,
+      partitionsConsumedConcurrently: options.partitionsConcurrently,
+      eachBatch: async ({ batch, heartbeat, resolveOffset, commitOffsetsIfNecessary, isRunning, isStale }) => {
+        const lost = new AbortController();
+        const signal = AbortSignal.any([lost.signal, closing.signal]);
+        const beat = setInterval(() => heartbeat().catch((error) => lost.abort(error)), 1_000);
+        try {
+          for (let first = 0; first < batch.messages.length; first += options.batchSizeMax) {
+            if (!isRunning() || isStale() || signal.aborted) break;
+            const messages = batch.messages.slice(first, first + options.batchSizeMax);
+            await options.onBatch(
+              messages.map(({ key, value, headers, offset, timestamp }) => ({
+                key,
+                value,
+                headers,
+                partition: batch.partition,
+                offset,
+                publishedAt: new Date(Number(timestamp)),
+              })),
+              signal,
+            );
+            const last = messages.at(-1)?.offset ?? batch.lastOffset();
+            resolveOffset(last);
+            if (options.commitOffsets) {
+              const next = (BigInt(last) + 1n).toString();
+              await commitOffsetsIfNecessary({
+                topics: [{ topic: batch.topic, partitions: [{ partition: batch.partition, offset: next }] }],
+              });
+            }
+          }
+          // A rebalance is told to kafkajs by its own error, so that it joins again.
+          if (lost.signal.aborted) throw lost.signal.reason;
+        } finally {
+          clearInterval(beat);
+        }
+      },
+    });
+  };
+  const started = start().catch(options.onCrash);
+
+  return {
+    isReady: () => Date.now() - lastContactMs < silenceMaxMs,
+    async close() {
+      closing.abort(new Error("The consumer is closing."));
+      await Promise.race([started, new Promise((resolve) => setTimeout(resolve, 1_000))]);
+      await consumer.disconnect().catch(() => undefined);
+    },
+  };
+}
+
+/** What tools and set-up do with a cluster. */
+export interface KafkaAdmin {
+  /** Creates the topics that are missing; those that are there stay as they are. */
+  createTopics(
+    topics: readonly {
+      readonly topic: string;
+      readonly partitions: number;
+      readonly replication: number;
+      readonly config: Readonly<Record<string, string>>;
+    }[],
+  ): Promise<void>;
+  listTopics(): Promise<readonly string[]>;
+  deleteTopics(topics: readonly string[]): Promise<void>;
+  /** The next offset of each partition, decimal. */
+  endOffsets(topic: string): Promise<readonly { readonly partition: number; readonly offset: string }[]>;
+  /** The committed offsets of a group, decimal; -1 where there is none. */
+  committedOffsets(
+    groupId: string,
+    topic: string,
+  ): Promise<readonly { readonly partition: number; readonly offset: string }[]>;
+  /** Sets a group, which must have no members, back to the start of the topic. */
+  resetOffsets(groupId: string, topic: string): Promise<void>;
+  deleteGroup(groupId: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Connects to the cluster for administration. @throws Error when no broker answers. */
+export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
+  const admin: Admin = kafka(options).admin({ retry: { initialRetryTime: 100, retries: 3 } });
+  await admin.connect();
+  return {
+    async createTopics(topics) {
+      await admin.createTopics({
+        waitForLeaders: true,
+        topics: topics.map(({ topic, partitions, replication, config }) => ({
+          topic,
+          numPartitions: partitions,
+          replicationFactor: replication,
+          configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
+        })),
+      });
+    },
+    listTopics: () => admin.listTopics(),
+    deleteTopics: (topics) => admin.deleteTopics({ topics: [...topics] }),
+    endOffsets: (topic) => admin.fetchTopicOffsets(topic),
+    async committedOffsets(groupId, topic) {
+      const [found] = await admin.fetchOffsets({ groupId, topics: [topic] });
+      return found?.partitions ?? [];
+    },
+    resetOffsets: (groupId, topic) => admin.resetOffsets({ groupId, topic, earliest: true }),
+    async deleteGroup(groupId) {
+      await admin.deleteGroups([groupId]);
+    },
+    close: () => admin.disconnect(),
+  };
+}

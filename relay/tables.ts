@@ -1,0 +1,105 @@
+/**
+ * The tables of the delivery guarantee. Every service has them in its own database, under its own name, and lists them
+ * in its schema.ts; migrations are generated from there.
+ */
+import { sql } from "drizzle-orm";
+import {
+  bigint,
+  char,
+  index,
+  int,
+  mediumtext,
+  mysqlTable,
+  smallint,
+  text,
+  timestamp,
+  unique,
+  varchar,
+} from "drizzle-orm/mysql-core";
+
+/** PENDING, FAILED, PUBLISHED or DEAD; in the archive PUBLISHED or DISCARDED. */
+export type OutboxStatus = "PENDING" | "FAILED" | "PUBLISHED" | "DEAD" | "DISCARDED";
+/** What became of a record: handled, or ignored (not of this service's concern, or nothing left to do). */
+export type InboxOutcome = "HANDLED" | "IGNORED" | "PARKED";
+
+/** The name of a service's outbox table. */
+export const outboxTableName = (service: string) => `${service}_outbox_event`;
+/** The name of a service's outbox archive. */
+export const outboxArchiveTableName = (service: string) => `${service}_outbox_event_archive`;
+/** The name of a service's inbox table. */
+export const inboxTableName = (service: string) => `${service}_inbox_event`;
+
+const eventColumns = () => ({
+  id: char("id", { length: 36 }).primaryKey(),
+  aggregateId: varchar("aggregate_id", { length: 128 }).notNull(),
+  type: varchar("type", { length: 128 }).notNull(),
+  payload: mediumtext("payload").notNull(),
+  headers: text("headers"),
+  occurredAt: timestamp("occurred_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+  status: varchar("status", { length: 20 }).notNull().default("PENDING"),
+  retryCount: smallint("retry_count", { unsigned: true }).notNull().default(0),
+  lastError: text("last_error"),
+  publishedAt: timestamp("published_at", { fsp: 3 }),
+});
+
+/** Events that were committed with the change they tell of. The service inserts, the relay alone changes status. */
+export function outboxTable(service: string) {
+  const name = outboxTableName(service);
+  return mysqlTable(
+    name,
+    {
+      ...eventColumns(),
+      seq: bigint("seq", { mode: "bigint", unsigned: true }).autoincrement().notNull(),
+      nextAttemptAt: timestamp("next_attempt_at", { fsp: 3 }),
+    },
+    (table) => [
+      unique(`${name}_seq`).on(table.seq),
+      // What the relay reads: pending rows in order, however many published ones lie beside them.
+      index(`${name}_status_seq`).on(table.status, table.seq),
+      index(`${name}_aggregate_id`).on(table.aggregateId, table.seq),
+    ],
+  );
+}
+
+/** Published rows that were moved out of the relay's way, and discarded ones. */
+export function outboxArchiveTable(service: string) {
+  const name = outboxArchiveTableName(service);
+  return mysqlTable(
+    name,
+    {
+      ...eventColumns(),
+      seq: bigint("seq", { mode: "bigint", unsigned: true }).notNull(),
+      archivedAt: timestamp("archived_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+      discardedBy: varchar("discarded_by", { length: 128 }),
+      discardReason: varchar("discard_reason", { length: 500 }),
+    },
+    (table) => [
+      unique(`${name}_seq`).on(table.seq),
+      index(`${name}_aggregate_id`).on(table.aggregateId, table.seq),
+      index(`${name}_archived_at`).on(table.archivedAt),
+    ],
+  );
+}
+
+/** Events that were received. A row is inserted in the transaction of its effect: that is what makes it happen once. */
+export function inboxTable(service: string) {
+  const name = inboxTableName(service);
+  return mysqlTable(
+    name,
+    {
+      eventId: char("event_id", { length: 36 }).primaryKey(),
+      aggregateId: varchar("aggregate_id", { length: 128 }).notNull(),
+      type: varchar("type", { length: 128 }).notNull(),
+      source: varchar("source", { length: 128 }).notNull(),
+      occurredAt: timestamp("occurred_at", { fsp: 3 }).notNull(),
+      /** The record's time on the topic. */
+      publishedAt: timestamp("published_at", { fsp: 3 }).notNull(),
+      topicPartition: int("topic_partition", { unsigned: true }).notNull(),
+      topicOffset: bigint("topic_offset", { mode: "bigint", unsigned: true }).notNull(),
+      handledAt: timestamp("handled_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+      batchId: char("batch_id", { length: 36 }).notNull(),
+      outcome: varchar("outcome", { length: 20 }).notNull(),
+    },
+    (table) => [index(`${name}_aggregate_id`).on(table.aggregateId), index(`${name}_handled_at`).on(table.handledAt)],
+  );
+}

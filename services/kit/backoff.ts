@@ -1,0 +1,26 @@
+/**
+ * Exponential backoff with full jitter: a random time between 0 and min(max, base × 2^attempt).
+ * Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+ * @param attempt 0 for the first wait.
+ */
+export function fullJitterMs(
+  attempt: number,
+  options: { readonly baseMs: number; readonly maxMs: number; readonly random?: () => number },
+): number {
+  const ceilingMs = Math.min(options.maxMs, options.baseMs * 2 ** Math.min(attempt, 30));
+  return Math.floor((options.random ?? Math.random)() * ceilingMs);
+}
+
+/** Resolves after `ms`, or at once when `signal` is or gets aborted. Never rejects, leaves no timer behind. */
+export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted) return resolve();
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
+  });
+}

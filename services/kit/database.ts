@@ -1,0 +1,229 @@
+/**
+ * MySQL-protocol databases (MySQL 8.4 and 9.x, MariaDB 10.11 and later) through mysql2.
+ * Sessions run in UTC, READ COMMITTED, with a lock wait of 3 s; an ended transaction never leaks into the next one.
+ */
+import { createPool, type Pool, type PoolConnection, type ResultSetHeader, type RowDataPacket } from "mysql2/promise";
+import { fullJitterMs, sleep } from "./backoff.ts";
+import { UnavailableError } from "./errors.ts";
+
+/** A value in a statement. Dates are sent in UTC. */
+export type SqlValue = string | number | bigint | Date | null;
+export type Row = Record<string, unknown>;
+
+/** What both a transaction and the database itself can do. */
+export interface Queryable {
+  /** Rows of a SELECT. `?` takes one value, or a list for `IN (?)`, or a list of lists for `VALUES ?`. */
+  query<R extends Row = Row>(sql: string, values?: readonly unknown[]): Promise<R[]>;
+  /** The number of rows that a statement matched. */
+  execute(sql: string, values?: readonly unknown[]): Promise<number>;
+}
+
+/** An open transaction. Only {@link Database.transaction} makes and ends one. */
+export interface Transaction extends Queryable {
+  readonly transaction: true;
+}
+
+export interface Database extends Queryable {
+  /** For drizzle's query builder, where speed does not matter. */
+  readonly pool: Pool;
+  /**
+   * Runs `work` in a transaction and commits it; rolls back when `work` throws. Deadlocks and lock waits that timed
+   * out are tried again from the start, up to `attempts` times (default 3).
+   * @throws CommitOutcomeUnknownError when the answer to COMMIT was lost; otherwise what `work` or the server throws.
+   */
+  transaction<T>(
+    work: (transaction: Transaction) => Promise<T>,
+    options?: { readonly attempts?: number; readonly onRetry?: () => void },
+  ): Promise<T>;
+  close(): Promise<void>;
+}
+
+/** COMMIT was sent and its answer lost: the transaction may be there or not. Look before doing it again. */
+export class CommitOutcomeUnknownError extends UnavailableError {
+  override readonly name: string = "CommitOutcomeUnknownError";
+}
+
+/** Opens a pool; connects on first use, so that a process can start before its database. */
+export function openDatabase(options: {
+  /** mysql://user:password@host:port/schema */
+  readonly url: string;
+  readonly connectionsMax: number;
+  /** Callers that may wait for a connection; one more is refused. Default 1,000. */
+  readonly waitersMax?: number;
+  /** Default 1,000. */
+  readonly connectTimeoutMs?: number;
+  /** A statement that takes longer is given up, its connection closed. Longer than the lock wait. Default 5,000. */
+  readonly statementTimeoutMs?: number;
+}): Database {
+  const timeout = options.statementTimeoutMs ?? 5_000;
+  const pool = createPool({
+    uri: options.url,
+    connectionLimit: options.connectionsMax,
+    maxIdle: options.connectionsMax,
+    queueLimit: options.waitersMax ?? 1_000,
+    connectTimeout: options.connectTimeoutMs ?? 1_000,
+    timezone: "Z",
+    // The schemas' collation: a literal compared with a column must not hide its index.
+    charset: "UTF8MB4_BIN",
+    supportBigNumbers: true,
+    maxPreparedStatements: 100,
+    enableKeepAlive: true,
+  });
+  pool.pool.on("connection", (connection) => {
+    for (const sql of sessionSettings) {
+      // Queued ahead of whatever the connection is taken for. Without its settings it must not be used.
+      connection.query(sql, (error: unknown) => {
+        if (error) connection.destroy();
+      });
+    }
+  });
+
+  const on = (connection: Pick<PoolConnection, "query">): Queryable => ({
+    async query<R extends Row>(sql: string, values: readonly unknown[] = []) {
+      const [rows] = await connection.query<RowDataPacket[]>({ sql, timeout }, values as unknown[]);
+      return rows as unknown as R[];
+    },
+    async execute(sql, values = []) {
+      const [result] = await connection.query<ResultSetHeader>({ sql, timeout }, values as unknown[]);
+      return result.affectedRows;
+    },
+  });
+
+  const attempt = async <T>(work: (transaction: Transaction) => Promise<T>): Promise<T> => {
+    const connection = await pool.getConnection();
+    const queryable = on(connection);
+    let healthy = false;
+    try {
+      await queryable.execute("START TRANSACTION");
+      let result: T;
+      try {
+        result = await work({ ...queryable, transaction: true });
+      } catch (error) {
+        // The server is asked to roll back even where it already did: 1205 ends the statement only.
+        await queryable.execute("ROLLBACK").then(
+          () => {
+            healthy = isServerError(error) || !isDriverError(error);
+          },
+          () => undefined,
+        );
+        throw error;
+      }
+      try {
+        await queryable.execute("COMMIT");
+      } catch (error) {
+        if (isServerError(error)) throw error;
+        throw new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
+      }
+      healthy = true;
+      return result;
+    } finally {
+      if (healthy) connection.release();
+      else connection.destroy();
+    }
+  };
+
+  return {
+    ...on(pool),
+    pool,
+    async transaction(work, { attempts = 3, onRetry } = {}) {
+      for (let number = 1; ; number++) {
+        try {
+          return await attempt(work);
+        } catch (error) {
+          if (number >= attempts || !isTransient(error)) throw error;
+          onRetry?.();
+          await sleep(fullJitterMs(number, { baseMs: 5, maxMs: 100 }));
+        }
+      }
+    },
+    async close() {
+      await pool.end();
+    },
+  };
+}
+
+const sessionSettings = [
+  "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+  "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 3",
+];
+
+/** The server's own error number, or undefined where the error did not come from a statement's answer. */
+export function errorNumber(error: unknown): number | undefined {
+  for (let it: unknown = error, depth = 0; it instanceof Error && depth < 5; it = it.cause, depth++) {
+    const { errno, sqlState } = it as Error & { errno?: unknown; sqlState?: unknown };
+    if (typeof errno === "number" && typeof sqlState === "string" && sqlState !== "") return errno;
+  }
+  return undefined;
+}
+
+function isServerError(error: unknown): boolean {
+  return errorNumber(error) !== undefined && (error as { fatal?: boolean }).fatal !== true;
+}
+
+function isDriverError(error: unknown): boolean {
+  return error instanceof Error && typeof (error as { code?: unknown }).code === "string";
+}
+
+/** Deadlock, lock wait timed out, and MariaDB's "record has changed since last read": do the transaction again. */
+export function isTransient(error: unknown): boolean {
+  return [1213, 1205, 1020].includes(errorNumber(error) ?? 0);
+}
+
+/** A row with this key is there already. */
+export function isDuplicateKey(error: unknown): boolean {
+  return [1062, 1586].includes(errorNumber(error) ?? 0);
+}
+
+/** The statement's data is at fault, and will be at every try: too long, no such value, NULL, CHECK, foreign key. */
+export function isDataError(error: unknown): boolean {
+  return [1406, 1366, 1264, 1048, 3819, 4025, 1451, 1452, 1216, 1217].includes(errorNumber(error) ?? 0);
+}
+
+/** Inserts all rows in one statement; nothing for no rows. A duplicate key is thrown, see {@link isDuplicateKey}. */
+export async function insertRows(
+  database: Queryable,
+  table: string,
+  columns: readonly string[],
+  rows: readonly (readonly SqlValue[])[],
+): Promise<void> {
+  if (rows.length === 0) return;
+  await database.execute(`INSERT INTO ${table} (${columns.join(", ")}) VALUES ?`, [rows]);
+}
+
+/**
+ * Updates many rows, each to its own values, in one statement; nothing for no rows.
+ * @param options.columns the key column first; then the columns that are set.
+ * @param options.also further assignments, as SQL over `target` (the row) and `next` (its new values).
+ * @param options.guard a condition over `target` and `next` that every row must meet.
+ * @param options.inputs names of values that `also` and `guard` use and that are no columns to set.
+ * @throws Error when a row is missing or does not meet the guard: somebody else changed it.
+ */
+export async function updateRows(
+  database: Queryable,
+  options: {
+    readonly table: string;
+    readonly columns: readonly [key: string, ...rest: string[]];
+    readonly inputs?: readonly string[];
+    readonly rows: readonly (readonly SqlValue[])[];
+    readonly also?: string;
+    readonly guard?: string;
+  },
+): Promise<void> {
+  const { table, columns, rows } = options;
+  if (rows.length === 0) return;
+  const [key, ...rest] = columns;
+  const names = [...columns, ...(options.inputs ?? [])];
+  const first = `SELECT ${names.map((name) => `? AS ${name}`).join(", ")}`;
+  const other = ` UNION ALL SELECT ${names.map(() => "?").join(", ")}`;
+  const assignments = rest.map((name) => `target.${name} = next.${name}`);
+  if (options.also !== undefined) assignments.push(options.also);
+  const matched = await database.execute(
+    `UPDATE (${first}${other.repeat(rows.length - 1)}) AS next STRAIGHT_JOIN ${table} AS target
+       ON target.${key} = next.${key}${options.guard === undefined ? "" : ` AND ${options.guard}`}
+     SET ${assignments.join(", ")}`,
+    rows.flat(),
+  );
+  if (matched !== rows.length) {
+    throw new Error(`${table}: ${rows.length - matched} of ${rows.length} rows were not as they had been read.`);
+  }
+}

@@ -1,0 +1,39 @@
+import type { Logger } from "./log.ts";
+
+/**
+ * Runs `close` once on SIGTERM or SIGINT and exits 0; exits 1 if it throws or takes longer than `timeoutMs`.
+ * Also exits 1 on a promise that nobody handles: the supervisor starts the process again.
+ */
+export function closeOnSignal(options: {
+  readonly log: Logger;
+  readonly close: () => Promise<void>;
+  /** Default 5,000. */
+  readonly timeoutMs?: number;
+}): void {
+  let closing = false;
+  const shutDown = (signal: string) => {
+    if (closing) return;
+    closing = true;
+    options.log.info({ signal }, "closing");
+    const timer = setTimeout(() => {
+      options.log.error("did not close in time");
+      process.exit(1);
+    }, options.timeoutMs ?? 5_000);
+    options.close().then(
+      () => {
+        clearTimeout(timer);
+        process.exit(0);
+      },
+      (error) => {
+        options.log.error({ err: error }, "closing failed");
+        process.exit(1);
+      },
+    );
+  };
+  process.on("SIGTERM", () => shutDown("SIGTERM"));
+  process.on("SIGINT", () => shutDown("SIGINT"));
+  process.on("unhandledRejection", (error) => {
+    options.log.fatal({ err: error }, "unhandled rejection");
+    process.exit(1);
+  });
+}
