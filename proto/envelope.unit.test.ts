@@ -1,0 +1,152 @@
+import { describe, expect, test } from "bun:test";
+import { create, createRegistry } from "@bufbuild/protobuf";
+import {
+  type ConsumedRecord,
+  decodePayload,
+  type EventRecord,
+  fromRecord,
+  type NewEvent,
+  type OutboxRow,
+  SchemaBehindError,
+  toOutboxRow,
+  toRecord,
+  typeOfRecord,
+  UndecodableRecordError,
+  UnencodablePayloadError,
+} from "./envelope.ts";
+import { eventRegistry, eventTable, eventTypesHandledBy } from "./event-table.ts";
+import { OrderFailedSchema, OrderPlacedSchema } from "./gen/shop/order/v1/events_pb.ts";
+import { Order_FailureReason } from "./gen/shop/order/v1/order_pb.ts";
+
+const placed = create(OrderPlacedSchema, {
+  orderId: "order-1",
+  lines: [{ sku: "sku-0001", quantity: 2 }],
+  total: { currencyCode: "EUR", minorUnits: 9_007_199_254_740_993n },
+  paymentMethod: "pm_ok",
+});
+const newEvent: NewEvent = {
+  id: "event-1",
+  aggregateId: "order-1",
+  message: placed,
+  headers: { traceparent: "00-a-b-01", correlationId: "request-1", causationId: "event-0" },
+};
+const rowOf = (event: NewEvent): OutboxRow => ({
+  ...toOutboxRow(event, eventRegistry),
+  occurredAt: new Date("2026-01-02T03:04:05.678Z"),
+  seq: "18446744073709551615",
+});
+const options = { source: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
+/** As kafkajs delivers it: bytes everywhere. */
+const delivered = (record: EventRecord): ConsumedRecord => ({
+  key: Buffer.from(record.key),
+  value: record.value,
+  headers: Object.fromEntries(Object.entries(record.headers).map(([name, value]) => [name, Buffer.from(value)])),
+});
+
+test("a message survives outbox and topic unchanged, with its headers", () => {
+  const record = delivered(toRecord(rowOf(newEvent), options));
+  const envelope = fromRecord(record);
+  expect(typeOfRecord(record)).toBe("shop.order.v1.OrderPlaced");
+  expect(envelope).toMatchObject({
+    id: "event-1",
+    type: "shop.order.v1.OrderPlaced",
+    source: "/shop/order",
+    aggregateId: "order-1",
+    sequence: "18446744073709551615",
+    headers: newEvent.headers,
+    occurredAt: new Date("2026-01-02T03:04:05.678Z"),
+  });
+  expect(decodePayload(envelope, eventRegistry)).toEqual(placed);
+});
+
+test("every event type of the table goes there and back", () => {
+  for (const { schema } of eventTable) {
+    const message = create(schema, { orderId: "order-1" });
+    const record = toRecord(rowOf({ ...newEvent, message }), options);
+    expect(decodePayload(fromRecord(delivered(record)), eventRegistry)).toEqual(message);
+  }
+});
+
+test("the outbox payload is readable JSON with enum names", () => {
+  const message = create(OrderFailedSchema, { orderId: "order-1", reason: Order_FailureReason.OUT_OF_STOCK });
+  expect(JSON.parse(toOutboxRow({ ...newEvent, message }, eventRegistry).payload)).toEqual({
+    orderId: "order-1",
+    reason: "OUT_OF_STOCK",
+  });
+});
+
+test("headers are CloudEvents 1.0 in binary mode", () => {
+  const { key, headers } = toRecord(rowOf(newEvent), options);
+  expect(key).toBe("order-1");
+  expect(headers).toEqual({
+    ce_specversion: "1.0",
+    ce_id: "event-1",
+    ce_type: "shop.order.v1.OrderPlaced",
+    ce_source: "/shop/order",
+    ce_time: "2026-01-02T03:04:05.678Z",
+    ce_subject: "order-1",
+    ce_sequence: "18446744073709551615",
+    "content-type": "application/protobuf",
+    traceparent: "00-a-b-01",
+    ce_correlationid: "request-1",
+    ce_causationid: "event-0",
+  });
+});
+
+test("encoding json passes the payload on as it stands, with no schema asked", () => {
+  const row = { ...rowOf(newEvent), type: "any.Thing", payload: '{"a":"ä"}', headers: null };
+  const record = toRecord(row, { ...options, encoding: "json", registry: createRegistry() });
+  expect(new TextDecoder().decode(record.value)).toBe('{"a":"ä"}');
+  expect(record.headers["content-type"]).toBe("application/json");
+});
+
+describe("what cannot be encoded", () => {
+  const encode = (change: Partial<OutboxRow>) => () => toRecord({ ...rowOf(newEvent), ...change }, options);
+  test("is poison where no schema would help", () => {
+    for (const payload of ["", "not json", "[]", '{"orderId": 7}', '{"lines": [{"quantity": -1}]}']) {
+      expect(encode({ payload })).toThrow(UnencodablePayloadError);
+    }
+    expect(encode({ headers: "{" })).toThrow(UnencodablePayloadError);
+    expect(encode({ headers: "7" })).toThrow(UnencodablePayloadError);
+  });
+  test("is only ahead of this schema where a type, a field or an enum value is new", () => {
+    expect(encode({ type: "shop.shipping.v1.ParcelSent" })).toThrow(SchemaBehindError);
+    expect(encode({ payload: '{"orderId":"order-1","giftWrap":true}' })).toThrow(SchemaBehindError);
+    const failed = { type: "shop.order.v1.OrderFailed", payload: '{"orderId":"order-1","reason":"LOST_IN_SPACE"}' };
+    expect(encode(failed)).toThrow(SchemaBehindError);
+  });
+});
+
+describe("a record that is no event of ours", () => {
+  const good = delivered(toRecord(rowOf(newEvent), options));
+  const { ce_id: _, ...withoutId } = good.headers ?? {};
+  const cases: Readonly<Record<string, ConsumedRecord>> = {
+    "has no headers": { ...good, headers: undefined },
+    "has no id": { ...good, headers: withoutId },
+    "has no time": { ...good, headers: { ...good.headers, ce_time: "yesterday" } },
+    "has no sequence": { ...good, headers: { ...good.headers, ce_sequence: "one" } },
+    "has no value": { ...good, value: null },
+  };
+  for (const [name, record] of Object.entries(cases)) {
+    test(name, () => expect(() => fromRecord(record)).toThrow(UndecodableRecordError));
+  }
+  test("does not decode", () => {
+    const envelope = fromRecord({ ...good, value: new Uint8Array([0xff, 0xff]) });
+    expect(() => decodePayload(envelope, eventRegistry)).toThrow(UndecodableRecordError);
+  });
+});
+
+test("the event table says who handles what", () => {
+  expect([...eventTypesHandledBy("payment")].sort()).toEqual([
+    "shop.inventory.v1.StockReserved",
+    "shop.order.v1.OrderCancelRequested",
+    "shop.order.v1.OrderPlaced",
+  ]);
+  for (const row of eventTable) {
+    // The owner's package publishes it, and whoever answers owns the answers.
+    expect(row.schema.typeName).toStartWith(`shop.${row.publishedBy}.v1.`);
+    for (const reaction of row.reactions) {
+      for (const answer of reaction.answers) expect(answer.typeName).toStartWith(`shop.${reaction.service}.v1.`);
+    }
+  }
+});

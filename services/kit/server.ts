@@ -1,0 +1,171 @@
+/**
+ * One set of Connect routes on two listeners: HTTP/1.1 by `Bun.serve` (Connect, gRPC-Web, JSON; browsers, curl), and
+ * h2c by `node:http2` (gRPC, which needs trailers; also Connect and gRPC-Web).
+ */
+import { createServer, type Http2ServerResponse, type ServerHttp2Session } from "node:http2";
+import { Code, ConnectError, type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
+import { createFetchHandler } from "@connectrpc/connect/protocol";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { errorNumber } from "./database.ts";
+import { DomainError, type DomainErrorCode, UnavailableError } from "./errors.ts";
+import type { Logger } from "./log.ts";
+
+/** Larger requests are refused, compressed or not. */
+const requestSizeMaxBytes = 64 * 1024;
+/** A request whose body does not come is closed after this many seconds; streams that answer are exempt. */
+const idleTimeoutSeconds = 10;
+
+export type Routes = (router: ConnectRouter) => void;
+
+/** A Web-standard handler: what an edge runtime would be given. Undefined for a path that no method has. */
+export function createFetch(routes: Routes, log: Logger): (request: Request) => Promise<Response> | undefined {
+  const router = createConnectRouter({ interceptors: interceptors(log), readMaxBytes: requestSizeMaxBytes });
+  routes(router);
+  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, createFetchHandler(handler)]));
+  return (request) => handlers.get(new URL(request.url).pathname)?.(request);
+}
+
+export interface RpcServer {
+  readonly httpPort: number;
+  readonly grpcPort: number;
+  /** Takes no new calls, and ends those that do not end by themselves. */
+  close(): Promise<void>;
+}
+
+/** Serves `routes` on both listeners. Port 0 lets the system choose. @throws Error that names a port that is taken. */
+export async function serveRpc(options: {
+  readonly host: string;
+  readonly httpPort: number;
+  readonly grpcPort: number;
+  readonly routes: Routes;
+  readonly log: Logger;
+}): Promise<RpcServer> {
+  const { host, routes, log } = options;
+  const fetch = createFetch(routes, log);
+  const http = Bun.serve({
+    hostname: host,
+    port: options.httpPort,
+    idleTimeout: idleTimeoutSeconds,
+    maxRequestBodySize: 16 * requestSizeMaxBytes,
+    async fetch(request, server) {
+      const response = await fetch(request);
+      if (response === undefined) return new Response("There is no such method.\n", { status: 404 });
+      // A server stream may be quiet for longer; its heartbeats keep proxies from closing it.
+      if (response.headers.get("content-type")?.includes("stream") || isGrpcWeb(response)) server.timeout(request, 0);
+      return response;
+    },
+  });
+
+  const sessions = new Set<ServerHttp2Session>();
+  const handler = connectNodeAdapter({
+    routes,
+    interceptors: interceptors(log),
+    readMaxBytes: requestSizeMaxBytes,
+  });
+  const grpc = createServer((request, response) => {
+    closeWhenAnswered(response);
+    handler(request, response);
+  });
+  grpc.on("session", (session) => {
+    sessions.add(session);
+    session.on("close", () => sessions.delete(session));
+  });
+  await new Promise<void>((resolve, reject) => {
+    grpc.once("error", reject);
+    grpc.listen(options.grpcPort, host, resolve);
+  });
+  const address = grpc.address();
+
+  return {
+    httpPort: http.port ?? options.httpPort,
+    grpcPort: typeof address === "object" && address !== null ? address.port : options.grpcPort,
+    async close() {
+      grpc.close();
+      for (const session of sessions) session.close();
+      await Promise.race([http.stop(false), new Promise((resolve) => setTimeout(resolve, 1_000))]);
+      await http.stop(true);
+      for (const session of sessions) session.destroy();
+    },
+  };
+}
+
+function isGrpcWeb(response: Response): boolean {
+  return response.headers.get("content-type")?.startsWith("application/grpc-web") === true;
+}
+
+/**
+ * Closes an answered stream whose request was not read to its end (it was over the size limit): without this, clients
+ * that wait for it hang. Not at once: connect-node's own client takes an early reset for an error.
+ */
+function closeWhenAnswered(response: Http2ServerResponse): void {
+  const { stream } = response;
+  response.once("finish", () => {
+    setTimeout(() => {
+      if (!stream.closed) stream.close(0);
+    }, 50);
+  });
+}
+
+const codes: Record<DomainErrorCode, Code> = {
+  INVALID_ARGUMENT: Code.InvalidArgument,
+  NOT_FOUND: Code.NotFound,
+  ALREADY_EXISTS: Code.AlreadyExists,
+  FAILED_PRECONDITION: Code.FailedPrecondition,
+};
+
+/** The one place where errors become Connect codes. What the caller cannot mend is not told in detail. */
+export function toConnectError(error: unknown): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (error instanceof DomainError) return new ConnectError(error.message, codes[error.code]);
+  if (error instanceof UnavailableError) return new ConnectError(error.message, Code.Unavailable);
+  // The driver's codes are texts like ECONNREFUSED; with an error number, it was the server that refused a statement.
+  if (error instanceof Error && "code" in error && errorNumber(error) === undefined) {
+    return new ConnectError("The database is away; ask again.", Code.Unavailable);
+  }
+  return new ConnectError("Something went wrong here; it is in the log.", Code.Internal);
+}
+
+function interceptors(log: Logger): Interceptor[] {
+  return [
+    (next) => async (request) => {
+      const startedMs = performance.now();
+      const done = (error?: ConnectError, cause?: unknown) => {
+        const entry = {
+          method: request.method.name,
+          code: error === undefined ? "ok" : Code[error.code],
+          ms: Math.round((performance.now() - startedMs) * 100) / 100,
+        };
+        if (error?.code === Code.Internal) log.error({ ...entry, err: cause }, "rpc");
+        else log.info(entry, "rpc");
+      };
+      try {
+        const response = await next(request);
+        if (!response.stream) {
+          done();
+          return response;
+        }
+        return { ...response, message: ending(response.message, done) };
+      } catch (error) {
+        const connectError = toConnectError(error);
+        done(connectError, error);
+        throw connectError;
+      }
+    },
+  ];
+}
+
+/** A stream's messages, with its end (or its error, or the caller's leaving) told to `done` as a Connect code. */
+async function* ending<T>(messages: AsyncIterable<T>, done: (error?: ConnectError, cause?: unknown) => void) {
+  let error: ConnectError | undefined = new ConnectError("The caller has left.", Code.Canceled);
+  let cause: unknown;
+  try {
+    yield* messages;
+    error = undefined;
+  } catch (thrown) {
+    cause = thrown;
+    error = toConnectError(thrown);
+    throw error;
+  } finally {
+    done(error, cause);
+  }
+}

@@ -1,0 +1,152 @@
+import { describe, expect, test } from "bun:test";
+import { create } from "@bufbuild/protobuf";
+import {
+  StockReleasedSchema,
+  StockReservationFailedSchema,
+  StockReservedSchema,
+} from "../../proto/gen/shop/inventory/v1/events_pb.ts";
+import { OrderCancelRequestedSchema, OrderFailedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import { Order_FailureReason } from "../../proto/gen/shop/order/v1/order_pb.ts";
+import {
+  PaymentAuthorizedSchema,
+  PaymentFailedSchema,
+  PaymentVoidedSchema,
+} from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import { decide, evolve, type OrderMessage, type OrderState, toEvent } from "./domain.ts";
+
+const orderId = "018f0000-0000-7000-8000-000000000001";
+const stockReserved = create(StockReservedSchema, { orderId });
+const reservationFailed = create(StockReservationFailedSchema, { orderId });
+const stockReleased = create(StockReleasedSchema, { orderId });
+const authorized = create(PaymentAuthorizedSchema, { orderId });
+const declined = create(PaymentFailedSchema, { orderId });
+const voided = create(PaymentVoidedSchema, { orderId });
+const everyMessage: readonly OrderMessage[] = [
+  stockReserved,
+  reservationFailed,
+  stockReleased,
+  authorized,
+  declined,
+  voided,
+];
+
+const pending: OrderState = { orderId, version: 1, status: "PENDING" };
+const reserved: OrderState = { orderId, version: 2, status: "STOCK_RESERVED" };
+const compensating = (stock: boolean, payment: boolean): OrderState => ({
+  orderId,
+  version: 3,
+  status: "COMPENSATING",
+  failureReason: payment ? "CANCELLED" : "PAYMENT_DECLINED",
+  awaiting: { stock, payment },
+});
+
+/** The state after the messages, and the types of the events that were published on the way. */
+function given(state: OrderState, ...messages: readonly OrderMessage[]) {
+  const published: string[] = [];
+  for (const message of messages) {
+    for (const fact of decide(state, message)) {
+      state = evolve(state, fact);
+      const event = toEvent(orderId, fact);
+      if (event !== undefined) published.push(event.$typeName);
+    }
+  }
+  return { state, published };
+}
+
+describe("an order", () => {
+  test("completes: stock reserved, then payment authorised", () => {
+    expect(given(pending, stockReserved, authorized)).toEqual({
+      state: { orderId, version: 3, status: "COMPLETED" },
+      published: ["shop.order.v1.OrderCompleted"],
+    });
+  });
+
+  test("without stock fails at once: there is nothing to undo", () => {
+    expect(given(pending, reservationFailed)).toEqual({
+      state: { orderId, version: 2, status: "FAILED", failureReason: "OUT_OF_STOCK" },
+      published: ["shop.order.v1.OrderFailed"],
+    });
+  });
+
+  test("that is declined waits for its stock to be released before it fails", () => {
+    expect(given(pending, stockReserved, declined)).toEqual({ state: compensating(true, false), published: [] });
+    expect(given(pending, stockReserved, declined, stockReleased)).toEqual({
+      state: { orderId, version: 4, status: "FAILED", failureReason: "PAYMENT_DECLINED" },
+      published: ["shop.order.v1.OrderFailed"],
+    });
+  });
+
+  test("that was cancelled fails once both answers are in, in either order", () => {
+    for (const answers of [
+      [stockReleased, voided],
+      [voided, stockReleased],
+    ] as const) {
+      const half = given(compensating(true, true), answers[0]);
+      expect(half.state.status).toBe("COMPENSATING");
+      expect(half.state.version).toBe(3);
+      expect(half.published).toEqual([]);
+      expect(given(half.state, answers[1])).toEqual({
+        state: { orderId, version: 4, status: "FAILED", failureReason: "CANCELLED" },
+        published: ["shop.order.v1.OrderFailed"],
+      });
+    }
+  });
+
+  test("ignores the same message a second time", () => {
+    const paths = [
+      [stockReserved, authorized],
+      [reservationFailed],
+      [stockReserved, declined, stockReleased],
+    ] satisfies OrderMessage[][];
+    for (const path of paths) {
+      const doubled = path.flatMap((message) => [message, message]);
+      expect(given(pending, ...doubled)).toEqual(given(pending, ...path));
+    }
+  });
+
+  test("that is final ignores every message", () => {
+    const finals: readonly OrderState[] = [
+      { orderId, version: 3, status: "COMPLETED" },
+      { orderId, version: 4, status: "FAILED", failureReason: "TIMED_OUT" },
+    ];
+    for (const state of finals) for (const message of everyMessage) expect(decide(state, message)).toEqual([]);
+  });
+
+  test("ignores what comes out of order", () => {
+    for (const message of [authorized, declined, stockReleased, voided]) expect(decide(pending, message)).toEqual([]);
+    for (const message of [stockReserved, reservationFailed, stockReleased, voided]) {
+      expect(decide(reserved, message)).toEqual([]);
+    }
+    for (const message of [stockReserved, reservationFailed, authorized, declined, voided]) {
+      expect(decide(compensating(true, false), message)).toEqual([]);
+    }
+  });
+
+  test("keeps its failure reason to the end", () => {
+    const state = compensating(true, true);
+    const { state: failed } = given(state, declined, stockReleased, voided);
+    expect(failed).toMatchObject({ status: "FAILED", failureReason: "CANCELLED" });
+  });
+});
+
+describe("what other services hear", () => {
+  test("a cancel or a timeout is requested of both; a declined payment is known to both already", () => {
+    const awaiting = { stock: true, payment: true };
+    expect(toEvent(orderId, { kind: "CompensationStarted", reason: "TIMED_OUT", awaiting })).toEqual(
+      create(OrderCancelRequestedSchema, { orderId, reason: Order_FailureReason.TIMED_OUT }),
+    );
+    expect(
+      toEvent(orderId, {
+        kind: "CompensationStarted",
+        reason: "PAYMENT_DECLINED",
+        awaiting: { stock: true, payment: false },
+      }),
+    ).toBeUndefined();
+  });
+
+  test("a failure tells its reason", () => {
+    expect(toEvent(orderId, { kind: "Failed", reason: "OUT_OF_STOCK" })).toEqual(
+      create(OrderFailedSchema, { orderId, reason: Order_FailureReason.OUT_OF_STOCK }),
+    );
+  });
+});

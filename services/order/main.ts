@@ -1,0 +1,108 @@
+import { eventRegistry } from "../../proto/event-table.ts";
+import { createInbox, startConsumer } from "../../relay/consumer.ts";
+import { openHintSender } from "../../relay/hint.ts";
+import { consumeTopic, openAdmin } from "../../relay/kafka.ts";
+import { createOutbox } from "../../relay/outbox.ts";
+import { environment } from "../kit/config.ts";
+import { openDatabase } from "../kit/database.ts";
+import { createMetrics, serveHealth } from "../kit/health.ts";
+import { createLogger } from "../kit/log.ts";
+import { serveRpc } from "../kit/server.ts";
+import { closeOnSignal } from "../kit/shutdown.ts";
+import { readOrderConfig } from "./config.ts";
+import { handledTypes, orderHandler } from "./handlers.ts";
+import { createOrderPlacer } from "./place-orders.ts";
+import { loadPriceList } from "./prices.ts";
+import { routes } from "./rpc.ts";
+import { createOrderWatch } from "./watch.ts";
+
+const config = readOrderConfig(environment());
+const log = createLogger({ instance: config.instance, level: config.logLevel });
+const metrics = createMetrics(config.instance);
+const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
+const topic = "shop.order-saga";
+const newId = () => Bun.randomUUIDv7();
+const onCrash = (error: Error) => {
+  log.fatal({ err: error }, "the consumer has stopped");
+  process.exit(1);
+};
+
+// A flood of orders must not starve the sagas under way: each side has connections of its own.
+const rpcDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
+const sagaDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
+const hints = openHintSender("order", config.relayHints);
+const outbox = createOutbox({ service: "order", registry: eventRegistry });
+const watch = createOrderWatch({ database: rpcDatabase, log, metrics });
+const prices = loadPriceList(rpcDatabase, log);
+const placer = createOrderPlacer({ database: rpcDatabase, outbox, onPlaced: hints.send });
+
+const inbox = createInbox({
+  service: "order",
+  database: sagaDatabase,
+  registry: eventRegistry,
+  handles: handledTypes,
+  records: "all",
+  handle: orderHandler({ newId }),
+  outbox,
+  hints,
+  newId,
+  log,
+  metrics,
+  onCommitted: (events) => watch.hint(events.map(({ envelope }) => envelope.aggregateId)),
+});
+const consumer = await startConsumer({ service: "order", topic, kafka, inbox, log, metrics, onCrash });
+
+// Another instance may handle what is watched here: every record on the topic is a hint.
+const watchGroup = `order-watch-${config.instance}-${newId()}`;
+const watchConsumer = await consumeTopic({
+  ...kafka,
+  groupId: watchGroup,
+  topic,
+  from: "latest",
+  commitOffsets: false,
+  partitionsConcurrently: 12,
+  batchSizeMax: 1_000,
+  async onBatch(records) {
+    watch.hint(records.flatMap(({ key }) => (key === null ? [] : [new TextDecoder().decode(key)])));
+  },
+  onAssigned: watch.hintAll,
+  onCrash,
+});
+
+const server = await serveRpc({
+  host: config.host,
+  httpPort: config.httpPort,
+  grpcPort: config.grpcPort,
+  routes: routes({ placer, prices, database: rpcDatabase, watch, newId }),
+  log,
+});
+const health = serveHealth({
+  host: config.host,
+  port: config.healthPort,
+  metrics,
+  checks: {
+    database: async () => (await rpcDatabase.query("SELECT 1")).length === 1,
+    broker: () => consumer.isReady() && watchConsumer.isReady(),
+    prices: prices.isLoaded,
+  },
+});
+log.info({ http: server.httpPort, grpc: server.grpcPort }, "ready to serve");
+
+closeOnSignal({
+  log,
+  async close() {
+    watch.close();
+    prices.close();
+    await Promise.all([server.close(), consumer.close(), watchConsumer.close()]);
+    await placer.close();
+    hints.close();
+    await Promise.allSettled([rpcDatabase.close(), sagaDatabase.close(), health.close(), deleteGroup()]);
+  },
+});
+
+/** The group was for this run alone. Where the broker is away, it goes by itself: it has committed nothing. */
+async function deleteGroup(): Promise<void> {
+  const admin = await openAdmin(kafka);
+  await admin.deleteGroup(watchGroup);
+  await admin.close();
+}

@@ -1,0 +1,69 @@
+/** PlaceOrder's way into the database: requests that arrive while a transaction commits share the next one. */
+import type { Outbox } from "../../relay/outbox.ts";
+import { CommitOutcomeUnknownError, type Database, errorNumber, isDuplicateKey } from "../kit/database.ts";
+import { DomainError, UnavailableError } from "../kit/errors.ts";
+import { createGroupCommit } from "../kit/group-commit.ts";
+import { type Placement, type PlacementResult, placeOrders, requestKey } from "./repository.ts";
+
+/** An order that exists: a new one, or the one that the same request placed before. */
+export interface PlacedOrder {
+  readonly orderId: string;
+  readonly status: Exclude<PlacementResult, DomainError>["status"];
+}
+
+export interface OrderPlacer {
+  /**
+   * Resolves once the order is committed.
+   * @throws DomainError ALREADY_EXISTS when the request id was used for something else; UnavailableError when the
+   * database did not answer (the order may exist: the same request again settles it).
+   */
+  place(placement: Placement, signal: AbortSignal): Promise<PlacedOrder>;
+  close(): Promise<void>;
+}
+
+/** Orders in one transaction, at the most. */
+const groupSizeMax = 100;
+/** Requests that may wait for a transaction: seconds of work at the highest rates measured. */
+const waitingMax = 5_000;
+/** Looks after a lost COMMIT or a request that raced with itself, before giving up. */
+const settleAttemptsMax = 3;
+
+/** @param deps.onPlaced called after a commit that placed something. */
+export function createOrderPlacer(deps: {
+  readonly database: Database;
+  readonly outbox: Outbox;
+  readonly onPlaced: () => void;
+}): OrderPlacer {
+  const group = createGroupCommit<Placement, PlacementResult>({
+    sizeMax: groupSizeMax,
+    waitingMax,
+    keyOf: ({ order }) => requestKey(order.owner, order.requestId),
+    isOutage: (error) => error instanceof UnavailableError || isConnectionError(error),
+    async commit(placements) {
+      for (let attempt = 1; ; attempt++) {
+        try {
+          const results = await placeOrders(deps.database, deps.outbox, placements);
+          if (results.some((result) => "isNew" in result && result.isNew)) deps.onPlaced();
+          return results;
+        } catch (error) {
+          // Doing it again looks first: what is there already is answered, not placed a second time.
+          const settles = error instanceof CommitOutcomeUnknownError || isDuplicateKey(error);
+          if (!settles || attempt >= settleAttemptsMax) throw error;
+        }
+      }
+    },
+  });
+  return {
+    async place(placement, signal) {
+      const result = await group.submit(placement, signal);
+      if (result instanceof DomainError) throw result;
+      return { orderId: result.orderId, status: result.status };
+    },
+    close: () => group.close(),
+  };
+}
+
+/** The driver's own errors: refused, reset, timed out. No statement was at fault. */
+function isConnectionError(error: unknown): boolean {
+  return error instanceof Error && "code" in error && errorNumber(error) === undefined;
+}

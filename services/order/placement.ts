@@ -1,0 +1,117 @@
+/** What a new order must look like, and the order that a request makes. Pure. */
+import { create } from "@bufbuild/protobuf";
+import { type OrderPlaced, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import { DomainError } from "../kit/errors.ts";
+
+/** A price, in minor units of its currency. */
+export interface Price {
+  readonly currencyCode: string;
+  readonly minorUnits: bigint;
+}
+
+export interface OrderLine {
+  readonly sku: string;
+  readonly quantity: number;
+  readonly unitPrice: Price;
+}
+
+/** A request for an order. `owner` is empty until there is authentication. */
+export interface PlacementRequest {
+  readonly owner: string;
+  readonly requestId: string;
+  readonly lines: readonly { readonly sku: string; readonly quantity: number }[];
+  readonly paymentMethod: string;
+}
+
+/** An order that is about to be placed: its id is made before the transaction, so that a lost answer can be settled. */
+export interface NewOrder {
+  readonly orderId: string;
+  readonly owner: string;
+  readonly requestId: string;
+  readonly lines: readonly OrderLine[];
+  readonly total: Price;
+  readonly paymentMethod: string;
+}
+
+const linesMax = 100;
+const quantityMax = 1_000;
+const paymentMethodPattern = /^pm_[a-z0-9_]{1,60}$/;
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** `value` as a UUID in lower case. @throws DomainError INVALID_ARGUMENT that names `field`. */
+export function parseUuid(field: string, value: string): string {
+  const lower = value.toLowerCase();
+  if (!uuidPattern.test(lower)) throw invalid(field, `must be a UUID, but is ${quoted(value)}`);
+  return lower;
+}
+
+/**
+ * The order that `request` asks for, at the prices of `priceOf`.
+ * @throws DomainError INVALID_ARGUMENT that names the first faulty field.
+ */
+export function newOrder(
+  orderId: string,
+  request: PlacementRequest,
+  priceOf: (sku: string) => Price | undefined,
+): NewOrder {
+  const requestId = parseUuid("request_id", request.requestId);
+  if (request.lines.length === 0) throw invalid("lines", "must not be empty: an order has 1 to 100 lines");
+  if (request.lines.length > linesMax) {
+    throw invalid("lines", `must be at most ${linesMax}, but are ${request.lines.length}`);
+  }
+  const seen = new Set<string>();
+  const lines = request.lines.map(({ sku, quantity }, index): OrderLine => {
+    if (!Number.isInteger(quantity) || quantity < 1 || quantity > quantityMax) {
+      throw invalid(`lines[${index}].quantity`, `must be 1 to ${quantityMax}, but is ${quantity}`);
+    }
+    const unitPrice = priceOf(sku);
+    if (unitPrice === undefined) throw invalid(`lines[${index}].sku`, `is not for sale: ${quoted(sku)}`);
+    if (seen.has(sku)) throw invalid(`lines[${index}].sku`, `is there twice: ${quoted(sku)}; add up the quantities`);
+    seen.add(sku);
+    return { sku, quantity, unitPrice };
+  });
+  if (!paymentMethodPattern.test(request.paymentMethod)) {
+    throw invalid("payment_method", "must be a token like pm_ok: pm_ and 1 to 60 of a-z, 0-9 and _");
+  }
+  const currencyCode = lines[0]?.unitPrice.currencyCode ?? "";
+  if (lines.some((line) => line.unitPrice.currencyCode !== currencyCode)) {
+    throw invalid("lines", "must all be priced in one currency");
+  }
+  const minorUnits = lines.reduce((sum, line) => sum + line.unitPrice.minorUnits * BigInt(line.quantity), 0n);
+  return {
+    orderId,
+    owner: request.owner,
+    requestId,
+    lines,
+    total: { currencyCode, minorUnits },
+    paymentMethod: request.paymentMethod,
+  };
+}
+
+/** The event that tells of a new order. */
+export function orderPlaced(order: NewOrder): OrderPlaced {
+  return create(OrderPlacedSchema, {
+    orderId: order.orderId,
+    lines: order.lines.map(({ sku, quantity }) => ({ sku, quantity })),
+    total: order.total,
+    paymentMethod: order.paymentMethod,
+  });
+}
+
+/** Whether two requests ask for the same: prices are not theirs to say. */
+export function sameRequest(a: Pick<NewOrder, "lines" | "paymentMethod">, b: typeof a): boolean {
+  return (
+    a.paymentMethod === b.paymentMethod &&
+    a.lines.length === b.lines.length &&
+    a.lines.every((line, index) => line.sku === b.lines[index]?.sku && line.quantity === b.lines[index]?.quantity)
+  );
+}
+
+function invalid(field: string, problem: string): DomainError {
+  return new DomainError("INVALID_ARGUMENT", `${field} ${problem}.`);
+}
+
+/** A caller's text in an error: cut, so that a megabyte of it does not come back. */
+function quoted(value: string): string {
+  return JSON.stringify(value.length > 64 ? `${value.slice(0, 64)}…` : value);
+}

@@ -1,0 +1,241 @@
+/** Order's rows. What is done for many orders at once is raw SQL: one statement, however many orders. */
+import { drizzle } from "drizzle-orm/mysql2";
+import type { NewEvent } from "../../proto/envelope.ts";
+import type { Outbox } from "../../relay/outbox.ts";
+import { type Database, insertRows, type Queryable, type Transaction, updateRows } from "../kit/database.ts";
+import { DomainError, unreachable } from "../kit/errors.ts";
+import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
+import { type NewOrder, type OrderLine, type Price, sameRequest } from "./placement.ts";
+import { prices } from "./schema.ts";
+
+/** An order as it is shown. */
+export interface OrderView {
+  readonly orderId: string;
+  readonly status: OrderStatus;
+  readonly failureReason: FailureReason | undefined;
+  readonly version: number;
+  readonly lines: readonly OrderLine[];
+  readonly total: Price;
+  readonly createdAt: Date;
+  readonly updatedAt: Date;
+}
+
+/** A new order with the event that tells of it. Both ids are made before the transaction. */
+export interface Placement {
+  readonly order: NewOrder;
+  readonly event: NewEvent;
+}
+
+/** What a placement came to: the order that now exists, or the caller's mistake. */
+export type PlacementResult =
+  | { readonly orderId: string; readonly status: OrderStatus; readonly isNew: boolean }
+  | DomainError;
+
+interface OrderRow extends Record<string, unknown> {
+  order_id: string;
+  owner: string;
+  request_id: string;
+  status: OrderStatus;
+  failure_reason: FailureReason | null;
+  awaits_stock: number;
+  awaits_payment: number;
+  version: number;
+  lines: string;
+  currency_code: string;
+  total_minor: number | string;
+  payment_method: string;
+  created_at: Date;
+  updated_at: Date;
+}
+
+/**
+ * Places orders in one transaction, each with its event. A request that was placed before answers the order of then,
+ * so doing it again after a lost COMMIT settles it. No two placements may have the same owner and request id.
+ */
+export async function placeOrders(
+  database: Database,
+  outbox: Outbox,
+  placements: readonly Placement[],
+): Promise<readonly PlacementResult[]> {
+  return await database.transaction(async (transaction) => {
+    const existing = await findByRequest(transaction, placements);
+    const fresh = placements.filter(({ order }) => !existing.has(requestKey(order.owner, order.requestId)));
+    // A request that came in elsewhere meanwhile is a duplicate key here: everything is undone, and tried again.
+    await insertRows(
+      transaction,
+      "orders",
+      [
+        "order_id",
+        "owner",
+        "request_id",
+        "status",
+        "version",
+        "lines",
+        "currency_code",
+        "total_minor",
+        "payment_method",
+      ],
+      fresh.map(({ order }) => [
+        order.orderId,
+        order.owner,
+        order.requestId,
+        "PENDING",
+        1,
+        encodeLines(order.lines),
+        order.total.currencyCode,
+        order.total.minorUnits,
+        order.paymentMethod,
+      ]),
+    );
+    await outbox.append(
+      transaction,
+      fresh.map((placement) => placement.event),
+    );
+    return placements.map(({ order }) => {
+      const row = existing.get(requestKey(order.owner, order.requestId));
+      if (row === undefined) return { orderId: order.orderId, status: "PENDING", isNew: true };
+      const before = { lines: decodeLines(row.lines, row.currency_code), paymentMethod: row.payment_method };
+      if (sameRequest(before, order)) return { orderId: row.order_id, status: row.status, isNew: false };
+      return new DomainError(
+        "ALREADY_EXISTS",
+        `request_id ${order.requestId} has placed an order with other lines or another payment method; use a new request_id for a new order.`,
+      );
+    });
+  });
+}
+
+async function findByRequest(
+  transaction: Transaction,
+  placements: readonly Placement[],
+): Promise<Map<string, OrderRow>> {
+  const rows = await transaction.query<OrderRow>(
+    `SELECT order_id, owner, request_id, status, lines, currency_code, payment_method
+       FROM orders WHERE (owner, request_id) IN (?)`,
+    [placements.map(({ order }) => [order.owner, order.requestId])],
+  );
+  return new Map(rows.map((row) => [requestKey(row.owner, row.request_id), row]));
+}
+
+/** One request of one owner, as a map's key. */
+export function requestKey(owner: string, requestId: string): string {
+  return `${requestId} ${owner}`;
+}
+
+/** Locks the orders' rows, in the order of their ids, and reads where they stand. Unknown ids are left out. */
+export async function lockOrders(
+  transaction: Transaction,
+  orderIds: readonly string[],
+): Promise<Map<string, OrderState>> {
+  const rows = await transaction.query<OrderRow>(
+    `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment
+       FROM orders WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
+    [orderIds],
+  );
+  return new Map(rows.map((row) => [row.order_id, stateOf(row)]));
+}
+
+/** Writes where the orders stand now, in one statement. Their rows are locked. */
+export async function saveOrders(
+  transaction: Transaction,
+  changes: readonly { readonly before: OrderState; readonly after: OrderState }[],
+): Promise<void> {
+  await updateRows(transaction, {
+    table: "orders",
+    columns: ["order_id", "status", "failure_reason", "awaits_stock", "awaits_payment", "version"],
+    inputs: ["version_before"],
+    rows: changes.map(({ before, after }) => {
+      const awaiting = after.status === "COMPENSATING" ? after.awaiting : { stock: false, payment: false };
+      const failureReason = "failureReason" in after ? after.failureReason : null;
+      return [
+        after.orderId,
+        after.status,
+        failureReason,
+        Number(awaiting.stock),
+        Number(awaiting.payment),
+        after.version,
+        before.version,
+      ];
+    }),
+    also: "target.updated_at = CURRENT_TIMESTAMP(3)",
+    guard: "target.version = next.version_before",
+  });
+}
+
+/** The orders with these ids, in no order; unknown ids are left out. */
+export async function readOrders(database: Queryable, orderIds: readonly string[]): Promise<readonly OrderView[]> {
+  if (orderIds.length === 0) return [];
+  const rows = await database.query<OrderRow>(
+    `SELECT order_id, status, failure_reason, version, lines, currency_code, total_minor, created_at, updated_at
+       FROM orders WHERE order_id IN (?)`,
+    [orderIds],
+  );
+  return rows.map((row) => ({
+    orderId: row.order_id,
+    status: row.status,
+    failureReason: row.failure_reason ?? undefined,
+    version: row.version,
+    lines: decodeLines(row.lines, row.currency_code),
+    total: { currencyCode: row.currency_code, minorUnits: BigInt(row.total_minor) },
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  }));
+}
+
+/** The whole price list, by SKU. */
+export async function readPrices(database: Database): Promise<ReadonlyMap<string, Price>> {
+  const rows = await drizzle(database.pool).select().from(prices);
+  return new Map(rows.map(({ sku, currencyCode, minorUnits }) => [sku, { currencyCode, minorUnits }]));
+}
+
+function stateOf(row: OrderRow): OrderState {
+  const common = { orderId: row.order_id, version: row.version };
+  switch (row.status) {
+    case "PENDING":
+    case "STOCK_RESERVED":
+    case "COMPLETED":
+      return { ...common, status: row.status };
+    case "COMPENSATING":
+      return {
+        ...common,
+        status: row.status,
+        failureReason: reasonOf(row),
+        awaiting: { stock: row.awaits_stock === 1, payment: row.awaits_payment === 1 },
+      };
+    case "FAILED":
+      return { ...common, status: row.status, failureReason: reasonOf(row) };
+    default:
+      return unreachable(row.status);
+  }
+}
+
+function reasonOf(row: OrderRow): FailureReason {
+  if (row.failure_reason === null) throw new Error(`Order ${row.order_id} is ${row.status} without a failure_reason.`);
+  return row.failure_reason;
+}
+
+interface StoredLine {
+  readonly sku: string;
+  readonly quantity: number;
+  /** Decimal. */
+  readonly unitPriceMinor: string;
+}
+
+function encodeLines(lines: readonly OrderLine[]): string {
+  return JSON.stringify(
+    lines.map(
+      ({ sku, quantity, unitPrice }): StoredLine => ({
+        sku,
+        quantity,
+        unitPriceMinor: unitPrice.minorUnits.toString(),
+      }),
+    ),
+  );
+}
+
+function decodeLines(json: string, currencyCode: string): readonly OrderLine[] {
+  return (JSON.parse(json) as readonly StoredLine[]).map(({ sku, quantity, unitPriceMinor }) => ({
+    sku,
+    quantity,
+    unitPrice: { currencyCode, minorUnits: BigInt(unitPriceMinor) },
+  }));
+}

@@ -1,0 +1,41 @@
+/** The tables of `shop_order`. Migrations are generated from here: `npm run generate`. */
+import { sql } from "drizzle-orm";
+import { bigint, boolean, char, int, mysqlTable, text, timestamp, unique, varchar } from "drizzle-orm/mysql-core";
+import { inboxTable, outboxArchiveTable, outboxTable } from "../../relay/tables.ts";
+
+/** An order is one row: written, locked and read whole. */
+export const orders = mysqlTable(
+  "orders",
+  {
+    orderId: char("order_id", { length: 36 }).primaryKey(),
+    /** Empty until there is authentication. */
+    owner: varchar("owner", { length: 128 }).notNull(),
+    requestId: char("request_id", { length: 36 }).notNull(),
+    status: varchar("status", { length: 20 }).notNull(),
+    failureReason: varchar("failure_reason", { length: 20 }),
+    /** While COMPENSATING: which answers are still to come. */
+    awaitsStock: boolean("awaits_stock").notNull().default(false),
+    awaitsPayment: boolean("awaits_payment").notNull().default(false),
+    version: int("version", { unsigned: true }).notNull(),
+    /** JSON: [{ sku, quantity, unitPriceMinor }]. TEXT, since the drivers of the two dialects read JSON differently. */
+    lines: text("lines").notNull(),
+    currencyCode: char("currency_code", { length: 3 }).notNull(),
+    totalMinor: bigint("total_minor", { mode: "bigint" }).notNull(),
+    paymentMethod: varchar("payment_method", { length: 64 }).notNull(),
+    createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+    updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+  },
+  // One request makes one order.
+  (table) => [unique("orders_owner_request_id").on(table.owner, table.requestId)],
+);
+
+/** What Order sells, and for how much. */
+export const prices = mysqlTable("price", {
+  sku: varchar("sku", { length: 64 }).primaryKey(),
+  currencyCode: char("currency_code", { length: 3 }).notNull(),
+  minorUnits: bigint("minor_units", { mode: "bigint" }).notNull(),
+});
+
+export const outbox = outboxTable("order");
+export const outboxArchive = outboxArchiveTable("order");
+export const inbox = inboxTable("order");
