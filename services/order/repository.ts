@@ -40,7 +40,7 @@ interface OrderRow extends Record<string, unknown> {
   awaits_stock: number;
   awaits_payment: number;
   version: number;
-  lines: string;
+  lines_json: string;
   currency_code: string;
   total_minor: number | string;
   payment_method: string;
@@ -70,7 +70,7 @@ export async function placeOrders(
         "request_id",
         "status",
         "version",
-        "lines",
+        "lines_json",
         "currency_code",
         "total_minor",
         "payment_method",
@@ -94,7 +94,7 @@ export async function placeOrders(
     return placements.map(({ order }) => {
       const row = existing.get(requestKey(order.owner, order.requestId));
       if (row === undefined) return { orderId: order.orderId, status: "PENDING", isNew: true };
-      const before = { lines: decodeLines(row.lines, row.currency_code), paymentMethod: row.payment_method };
+      const before = { lines: decodeLines(row.lines_json, row.currency_code), paymentMethod: row.payment_method };
       if (sameRequest(before, order)) return { orderId: row.order_id, status: row.status, isNew: false };
       return new DomainError(
         "ALREADY_EXISTS",
@@ -109,7 +109,7 @@ async function findByRequest(
   placements: readonly Placement[],
 ): Promise<Map<string, OrderRow>> {
   const rows = await transaction.query<OrderRow>(
-    `SELECT order_id, owner, request_id, status, lines, currency_code, payment_method
+    `SELECT order_id, owner, request_id, status, lines_json, currency_code, payment_method
        FROM orders WHERE (owner, request_id) IN (?)`,
     [placements.map(({ order }) => [order.owner, order.requestId])],
   );
@@ -126,9 +126,10 @@ export async function lockOrders(
   transaction: Transaction,
   orderIds: readonly string[],
 ): Promise<Map<string, OrderState>> {
+  // By force: a scan, which a small table invites, would wait for rows that are none of ours, in no fixed order.
   const rows = await transaction.query<OrderRow>(
     `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment
-       FROM orders WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
+       FROM orders FORCE INDEX (PRIMARY) WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
     [orderIds],
   );
   return new Map(rows.map((row) => [row.order_id, stateOf(row)]));
@@ -165,7 +166,7 @@ export async function saveOrders(
 export async function readOrders(database: Queryable, orderIds: readonly string[]): Promise<readonly OrderView[]> {
   if (orderIds.length === 0) return [];
   const rows = await database.query<OrderRow>(
-    `SELECT order_id, status, failure_reason, version, lines, currency_code, total_minor, created_at, updated_at
+    `SELECT order_id, status, failure_reason, version, lines_json, currency_code, total_minor, created_at, updated_at
        FROM orders WHERE order_id IN (?)`,
     [orderIds],
   );
@@ -174,7 +175,7 @@ export async function readOrders(database: Queryable, orderIds: readonly string[
     status: row.status,
     failureReason: row.failure_reason ?? undefined,
     version: row.version,
-    lines: decodeLines(row.lines, row.currency_code),
+    lines: decodeLines(row.lines_json, row.currency_code),
     total: { currencyCode: row.currency_code, minorUnits: BigInt(row.total_minor) },
     createdAt: row.created_at,
     updatedAt: row.updated_at,

@@ -18,7 +18,7 @@ export const orders = mysqlTable(
     awaitsPayment: boolean("awaits_payment").notNull().default(false),
     version: int("version", { unsigned: true }).notNull(),
     /** JSON: [{ sku, quantity, unitPriceMinor }]. TEXT, since the drivers of the two dialects read JSON differently. */
-    lines: text("lines").notNull(),
+    lines: text("lines_json").notNull(),
     currencyCode: char("currency_code", { length: 3 }).notNull(),
     totalMinor: bigint("total_minor", { mode: "bigint" }).notNull(),
     paymentMethod: varchar("payment_method", { length: 64 }).notNull(),

@@ -22,7 +22,7 @@ CREATE TABLE `orders` (
 	`awaits_stock` boolean NOT NULL DEFAULT false,
 	`awaits_payment` boolean NOT NULL DEFAULT false,
 	`version` int unsigned NOT NULL,
-	`lines` text NOT NULL,
+	`lines_json` text NOT NULL,
 	`currency_code` char(3) NOT NULL,
 	`total_minor` bigint NOT NULL,
 	`payment_method` varchar(64) NOT NULL,
