@@ -1,0 +1,86 @@
+/** For integration tests: real servers over TCP, a schema or topic of its own for each test file, and waiting without sleeping. */
+import { join } from "node:path";
+import { createConnection, type RowDataPacket } from "mysql2/promise";
+import { environment, type HostPort, hostPorts, readConfig, text } from "./config.ts";
+import { type Database, openDatabase } from "./database.ts";
+import { migrate } from "./migrate.ts";
+
+/** The servers that `npm test` started for the integration tests. @throws ConfigError when there are none. */
+export function testServers(): { readonly databaseAdminUrl: string; readonly kafkaBrokers: readonly HostPort[] } {
+  const env = environment();
+  if (env.TEST_DATABASE_ADMIN_URL === undefined) {
+    throw new Error("Integration tests need servers: run them with npm test -- PART_OF_A_PATH");
+  }
+  return readConfig(env, {
+    databaseAdminUrl: text("TEST_DATABASE_ADMIN_URL"),
+    kafkaBrokers: hostPorts("TEST_KAFKA_BROKERS"),
+  });
+}
+
+/** A schema that nobody else uses. */
+export interface TestSchema {
+  readonly name: string;
+  readonly url: string;
+  /** Opens a pool that `drop` closes. */
+  open(connectionsMax?: number): Database;
+  drop(): Promise<void>;
+}
+
+/** Creates an empty schema, as the stack does. */
+export async function createTestSchema(): Promise<TestSchema> {
+  const { databaseAdminUrl } = testServers();
+  const name = `test_${crypto.randomUUID().replaceAll("-", "")}`;
+  await administer(`CREATE DATABASE ${name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`);
+  const url = `${databaseAdminUrl}/${name}`;
+  const opened: Database[] = [];
+  return {
+    name,
+    url,
+    open(connectionsMax = 4) {
+      const database = openDatabase({ url, connectionsMax });
+      opened.push(database);
+      return database;
+    },
+    async drop() {
+      await Promise.all(opened.map((database) => database.close().catch(() => undefined)));
+      await administer(`DROP DATABASE ${name}`);
+    },
+  };
+}
+
+/** Creates a schema with a service's tables, by its own migrations. */
+export async function createServiceSchema(service: string): Promise<TestSchema> {
+  const schema = await createTestSchema();
+  await migrate({ databaseUrl: schema.url, folder: join(import.meta.dir, "..", service, "migrations") });
+  return schema;
+}
+
+/** The server's own status counters whose names are LIKE `pattern`, over all sessions. */
+export async function readCounters(pattern: string): Promise<ReadonlyMap<string, number>> {
+  const rows = await administer("SHOW GLOBAL STATUS LIKE ?", [pattern]);
+  return new Map(rows.map((row) => [String(row.Variable_name), Number(row.Value)]));
+}
+
+/** Runs a statement as the server's administrator. */
+export async function administer(sql: string, values: readonly unknown[] = []): Promise<RowDataPacket[]> {
+  const connection = await createConnection({ uri: testServers().databaseAdminUrl });
+  try {
+    const [rows] = await connection.query<RowDataPacket[]>(sql, values as unknown[]);
+    return rows;
+  } finally {
+    connection.destroy();
+  }
+}
+
+/** Tries `check` until it stops throwing. @throws what it threw last, after `timeoutMs` (default 10,000). */
+export async function eventually<T>(check: () => T | Promise<T>, timeoutMs = 10_000): Promise<T> {
+  const deadlineMs = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await check();
+    } catch (error) {
+      if (performance.now() > deadlineMs) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}

@@ -1,0 +1,23 @@
+import { environment } from "../kit/config.ts";
+
+const timeoutMs = 600_000;
+
+/** Runs a command to its end and returns what it printed. `env` is added to our own environment. */
+export async function runCommand(
+  command: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<{ readonly exitCode: number; readonly output: string }> {
+  const child = Bun.spawn([...command], {
+    env: { ...environment(), ...env },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: timeoutMs,
+  });
+  const [out, err, exitCode] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  return { exitCode, output: out + err };
+}

@@ -1,0 +1,252 @@
+/**
+ * Plugs pulled on a running stack while orders flow: afterwards every acknowledged order has its right final status, and
+ * stock and money add up. Each test shows that its fault really hit something under way.
+ */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { openAdmin } from "../../relay/kafka.ts";
+import { sleep } from "../kit/backoff.ts";
+import { silentLogger } from "../kit/log.ts";
+import { eventually } from "../kit/testing.ts";
+import { findDiscrepancies, orderRequest, outcomeOf, startStack, type TestStack, watchToEnd } from "./testing.ts";
+
+let stack: TestStack;
+beforeAll(async () => {
+  stack = await startStack();
+}, 120_000);
+afterAll(() => stack.stop(), 60_000);
+
+const kinds = [
+  { change: {}, outcome: "COMPLETED" },
+  { change: { paymentMethod: "pm_declined" }, outcome: "FAILED/PAYMENT_DECLINED" },
+  { change: { sku: "sku-none" }, outcome: "FAILED/OUT_OF_STOCK" },
+] as const;
+
+interface Acknowledged {
+  readonly orderId: string;
+  readonly outcome: string;
+  readonly atMs: number;
+}
+
+/** Places an order, and asks again with the same request id until it is acknowledged, as a client should. */
+async function place(index: number): Promise<Acknowledged> {
+  const kind = kinds[index % kinds.length] ?? kinds[0];
+  const request = orderRequest(kind.change);
+  for (;;) {
+    try {
+      const { orderId } = await stack.connect.placeOrder(request);
+      return { orderId, outcome: kind.outcome, atMs: performance.now() };
+    } catch (error) {
+      if (![Code.Unavailable, Code.Unknown, Code.Internal].includes(ConnectError.from(error).code)) throw error;
+      await sleep(100);
+    }
+  }
+}
+
+/** Places about 30 orders a second until stopped; resolves to all that were acknowledged. */
+function flow() {
+  const stopping = new AbortController();
+  const placing: Promise<Acknowledged>[] = [];
+  const done = (async () => {
+    for (let index = 0; !stopping.signal.aborted; index++) {
+      placing.push(place(index));
+      await sleep(33, stopping.signal);
+    }
+    return await Promise.all(placing);
+  })();
+  return {
+    stop() {
+      stopping.abort();
+      return done;
+    },
+  };
+}
+
+async function statusesOf(orders: readonly Acknowledged[]): Promise<Map<string, string>> {
+  const rows = await stack.databases.order.query<{ order_id: string; outcome: string }>(
+    "SELECT order_id, CONCAT_WS('/', status, failure_reason) AS outcome FROM orders WHERE order_id IN (?)",
+    [orders.map((order) => order.orderId)],
+  );
+  return new Map(rows.map((row) => [row.order_id, row.outcome]));
+}
+
+async function expectAllFinal(orders: readonly Acknowledged[], withinMs = 30_000) {
+  await eventually(async () => {
+    const statuses = await statusesOf(orders);
+    expect(orders.filter((order) => statuses.get(order.orderId) !== order.outcome)).toEqual([]);
+  }, withinMs);
+}
+
+async function pidOf(name: string): Promise<number> {
+  const pid = (await stack.read()).processes[name];
+  if (pid === undefined) throw new Error(`${name} is not running`);
+  return pid;
+}
+
+const retriedRows = async () => {
+  const counts = await Promise.all(
+    Object.entries(stack.databases).map(([service, database]) =>
+      database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${service}_outbox_event WHERE retry_count > 0`),
+    ),
+  );
+  return counts.map((rows) => rows[0]?.n);
+};
+
+test("broker away: orders are taken, watchers stay, nothing is counted against an event, and all ends by itself", async () => {
+  const kafka = await pidOf("kafka");
+  process.kill(kafka, "SIGSTOP");
+  const orders: Acknowledged[] = [];
+  let watching: Promise<string[]> | undefined;
+  try {
+    for (let index = 0; index < 30; index++) {
+      const order = await place(index);
+      orders.push(order);
+      watching ??= watchToEnd(stack.connect, order.orderId).then((seen) => seen.map(outcomeOf));
+    }
+    // Longer than a send may take, so that the relay has failed at least once.
+    await eventually(async () => {
+      const response = await fetch(`${(await stack.read()).health.relay}/readyz`);
+      expect(response.status).toBe(503);
+    }, 15_000);
+    const pending = await stack.databases.order.query<{ n: number }>(
+      "SELECT COUNT(*) AS n FROM order_outbox_event WHERE status = 'PENDING'",
+    );
+    expect(pending[0]?.n).toBeGreaterThanOrEqual(30);
+    expect(new Set((await statusesOf(orders)).values())).toEqual(new Set(["PENDING"]));
+    expect(await retriedRows()).toEqual([0, 0, 0]);
+  } finally {
+    process.kill(kafka, "SIGCONT");
+  }
+  await expectAllFinal(orders);
+  expect((await watching)?.at(-1)).toBe("COMPLETED");
+  expect(await retriedRows()).toEqual([0, 0, 0]);
+  expect(await pidOf("kafka")).toBe(kafka);
+}, 90_000);
+
+test("database away: UNAVAILABLE within 2 s, processes stay up, and go on by themselves", async () => {
+  const before = (await stack.read()).processes;
+  const mariadb = await pidOf("mariadb");
+  const underWay = await Promise.all(Array.from({ length: 10 }, (_, index) => place(index)));
+  process.kill(mariadb, "SIGSTOP");
+  const request = orderRequest();
+  try {
+    for (let attempt = 0; attempt < 3; attempt++) {
+      const startedMs = performance.now();
+      const error = await stack.connect.placeOrder(request).then(
+        () => undefined,
+        (thrown) => ConnectError.from(thrown),
+      );
+      expect(error?.code).toBe(Code.Unavailable);
+      expect(performance.now() - startedMs).toBeLessThan(2_300);
+    }
+  } finally {
+    process.kill(mariadb, "SIGCONT");
+  }
+  // What came of the three tries is one order at the most, and the fourth says which.
+  let placed: { orderId: string } | undefined;
+  await eventually(async () => {
+    placed = await stack.connect.placeOrder(request);
+  }, 15_000);
+  const rows = await stack.databases.order.query("SELECT order_id FROM orders WHERE request_id = ?", [
+    request.requestId,
+  ]);
+  expect(rows).toEqual([{ order_id: placed?.orderId ?? "" }]);
+  await expectAllFinal(underWay);
+  expect((await stack.read()).processes).toEqual(before);
+}, 90_000);
+
+for (const name of ["order", "inventory", "payment", "relay", "gateway", "mariadb", "kafka"]) {
+  test(`kill -9 of ${name} while orders flow: it is back, and nothing is lost or done twice`, async () => {
+    const orders = flow();
+    await sleep(500);
+    const pid = await pidOf(name);
+    process.kill(pid, "SIGKILL");
+    const killedMs = performance.now();
+    // Something placed after the kill gets to its end, through the process that was killed, within 15 s.
+    const probe = await place(0);
+    await eventually(async () => {
+      expect((await statusesOf([probe])).get(probe.orderId)).toBe(probe.outcome);
+    }, 60_000);
+    const resumedMs = performance.now() - killedMs;
+    const acknowledged = await orders.stop();
+    expect(await pidOf(name)).not.toBe(pid);
+    expect(stack.output()).toMatch(new RegExp(`${name} was killed by SIGKILL; it is started again`));
+    expect(acknowledged.some((order) => order.atMs < killedMs)).toBe(true);
+    await expectAllFinal(acknowledged);
+    console.log(
+      `${name}: consumption resumed ${Math.round(resumedMs)} ms after the kill; ${acknowledged.length} orders`,
+    );
+    expect(resumedMs).toBeLessThan(15_000);
+  }, 120_000);
+}
+
+test("the same records delivered again change nothing", async () => {
+  const { kafka } = await stack.read();
+  const [host = "", port = ""] = (kafka.brokers[0] ?? "").split(":");
+  const admin = await openAdmin({
+    brokers: [{ host, port: Number(port) }],
+    clientId: "test",
+    log: silentLogger,
+  });
+  const topic = "shop.order-saga";
+  const groups = ["order", "inventory", "payment"];
+  const caughtUp = async () => {
+    const ends = (await admin.endOffsets(topic)).map(({ partition, offset }) => [partition, offset]).sort();
+    for (const group of groups) {
+      const committed = (await admin.committedOffsets(group, topic))
+        .filter(({ offset }) => offset !== "-1")
+        .map(({ partition, offset }) => [partition, offset])
+        .sort();
+      expect(committed).toEqual(ends.filter(([, offset]) => offset !== "0"));
+    }
+  };
+  const everything = async () => ({
+    stock: await stack.databases.inventory.query("SELECT * FROM stock ORDER BY sku"),
+    reservations: await stack.databases.inventory.query("SELECT * FROM reservation ORDER BY order_id"),
+    payments: await stack.databases.payment.query("SELECT * FROM payment ORDER BY order_id"),
+    orders: await stack.databases.order.query("SELECT * FROM orders ORDER BY order_id"),
+    outboxes: await Promise.all(
+      Object.entries(stack.databases).map(([service, database]) =>
+        database.query(`SELECT COUNT(*) AS events FROM ${service}_outbox_event`),
+      ),
+    ),
+  });
+  const duplicates = async () => {
+    let sum = 0;
+    for (const group of groups) {
+      const text = await (await fetch(`${(await stack.read()).health[group]}/metrics`)).text();
+      sum += Number(/^inbox_events_total\{.*outcome="duplicate".*\} (\d+)/m.exec(text)?.[1] ?? 0);
+    }
+    return sum;
+  };
+  await eventually(caughtUp, 30_000);
+  const before = await everything();
+  const duplicatesBefore = await duplicates();
+
+  // Frozen for longer than their sessions last, the members are gone from their groups, and offsets can be set back.
+  const pids = await Promise.all(groups.map(pidOf));
+  for (const pid of pids) process.kill(pid, "SIGSTOP");
+  try {
+    for (const group of groups) await eventually(() => admin.resetOffsets(group, topic), 20_000);
+  } finally {
+    for (const pid of pids) process.kill(pid, "SIGCONT");
+  }
+  const inboxes = await Promise.all(
+    Object.entries(stack.databases).map(([service, database]) =>
+      database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${service}_inbox_event`),
+    ),
+  );
+  const recorded = inboxes.reduce((sum, rows) => sum + Number(rows[0]?.n), 0);
+  await eventually(async () => {
+    expect((await duplicates()) - duplicatesBefore).toBeGreaterThanOrEqual(recorded);
+  }, 40_000);
+  await eventually(caughtUp, 30_000);
+  expect(await everything()).toEqual(before);
+  await admin.close();
+}, 120_000);
+
+test("after all of it stock, money and events add up", async () => {
+  await eventually(async () => {
+    expect(await findDiscrepancies(stack)).toEqual([]);
+  }, 30_000);
+}, 60_000);

@@ -1,0 +1,158 @@
+/**
+ * Makes the databases, users, tables, demo data and topics of the system, where they are missing. Part of `npm start`,
+ * and by itself the one-shot set-up container of compose.yaml. Works on MySQL 8.4 and later and on MariaDB.
+ */
+import { join } from "node:path";
+import { createConnection } from "mysql2/promise";
+import { type KafkaAdmin, openAdmin } from "../../relay/kafka.ts";
+import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
+import { seedStock } from "../inventory/seed.ts";
+import { sleep } from "../kit/backoff.ts";
+import { environment, type HostPort, hostPorts, integer, readConfig, url } from "../kit/config.ts";
+import { silentLogger } from "../kit/log.ts";
+import { migrate } from "../kit/migrate.ts";
+import { seedPrices } from "../order/seed.ts";
+import { say } from "./console.ts";
+import { type DatabaseService, databaseServices, schemaName } from "./settings.ts";
+
+export const sagaTopic = "shop.order-saga";
+export const deadLetterTopic = "shop.order-saga.dlq";
+
+/** Fixed at creation: the order of one order's events hangs on it. Growth is a new topic after draining. */
+const partitionCount = 12;
+const retentionMs = 7 * 24 * 60 * 60 * 1_000;
+const messageBytesMax = 1_048_576;
+const waitForLeadersMs = 15_000;
+const waitForServersMs = 180_000;
+
+const migratorUser = "shop_migrator";
+const relayUser = "shop_relay";
+
+/**
+ * Databases, users, migrations, rights, demo data. What is there stays; it may run any number of times, also at once.
+ * @param adminUrl a user who may create databases and users; a schema in the URL is ignored.
+ */
+export async function provisionDatabases(adminUrl: string): Promise<void> {
+  const admin = await createConnection({ uri: withSchema(adminUrl, ""), connectTimeout: 5_000 });
+  try {
+    for (const user of [migratorUser, relayUser, ...databaseServices.map(schemaName)]) {
+      // The password is the user's name: good for one machine, and visibly so.
+      await admin.query(`CREATE USER IF NOT EXISTS '${user}'@'%' IDENTIFIED BY '${user}'`);
+    }
+    for (const schema of databaseServices.map(schemaName)) {
+      await admin.query(`CREATE DATABASE IF NOT EXISTS ${schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`);
+      await admin.query(`GRANT ALL PRIVILEGES ON ${schema}.* TO '${migratorUser}'@'%'`);
+      await admin.query(`GRANT SELECT, INSERT, UPDATE, DELETE ON ${schema}.* TO '${schema}'@'%'`);
+    }
+    await Promise.all(databaseServices.map((service) => provisionSchema(adminUrl, service)));
+    for (const service of databaseServices) {
+      const outbox = `${schemaName(service)}.${outboxTableName(service)}`;
+      const archive = `${schemaName(service)}.${outboxArchiveTableName(service)}`;
+      await admin.query(`GRANT SELECT, UPDATE, DELETE ON ${outbox} TO '${relayUser}'@'%'`);
+      await admin.query(`GRANT SELECT, INSERT, DELETE ON ${archive} TO '${relayUser}'@'%'`);
+    }
+  } finally {
+    admin.destroy();
+  }
+}
+
+async function provisionSchema(adminUrl: string, service: DatabaseService): Promise<void> {
+  const databaseUrl = withSchema(adminUrl, schemaName(service), migratorUser);
+  await migrate({ databaseUrl, folder: join(import.meta.dir, "..", service, "migrations") });
+  if (service === "order") await seedPrices(databaseUrl);
+  if (service === "inventory") await seedStock(databaseUrl);
+}
+
+function withSchema(adminUrl: string, schema: string, user?: string): string {
+  const result = new URL(adminUrl);
+  result.pathname = `/${schema}`;
+  if (user !== undefined) {
+    result.username = user;
+    result.password = user;
+  }
+  return result.href;
+}
+
+/**
+ * The saga's topic and the dead-letter topic, with every setting that matters made explicit.
+ * @throws Error when a topic is there with another number of partitions than the events' order rests on.
+ */
+export async function provisionTopics(brokers: readonly HostPort[], replication: number): Promise<void> {
+  const admin = await openAdmin({ brokers, clientId: "provision", log: silentLogger });
+  try {
+    const present = await admin.listTopics();
+    const missing = [sagaTopic, deadLetterTopic].filter((topic) => !present.includes(topic));
+    if (missing.length > 0) {
+      await admin.createTopics(
+        missing.map((topic) => ({
+          topic,
+          partitions: partitionCount,
+          replication,
+          config: {
+            "retention.ms": String(retentionMs),
+            "max.message.bytes": String(messageBytesMax),
+            "min.insync.replicas": replication >= 3 ? "2" : "1",
+          },
+        })),
+      );
+    }
+    for (const topic of [sagaTopic, deadLetterTopic]) await requirePartitions(admin, topic);
+  } finally {
+    await admin.close();
+  }
+}
+
+async function requirePartitions(admin: KafkaAdmin, topic: string): Promise<void> {
+  const length = await partitionsOf(admin, topic);
+  if (length === partitionCount) return;
+  throw new Error(
+    `The topic ${topic} has ${length} partitions instead of ${partitionCount}. Drain it, delete it, and run this again.`,
+  );
+}
+
+/** A broker that has just started, or just made the topic, leads its partitions a moment later. */
+async function partitionsOf(admin: KafkaAdmin, topic: string): Promise<number> {
+  const deadlineMs = performance.now() + waitForLeadersMs;
+  for (;;) {
+    try {
+      return (await admin.endOffsets(topic)).length;
+    } catch (error) {
+      if (performance.now() > deadlineMs) throw error;
+      await sleep(100);
+    }
+  }
+}
+
+/** Tries until the servers answer: in containers they start at the same time as this does. */
+async function untilItWorks(what: string, work: () => Promise<void>): Promise<void> {
+  const deadlineMs = performance.now() + waitForServersMs;
+  for (;;) {
+    try {
+      await work();
+      say(`${what}: ready.`);
+      return;
+    } catch (error) {
+      if (performance.now() > deadlineMs) throw error;
+      say(`${what}: not yet (${error instanceof Error ? error.message : String(error)}). Trying again in 2 s …`);
+      await sleep(2_000);
+    }
+  }
+}
+
+if (import.meta.main) {
+  const config = readConfig(environment(), {
+    databaseAdminUrl: url("DATABASE_ADMIN_URL", ["mysql:"]),
+    brokers: hostPorts("KAFKA_BROKERS"),
+    replication: integer("TOPIC_REPLICATION", { fallback: 1, min: 1, max: 9 }),
+  });
+  try {
+    await Promise.all([
+      untilItWorks("Databases", () => provisionDatabases(config.databaseAdminUrl)),
+      untilItWorks("Topics", () => provisionTopics(config.brokers, config.replication)),
+    ]);
+    process.exit(0);
+  } catch (error) {
+    console.error(error);
+    process.exit(1);
+  }
+}

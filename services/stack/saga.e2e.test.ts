@@ -1,0 +1,202 @@
+/** The saga from outside, on the real processes: every path, every protocol, and what a caller's mistakes are answered. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
+import { eventually } from "../kit/testing.ts";
+import { traceIdOf } from "../kit/traceparent.ts";
+import {
+  findDiscrepancies,
+  grpcClient,
+  orderRequest,
+  outcomeOf,
+  startStack,
+  type TestStack,
+  watchToEnd,
+} from "./testing.ts";
+
+let stack: TestStack;
+beforeAll(async () => {
+  stack = await startStack();
+}, 120_000);
+afterAll(() => stack.stop(), 60_000);
+
+const paths = [
+  { name: "complete", change: {}, statuses: ["PENDING", "STOCK_RESERVED", "COMPLETED"] },
+  { name: "out of stock", change: { sku: "sku-none" }, statuses: ["PENDING", "FAILED/OUT_OF_STOCK"] },
+  {
+    name: "declined",
+    change: { paymentMethod: "pm_declined" },
+    statuses: ["PENDING", "STOCK_RESERVED", "COMPENSATING/PAYMENT_DECLINED", "FAILED/PAYMENT_DECLINED"],
+  },
+] as const;
+
+/** A slow watcher gets the latest state: some may be missing, none may be wrong, doubled or out of order. */
+function expectPath(seen: readonly string[], statuses: readonly string[]) {
+  expect(seen.at(-1)).toBe(statuses.at(-1) ?? "");
+  expect(statuses.filter((status) => seen.includes(status))).toEqual([...seen]);
+}
+
+describe("every path through every protocol", () => {
+  for (const { name, change, statuses } of paths) {
+    test(`${name}: Connect`, async () => {
+      const placed = await stack.connect.placeOrder(orderRequest(change));
+      expect(placed.status).toBe(Order_Status.PENDING);
+      const orders = await watchToEnd(stack.connect, placed.orderId);
+      expectPath(orders.map(outcomeOf), statuses);
+      const { order } = await stack.connect.getOrder({ orderId: placed.orderId });
+      expect(order).toEqual(orders.at(-1));
+    });
+
+    test(`${name}: gRPC-Web`, async () => {
+      const placed = await stack.grpcWeb.placeOrder(orderRequest(change));
+      expectPath((await watchToEnd(stack.grpcWeb, placed.orderId)).map(outcomeOf), statuses);
+    });
+
+    test(`${name}: gRPC by grpc-js`, async () => {
+      const client = grpcClient(await stack.read());
+      const placed = await client.placeOrder(orderRequest(change));
+      expect(placed.status).toBe(Order_Status.PENDING);
+      expectPath((await client.watchOrder(placed.orderId)).map(outcomeOf), statuses);
+      client.close();
+    });
+  }
+
+  test("JSON by hand: the status reads PENDING", async () => {
+    const { order } = await stack.read();
+    const response = await fetch(`${order.http}/shop.order.v1.OrderService/PlaceOrder`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(orderRequest()),
+    });
+    expect(await response.json()).toEqual({ orderId: expect.stringMatching(/^[0-9a-f-]{36}$/), status: "PENDING" });
+  });
+
+  test("a payment that times out ends right, charged or not", async () => {
+    for (const paymentMethod of ["pm_timeout_charged", "pm_timeout_not_charged", "pm_slow"]) {
+      const placed = await stack.connect.placeOrder(orderRequest({ paymentMethod }));
+      expect((await watchToEnd(stack.connect, placed.orderId)).map(outcomeOf).at(-1)).toBe("COMPLETED");
+    }
+  });
+});
+
+describe("watching", () => {
+  test("versions only grow; a resume sends only newer ones, and past the end the final state once", async () => {
+    const { orderId } = await stack.connect.placeOrder(orderRequest());
+    const versions = (await watchToEnd(stack.connect, orderId)).map((order) => order.version);
+    expect(versions).toEqual(versions.toSorted((a, b) => a - b));
+    expect(new Set(versions).size).toBe(versions.length);
+    for (const afterVersion of [3, 99]) {
+      const seen: number[] = [];
+      for await (const { event } of stack.connect.watchOrder({ orderId, afterVersion })) {
+        if (event.case === "order") seen.push(event.value.version);
+      }
+      expect(seen).toEqual([3]);
+    }
+  });
+
+  test("one order is one trace, from the caller's to the last event", async () => {
+    const traceId = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const { orderId } = await stack.connect.placeOrder(orderRequest(), {
+      headers: { traceparent: `00-${traceId}-00f067aa0ba902b7-01` },
+    });
+    await watchToEnd(stack.connect, orderId);
+    const traces: string[] = [];
+    for (const [service, database] of Object.entries(stack.databases)) {
+      const rows = await database.query<{ type: string; headers: string }>(
+        `SELECT type, headers FROM ${service}_outbox_event WHERE aggregate_id = ?`,
+        [orderId],
+      );
+      for (const row of rows) {
+        const headers = JSON.parse(row.headers) as { traceparent: string; correlationId: string };
+        traces.push(`${row.type} ${traceIdOf(headers.traceparent)}`);
+      }
+    }
+    expect(traces.sort()).toEqual(
+      [
+        "shop.inventory.v1.StockReserved",
+        "shop.order.v1.OrderCompleted",
+        "shop.order.v1.OrderPlaced",
+        "shop.payment.v1.PaymentAuthorized",
+      ].map((type) => `${type} ${traceId}`),
+    );
+  });
+});
+
+describe("the same request", () => {
+  test("gives the same order, whatever its status by now", async () => {
+    const request = orderRequest();
+    const first = await stack.connect.placeOrder(request);
+    await watchToEnd(stack.connect, first.orderId);
+    const again = await stack.connect.placeOrder({ ...request, requestId: request.requestId.toUpperCase() });
+    expect(again).toMatchObject({ orderId: first.orderId, status: Order_Status.COMPLETED });
+  });
+
+  test("twenty times at once makes one order", async () => {
+    const request = orderRequest();
+    const placed = await Promise.all(Array.from({ length: 20 }, () => stack.connect.placeOrder(request)));
+    expect(new Set(placed.map((it) => it.orderId)).size).toBe(1);
+    const rows = await stack.databases.order.query("SELECT order_id FROM orders WHERE request_id = ?", [
+      request.requestId,
+    ]);
+    expect(rows.length).toBe(1);
+  });
+
+  test("with other fields is ALREADY_EXISTS", async () => {
+    const request = orderRequest();
+    await stack.connect.placeOrder(request);
+    const other = stack.connect.placeOrder({ ...request, paymentMethod: "pm_declined" });
+    await expect(other).rejects.toMatchObject({ code: Code.AlreadyExists });
+  });
+});
+
+describe("a caller's mistake", () => {
+  const line = { sku: "sku-0001", quantity: 1 };
+  const mistakes: Readonly<Record<string, readonly [Partial<ReturnType<typeof orderRequest>>, string]>> = {
+    "no lines": [{ lines: [] }, "lines"],
+    "an unknown SKU": [{ lines: [{ sku: "sku-0000", quantity: 1 }] }, "lines[0].sku"],
+    "quantity 0": [{ lines: [{ ...line, quantity: 0 }] }, "lines[0].quantity"],
+    "quantity 1001": [{ lines: [{ ...line, quantity: 1_001 }] }, "lines[0].quantity"],
+    "101 lines": [{ lines: Array(101).fill(line) }, "lines"],
+    "a SKU twice": [{ lines: [line, line] }, "lines[1].sku"],
+    "a strange payment method": [{ paymentMethod: "visa" }, "payment_method"],
+    "a request id that is no UUID": [{ requestId: "1" }, "request_id"],
+  };
+  for (const [name, [change, field]] of Object.entries(mistakes)) {
+    test(`${name} is INVALID_ARGUMENT naming ${field}, and nothing is written`, async () => {
+      const count = () => stack.databases.order.query("SELECT COUNT(*) AS n FROM orders");
+      const before = await count();
+      const error = await stack.connect.placeOrder({ ...orderRequest(), ...change }).then(
+        () => undefined,
+        (thrown) => ConnectError.from(thrown),
+      );
+      expect(error?.code).toBe(Code.InvalidArgument);
+      expect(error?.rawMessage).toStartWith(`${field} `);
+      expect(await count()).toEqual(before);
+    });
+  }
+
+  test("an unknown order is NOT_FOUND, a malformed id INVALID_ARGUMENT", async () => {
+    const watchFirst = async (orderId: string) => {
+      for await (const _ of stack.connect.watchOrder({ orderId })) return;
+    };
+    const unknown = "018f0000-0000-7000-8000-000000000000";
+    await expect(stack.connect.getOrder({ orderId: unknown })).rejects.toMatchObject({ code: Code.NotFound });
+    await expect(watchFirst(unknown)).rejects.toMatchObject({ code: Code.NotFound });
+    await expect(stack.connect.getOrder({ orderId: "42" })).rejects.toMatchObject({ code: Code.InvalidArgument });
+    await expect(watchFirst("42")).rejects.toMatchObject({ code: Code.InvalidArgument });
+  });
+
+  test("a request over 64 KiB is refused, on both listeners", async () => {
+    const huge = { ...orderRequest(), paymentMethod: `pm_${"a".repeat(70_000)}` };
+    await expect(stack.connect.placeOrder(huge)).rejects.toMatchObject({ code: Code.ResourceExhausted });
+    const client = grpcClient(await stack.read());
+    await expect(client.placeOrder(huge)).rejects.toMatchObject({ code: Code.ResourceExhausted });
+    client.close();
+  });
+});
+
+test("at the end stock, money and events add up", async () => {
+  await eventually(async () => {
+    expect(await findDiscrepancies(stack)).toEqual([]);
+  }, 30_000);
+});

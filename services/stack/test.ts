@@ -1,0 +1,117 @@
+/**
+ * `npm test`: every test, from nothing. Unit tests first; then the integration tests on a MariaDB and a Kafka of their
+ * own; then the end-to-end tests, which start whole stacks. Ports and data are the tests' own, so that all this runs
+ * beside a running `npm start`. Arguments name parts of file paths: `npm test -- relay`, `npm test -- .unit.`.
+ */
+import { mkdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { environment } from "../kit/config.ts";
+import { say } from "./console.ts";
+import { ensurePrograms } from "./downloads.ts";
+import { explained, StackError } from "./errors.ts";
+import { prepareKafka } from "./kafka.ts";
+import { lockDataFolder } from "./lock.ts";
+import { prepareMariadb } from "./mariadb.ts";
+import { stopOrphans } from "./orphans.ts";
+import { databaseAdminUrl, readStackSettings } from "./settings.ts";
+import { Supervisor } from "./supervisor.ts";
+
+const root = join(import.meta.dir, "../..");
+const dataFolder = join(root, ".data/test");
+const portOffset = 10_000;
+/** A test that hangs is a failure, not the end of all. */
+const testTimeoutMs = 60_000;
+
+let passed = 0;
+let failed = 0;
+
+/** Runs the test files in one process of Bun's and adds up their results. */
+async function runTests(kind: string, files: readonly string[], extra: Readonly<Record<string, string>> = {}) {
+  if (files.length === 0) return;
+  const startedMs = performance.now();
+  const report = join(dataFolder, `${kind}.xml`);
+  await rm(report, { force: true });
+  const child = Bun.spawn(
+    [
+      process.execPath,
+      "test",
+      `--timeout=${testTimeoutMs}`,
+      "--reporter=junit",
+      `--reporter-outfile=${report}`,
+      ...files.map((file) => `./${file}`),
+    ],
+    { cwd: root, env: { ...environment(), ...extra }, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
+  );
+  const code = await child.exited;
+  const counts = await readFile(report, "utf8").then(readCounts, () => ({ tests: 0, failures: 0, skipped: 0 }));
+  passed += counts.tests - counts.failures - counts.skipped;
+  // An error outside of any test fails the run, but is in no test's count.
+  failed += code !== 0 && counts.failures === 0 ? 1 : counts.failures;
+  say(`${kind}: ${counts.tests} tests in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
+}
+
+function readCounts(xml: string): { tests: number; failures: number; skipped: number } {
+  const head = /<testsuites\b[^>]*>/.exec(xml)?.[0] ?? "";
+  const count = (name: string) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(head)?.[1] ?? 0);
+  return { tests: count("tests"), failures: count("failures") + count("errors"), skipped: count("skipped") };
+}
+
+async function main(): Promise<void> {
+  const filters = process.argv.slice(2);
+  const every = await Array.fromAsync(
+    new Bun.Glob("{proto,relay,services,load}/**/*.{unit,int,e2e}.test.ts").scan(root),
+  );
+  const files = every.filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter))).sort();
+  const ofKind = (kind: string) => files.filter((file) => file.endsWith(`.${kind}.test.ts`));
+  if (files.length === 0) throw new StackError(`No test file's path contains ${filters.join(" or ")}.`);
+  await mkdir(dataFolder, { recursive: true });
+
+  await runTests("unit", ofKind("unit"));
+
+  if (ofKind("int").length > 0) {
+    const settings = readStackSettings(
+      { ...environment(), STACK_DATA_DIR: join(dataFolder, "servers"), STACK_PORT_OFFSET: String(portOffset) },
+      root,
+    );
+    const programs = await ensurePrograms(settings.cacheFolder);
+    const lock = await lockDataFolder(settings.dataFolder);
+    await stopOrphans(settings.dataFolder);
+    // Each run begins with empty servers.
+    for (const name of ["mariadb", "kafka"])
+      await rm(join(settings.dataFolder, name), { recursive: true, force: true });
+    const supervisor = new Supervisor({
+      root,
+      dataFolder: settings.dataFolder,
+      logFolder: join(settings.dataFolder, "logs"),
+      onChange: () => undefined,
+    });
+    try {
+      await Promise.all([
+        prepareMariadb(settings, programs).then((spec) => supervisor.start(spec)),
+        prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
+      ]);
+      await runTests("int", ofKind("int"), {
+        TEST_DATABASE_ADMIN_URL: databaseAdminUrl(settings),
+        TEST_KAFKA_BROKERS: `${settings.host}:${settings.ports.kafka}`,
+      });
+    } finally {
+      await supervisor.stopAll();
+      await lock.release();
+    }
+  }
+
+  await runTests("e2e", ofKind("e2e"), {
+    STACK_DATA_DIR: join(dataFolder, "stack"),
+    STACK_PORT_OFFSET: String(portOffset),
+  });
+}
+
+try {
+  await main();
+} catch (error) {
+  failed++;
+  const shown = explained(error);
+  console.error(shown instanceof StackError ? shown.message : shown);
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed === 0 ? 0 : 1);
