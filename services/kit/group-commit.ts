@@ -37,7 +37,8 @@ export function createGroupCommit<Item, Result>(options: {
   readonly keyOf?: (item: Item) => string;
 }): GroupCommit<Item, Result> {
   let waiting: Waiting<Item, Result>[] = [];
-  let running: Promise<void> | undefined;
+  let isRunning = false;
+  let finished: Promise<void> = Promise.resolve();
   let closed = false;
 
   const nextGroup = (): Waiting<Item, Result>[] => {
@@ -77,7 +78,10 @@ export function createGroupCommit<Item, Result>(options: {
   };
 
   const run = async (): Promise<void> => {
+    isRunning = true;
     for (let group = nextGroup(); group.length > 0; group = nextGroup()) await commitGroup(group);
+    // In the same turn as the look that found nothing: an item that comes later starts a new run.
+    isRunning = false;
   };
 
   return {
@@ -90,14 +94,12 @@ export function createGroupCommit<Item, Result>(options: {
       }
       const { promise, resolve, reject } = Promise.withResolvers<Result>();
       waiting.push({ item, signal, resolve, reject });
-      running ??= run().finally(() => {
-        running = undefined;
-      });
+      if (!isRunning) finished = run();
       return promise;
     },
     async close() {
       closed = true;
-      await running;
+      await finished;
     },
   };
 }

@@ -97,3 +97,12 @@ test("more than may wait are refused", async () => {
   gate.release();
   await Promise.all([first, second]);
 });
+
+test("an item that comes in the very turn in which the last one was answered is not forgotten", async () => {
+  const group = createGroupCommit({ ...limits, commit: async (items: readonly string[]) => items });
+  for (let round = 0; round < 10; round++) {
+    await group.submit("a");
+    expect(await Promise.race([group.submit("b"), Bun.sleep(1_000)])).toBe("b");
+  }
+  await group.close();
+});

@@ -1,0 +1,345 @@
+/** Order's rows on a real server: placing in groups, requests that race, lost commits, batches of events, watchers. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { create, type Message } from "@bufbuild/protobuf";
+import { Registry as Metrics } from "prom-client";
+import { eventRegistry } from "../../proto/event-table.ts";
+import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
+import { OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import { PaymentAuthorizedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import { createInbox, type Inbox } from "../../relay/consumer.ts";
+import { createOutbox } from "../../relay/outbox.ts";
+import { asTopicRecord } from "../../relay/testing.ts";
+import { CommitOutcomeUnknownError, type Database } from "../kit/database.ts";
+import { silentLogger } from "../kit/log.ts";
+import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
+import { handledTypes, orderHandler } from "./handlers.ts";
+import { createOrderPlacer } from "./place-orders.ts";
+import { newOrder, orderPlaced, type PlacementRequest } from "./placement.ts";
+import { type Placement, placeOrders, readOrders } from "./repository.ts";
+import { createOrderWatch } from "./watch.ts";
+
+let schema: TestSchema;
+let database: Database;
+beforeAll(async () => {
+  schema = await createServiceSchema("order");
+  database = schema.open();
+});
+afterAll(() => schema.drop());
+
+const newId = () => Bun.randomUUIDv7();
+const outbox = createOutbox({ service: "order", registry: eventRegistry });
+const priceOf = () => ({ currencyCode: "EUR", minorUnits: 100n });
+const hints = { send: () => undefined, close: () => undefined };
+
+function placement(change: Partial<PlacementRequest> = {}): Placement {
+  const request = { owner: "", requestId: newId(), lines: [{ sku: "sku-1", quantity: 1 }], paymentMethod: "pm_ok" };
+  const order = newOrder(newId(), { ...request, ...change }, priceOf);
+  return { order, event: { id: newId(), aggregateId: order.orderId, message: orderPlaced(order), headers: {} } };
+}
+
+const placer = (on: Database = database) => createOrderPlacer({ database: on, outbox, onPlaced: () => undefined });
+const forever = new AbortController().signal;
+
+async function countOf(table: string, where: string, values: readonly unknown[]): Promise<number> {
+  const rows = await database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${table} WHERE ${where}`, values);
+  return Number(rows[0]?.n);
+}
+
+describe("placing", () => {
+  test("many concurrent requests share a transaction, and each gets its own order", async () => {
+    const { place } = placer();
+    const placements = Array.from({ length: 150 }, () => placement());
+    const before = await readCounters("Com_commit");
+    const placed = await Promise.all(placements.map((it) => place(it, forever)));
+    const commits = ((await readCounters("Com_commit")).get("Com_commit") ?? 0) - (before.get("Com_commit") ?? 0);
+    // The first is committed at once, alone; the rest waited for it: 100 in the next, 49 in the last.
+    expect(commits).toBe(3);
+    expect(placed.map((it) => it.orderId)).toEqual(placements.map((it) => it.order.orderId));
+    const ids = [placements.map((it) => it.order.orderId)];
+    expect(await countOf("orders", "order_id IN (?)", ids)).toBe(150);
+    expect(await countOf("order_outbox_event", "aggregate_id IN (?) AND status = 'PENDING'", ids)).toBe(150);
+  });
+
+  test("a bad one among them fails alone", async () => {
+    const { place } = placer();
+    const good = Array.from({ length: 9 }, () => placement());
+    const bad = placement();
+    const tooLong = { ...bad, order: { ...bad.order, total: { currencyCode: "EURO", minorUnits: 1n } } };
+    const results = await Promise.allSettled(
+      [...good.slice(0, 5), tooLong, ...good.slice(5)].map((it) => place(it, forever)),
+    );
+    expect(results.map((result) => result.status === "rejected")).toEqual([
+      ...Array(5).fill(false),
+      true,
+      ...Array(4).fill(false),
+    ]);
+    expect(await countOf("orders", "order_id IN (?)", [good.map((it) => it.order.orderId)])).toBe(9);
+    expect(await countOf("order_outbox_event", "aggregate_id = ?", [bad.order.orderId])).toBe(0);
+  });
+
+  test("one request that arrives at several instances at once makes one order", async () => {
+    const requestId = newId();
+    const placements = Array.from({ length: 12 }, () => placement({ requestId }));
+    const placers = [placer(), placer(schema.open()), placer(schema.open())];
+    const placed = await Promise.all(placements.map((it, index) => placers[index % 3]?.place(it, forever)));
+    expect(new Set(placed.map((it) => it?.orderId)).size).toBe(1);
+    expect(await countOf("orders", "request_id = ?", [requestId])).toBe(1);
+    expect(await countOf("order_outbox_event", "aggregate_id = ?", [placed[0]?.orderId])).toBe(1);
+  });
+
+  test("the same request with other fields is refused, and neighbours in its group are not", async () => {
+    const { place } = placer();
+    const first = placement();
+    await place(first, forever);
+    const other = placement({ requestId: first.order.requestId, paymentMethod: "pm_declined" });
+    const results = await Promise.allSettled([placement(), other, placement()].map((it) => place(it, forever)));
+    expect(results.map((it) => it.status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+    await expect(place(other, forever)).rejects.toMatchObject({ code: "ALREADY_EXISTS" });
+  });
+
+  test("a COMMIT whose answer was lost is settled by looking, whether or not it took place", async () => {
+    for (const committed of [true, false]) {
+      let lost = 0;
+      const losing: Database = {
+        ...database,
+        async transaction(work, options) {
+          if (lost++ > 0) return await database.transaction(work, options);
+          if (committed) await database.transaction(work, options);
+          throw new CommitOutcomeUnknownError("lost");
+        },
+      };
+      const it = placement();
+      expect(await placer(losing).place(it, forever)).toEqual({ orderId: it.order.orderId, status: "PENDING" });
+      expect(lost).toBe(2);
+      expect(await countOf("orders", "request_id = ?", [it.order.requestId])).toBe(1);
+      expect(await countOf("order_outbox_event", "aggregate_id = ?", [it.order.orderId])).toBe(1);
+    }
+  });
+});
+
+describe("a batch of events", () => {
+  let inbox: Inbox;
+  const inboxOf = (on: Database) =>
+    createInbox({
+      service: "order",
+      database: on,
+      registry: eventRegistry,
+      handles: handledTypes,
+      records: "all",
+      handle: orderHandler({ newId }),
+      outbox,
+      hints,
+      newId,
+      log: silentLogger,
+      metrics: new Metrics(),
+    });
+  beforeAll(() => {
+    inbox = inboxOf(database);
+  });
+  const record = (message: Message & { readonly orderId: string }) =>
+    asTopicRecord(
+      { id: newId(), aggregateId: message.orderId, message, headers: { correlationId: "request" } },
+      { source: "/shop/inventory" },
+    );
+  const placedOrders = async (count: number) => {
+    const placements = Array.from({ length: count }, () => placement());
+    await placeOrders(database, outbox, placements);
+    return placements.map((it) => it.order.orderId);
+  };
+  const reserved = (orderId: string) => record(create(StockReservedSchema, { orderId }));
+  const authorized = (orderId: string) => record(create(PaymentAuthorizedSchema, { orderId }));
+  const completedEvents = (orderIds: readonly string[]) =>
+    countOf("order_outbox_event", "aggregate_id IN (?) AND type = 'shop.order.v1.OrderCompleted'", [orderIds]);
+
+  test("moves several orders, some by several steps, and writes what others must hear", async () => {
+    const orderIds = await placedOrders(3);
+    const [first = "", second = "", third = ""] = orderIds;
+    await inbox([reserved(first), reserved(second), authorized(first), authorized(third)]);
+    const orders = new Map((await readOrders(database, orderIds)).map((order) => [order.orderId, order]));
+    expect([first, second, third].map((id) => [orders.get(id)?.status, orders.get(id)?.version])).toEqual([
+      ["COMPLETED", 3],
+      ["STOCK_RESERVED", 2],
+      ["PENDING", 1],
+    ]);
+    expect(await completedEvents(orderIds)).toBe(1);
+    const outcomes = await database.query<{ outcome: string }>(
+      "SELECT outcome FROM order_inbox_event WHERE aggregate_id IN (?) ORDER BY type, aggregate_id",
+      [orderIds],
+    );
+    expect(outcomes.map((row) => row.outcome).sort()).toEqual(["HANDLED", "HANDLED", "HANDLED", "IGNORED"]);
+  });
+
+  test("with duplicates, in it and after it, has each effect once", async () => {
+    const [orderId = ""] = await placedOrders(1);
+    const [a, b] = [reserved(orderId), authorized(orderId)];
+    await inbox([a, a, b, b]);
+    await inbox([a, b]);
+    expect(await completedEvents([orderId])).toBe(1);
+    expect((await readOrders(database, [orderId]))[0]?.version).toBe(3);
+  });
+
+  test("that two instances handle at once has each effect once", async () => {
+    const orderIds = await placedOrders(50);
+    const records = orderIds.flatMap((orderId) => [reserved(orderId), authorized(orderId)]);
+    await Promise.all([inbox(records), inboxOf(schema.open())(records), inboxOf(schema.open())(records)]);
+    expect(await completedEvents(orderIds)).toBe(50);
+    expect(await countOf("orders", "order_id IN (?) AND version = 3", [orderIds])).toBe(50);
+  });
+
+  test("is done again, whole, after a lost COMMIT that had taken place, and changes nothing", async () => {
+    const [orderId = ""] = await placedOrders(1);
+    const records = [reserved(orderId), authorized(orderId)];
+    const losing: Database = {
+      ...database,
+      async transaction(work, options) {
+        await database.transaction(work, options);
+        throw new CommitOutcomeUnknownError("lost");
+      },
+    };
+    await expect(inboxOf(losing)(records)).rejects.toThrow("lost");
+    await inbox(records);
+    expect(await completedEvents([orderId])).toBe(1);
+  });
+
+  test("records events that Order does not handle, its own included, and events of orders that it does not know", async () => {
+    const orderId = newId();
+    await inbox([record(create(OrderCompletedSchema, { orderId })), reserved(orderId)]);
+    const rows = await database.query(
+      "SELECT type, outcome FROM order_inbox_event WHERE aggregate_id = ? ORDER BY type",
+      [orderId],
+    );
+    expect(rows).toEqual([
+      { type: "shop.inventory.v1.StockReserved", outcome: "IGNORED" },
+      { type: "shop.order.v1.OrderCompleted", outcome: "IGNORED" },
+    ]);
+  });
+
+  test("takes the same number of statements for 1 record and for 200", async () => {
+    const statements = async (count: number) => {
+      const records = (await placedOrders(count)).flatMap((orderId) => [reserved(orderId), authorized(orderId)]);
+      const names = [
+        "Com_begin",
+        "Com_select",
+        "Com_insert",
+        "Com_update_multi",
+        "Com_update",
+        "Com_commit",
+        "Com_rollback",
+      ];
+      const before = await readCounters("Com_%");
+      await inbox(records);
+      const after = await readCounters("Com_%");
+      return names.map((name) => `${name} ${(after.get(name) ?? 0) - (before.get(name) ?? 0)}`);
+    };
+    const one = await statements(1);
+    expect(one).toEqual([
+      "Com_begin 1",
+      "Com_select 2",
+      "Com_insert 2",
+      "Com_update_multi 1",
+      "Com_update 0",
+      "Com_commit 1",
+      "Com_rollback 0",
+    ]);
+    expect(await statements(200)).toEqual(one);
+  });
+});
+
+describe("watching", () => {
+  const watchOn = (on: Database, heartbeatIntervalMs = 60_000) =>
+    createOrderWatch({ database: on, log: silentLogger, metrics: new Metrics(), heartbeatIntervalMs });
+  const place = async () => {
+    const it = placement();
+    await placeOrders(database, outbox, [it]);
+    return it.order.orderId;
+  };
+  const move = (orderId: string, status: string, version: number) =>
+    database.execute("UPDATE orders SET status = ?, version = ? WHERE order_id = ?", [status, version, orderId]);
+
+  test("sends the current state, then what hints lead to, and ends after the final one", async () => {
+    const watch = watchOn(database);
+    const orderId = await place();
+    const seen: string[] = [];
+    for await (const update of watch.watch(orderId, 0, forever)) {
+      if (!("order" in update)) continue;
+      seen.push(`${update.order.version} ${update.order.status}`);
+      if (update.order.version < 3) {
+        const next = update.order.version + 1;
+        // The hint comes first, as it may: the second looks find the change.
+        watch.hint([orderId]);
+        setTimeout(() => move(orderId, next === 3 ? "COMPLETED" : "STOCK_RESERVED", next), 30);
+      }
+    }
+    expect(seen).toEqual(["1 PENDING", "2 STOCK_RESERVED", "3 COMPLETED"]);
+    watch.close();
+  });
+
+  test("a slow watcher gets the latest state, not a queue", async () => {
+    const watch = watchOn(database);
+    const orderId = await place();
+    const updates = watch.watch(orderId, 0, forever);
+    expect((await updates.next()).value).toMatchObject({ order: { version: 1 } });
+    await move(orderId, "STOCK_RESERVED", 2);
+    watch.hint([orderId]);
+    await move(orderId, "COMPLETED", 3);
+    watch.hint([orderId]);
+    const rest: number[] = [];
+    await eventually(async () => {
+      for await (const update of updates) if ("order" in update) rest.push(update.order.version);
+      expect(rest.at(-1)).toBe(3);
+    });
+    expect(rest.length).toBeLessThanOrEqual(2);
+    watch.close();
+  });
+
+  test("a quiet stream carries heartbeats, and a watcher that leaves frees everything", async () => {
+    const metrics = new Metrics();
+    const watch = createOrderWatch({ database, log: silentLogger, metrics, heartbeatIntervalMs: 10 });
+    const leaving = new AbortController();
+    const orderId = await place();
+    const updates = watch.watch(orderId, 0, leaving.signal);
+    await updates.next();
+    expect((await updates.next()).value).toEqual({ heartbeat: expect.any(Date) });
+    expect(await metrics.metrics()).toContain("order_watchers 1");
+    const waiting = updates.next();
+    leaving.abort();
+    // It may have been quiet for long enough once more before it saw that the caller has left.
+    for (let step = await waiting; !step.done; step = await updates.next());
+    expect(await metrics.metrics()).toContain("order_watchers 0");
+    watch.close();
+  });
+
+  test("stays open while the database is away, and goes on where it was", async () => {
+    let away = false;
+    const flaky: Database = {
+      ...database,
+      async query(sql, values) {
+        if (away) throw Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
+        return await database.query(sql, values);
+      },
+    };
+    const watch = watchOn(flaky);
+    const orderId = await place();
+    const updates = watch.watch(orderId, 0, forever);
+    await updates.next();
+    away = true;
+    const next = updates.next();
+    watch.hint([orderId]);
+    await move(orderId, "COMPLETED", 3);
+    expect(await Promise.race([next, Bun.sleep(50).then(() => "still waiting")])).toBe("still waiting");
+    away = false;
+    expect((await next).value).toMatchObject({ order: { version: 3, status: "COMPLETED" } });
+    expect((await updates.next()).done).toBe(true);
+    watch.close();
+  });
+
+  test("an unknown order is NOT_FOUND; a process that closes says so", async () => {
+    const watch = watchOn(database);
+    await expect(watch.watch(newId(), 0, forever).next()).rejects.toMatchObject({ code: "NOT_FOUND" });
+    const updates = watch.watch(await place(), 0, forever);
+    await updates.next();
+    const next = updates.next();
+    watch.close();
+    await expect(next).rejects.toThrow("closing");
+  });
+});
