@@ -36,8 +36,15 @@ export function isFinal(status: OrderStatus): boolean {
   return status === "COMPLETED" || status === "FAILED";
 }
 
+/** What is asked of an order from outside the saga: both are messages that its state may ignore. */
+export type OrderCommand =
+  /** Its owner does not want it any more. */
+  | { readonly $typeName: "CancelOrder" }
+  /** Its deadline has passed. */
+  | { readonly $typeName: "TimeOutOrder" };
+
 /** What can happen to an order. */
-export type OrderMessage = HandledBy<"order">;
+export type OrderMessage = HandledBy<"order"> | OrderCommand;
 
 /** What did happen. {@link toEvent} says which facts the other services hear of. */
 export type OrderFact =
@@ -72,9 +79,20 @@ export function decide(state: OrderState, message: OrderMessage): readonly Order
       return state.awaiting.stock
         ? [{ kind: "PaymentAnswered" }]
         : [{ kind: "PaymentAnswered" }, { kind: "Failed", reason: state.failureReason }];
+    case "CancelOrder":
+      return compensate(state, "CANCELLED");
+    case "TimeOutOrder":
+      return compensate(state, "TIMED_OUT");
     default:
       return unreachable(message);
   }
+}
+
+/** Whatever may have been done by now is undone: both others answer, also where they had nothing to undo. */
+function compensate(state: OrderState, reason: FailureReason): readonly OrderFact[] {
+  return state.status === "PENDING" || state.status === "STOCK_RESERVED"
+    ? [{ kind: "CompensationStarted", reason, awaiting: { stock: true, payment: true } }]
+    : [];
 }
 
 /** The order after a fact. */

@@ -21,7 +21,11 @@ const stockReleased = create(StockReleasedSchema, { orderId });
 const authorized = create(PaymentAuthorizedSchema, { orderId });
 const declined = create(PaymentFailedSchema, { orderId });
 const voided = create(PaymentVoidedSchema, { orderId });
+const cancel: OrderMessage = { $typeName: "CancelOrder" };
+const timeOut: OrderMessage = { $typeName: "TimeOutOrder" };
 const everyMessage: readonly OrderMessage[] = [
+  cancel,
+  timeOut,
   stockReserved,
   reservationFailed,
   stockReleased,
@@ -89,6 +93,27 @@ describe("an order", () => {
         state: { orderId, version: 4, status: "FAILED", failureReason: "CANCELLED" },
         published: ["shop.order.v1.OrderFailed"],
       });
+    }
+  });
+
+  test("is compensated when it is cancelled or timed out, once, as long as nothing has been decided", () => {
+    for (const [command, failureReason] of [
+      [cancel, "CANCELLED"],
+      [timeOut, "TIMED_OUT"],
+    ] as const) {
+      for (const state of [pending, reserved]) {
+        expect(given(state, command, cancel, timeOut)).toEqual({
+          state: {
+            orderId,
+            version: state.version + 1,
+            status: "COMPENSATING",
+            failureReason,
+            awaiting: { stock: true, payment: true },
+          },
+          published: ["shop.order.v1.OrderCancelRequested"],
+        });
+      }
+      expect(decide(compensating(true, false), command)).toEqual([]);
     }
   });
 

@@ -1,14 +1,14 @@
-import { eventTypesHandledBy } from "../../proto/event-table.ts";
+import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/consumer.ts";
 import { answerTo, causeOf } from "../../relay/outbox.ts";
-import { decide, evolve, type OrderMessage, type OrderState, toEvent } from "./domain.ts";
+import { decide, evolve, type OrderState, toEvent } from "./domain.ts";
 import { lockOrders, saveOrders } from "./repository.ts";
 
 /** The event types that Order reacts to. */
 export const handledTypes = eventTypesHandledBy("order");
 
 /** Handles a batch of events: every order concerned is locked once, decided event by event, written once. */
-export function orderHandler(deps: { readonly newId: () => string }): BatchHandler<OrderMessage> {
+export function orderHandler(deps: { readonly newId: () => string }): BatchHandler<HandledBy<"order">> {
   return async (transaction, events) => {
     const before = await lockOrders(transaction, [...new Set(events.map(({ message }) => message.orderId))]);
     const after = new Map<string, OrderState>(before);
