@@ -164,6 +164,17 @@ function ensurePackages(bun) {
   });
 }
 
+/** The process ids of who started us: npm, or the shell that npm runs its scripts in and, above it, npm. */
+function startedBy() {
+  try {
+    if (!/sh$/.test(readFileSync(`/proc/${process.ppid}/comm`, "utf8").trim())) return `${process.ppid}`;
+    const stat = readFileSync(`/proc/${process.ppid}/stat`, "utf8");
+    return `${process.ppid} ${stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]}`;
+  } catch {
+    return "gone";
+  }
+}
+
 /** Runs Bun in our place: our signals are its signals, its end is our end. */
 function runBun(bun, args) {
   const child = spawn(bun, args, {
@@ -181,10 +192,10 @@ function runBun(bun, args) {
   // whose exit code the user sees, do not go before it.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => forward(signal));
   // npm killed with -9 tells nobody: without it nobody could press Ctrl-C, so the child is asked to end.
-  const parent = process.ppid;
+  const starters = startedBy();
   if (process.env.npm_lifecycle_event !== undefined) {
     setInterval(() => {
-      if (!asked && process.ppid !== parent) forward("SIGTERM");
+      if (!asked && startedBy() !== starters) forward("SIGTERM");
     }, 250).unref();
   }
   child.on("error", (error) => {
