@@ -60,10 +60,18 @@ describe("dependencies run one way", () => {
     // Composes all of them, on one machine.
     "services/stack": ["proto", "services/kit", "relay", "services/order", "services/inventory", "services/payment"],
     // Looks at all of them from outside.
-    load: ["proto", "services/kit", "relay", "services/stack"],
+    load: [
+      "proto",
+      "services/kit",
+      "relay",
+      "services/stack",
+      "services/order",
+      "services/inventory",
+      "services/payment",
+    ],
   };
   // A codec test needs no server; what needs the local stack, or another service's tables, says so by its suffix.
-  const exempt = (path: string) => /\.(int|e2e)\.test\.ts$/.test(path) || path === "services/kit/testing.ts";
+  const exempt = (path: string) => /\.(int|e2e)\.test\.ts$/.test(path);
   for (const { path, imports } of sources) {
     if (exempt(path)) continue;
     test(path, () => {
@@ -129,8 +137,6 @@ test("the environment is read in one place", () => {
   const readers = sources.filter(({ text }) => /\bprocess\.env\b|\bBun\.env\b/.test(text)).map(({ path }) => path);
   expect(readers).toEqual([
     "services/kit/config.ts",
-    // Names what it looks for.
-    "services/kit/tidy.unit.test.ts",
     // Runs on Node, before anything of ours is there.
     "services/stack/bootstrap.mjs",
   ]);
