@@ -1,0 +1,18 @@
+import { expect, test } from "bun:test";
+import { readInventoryConfig } from "./config.ts";
+
+test("only the database has to be told", () => {
+  expect(readInventoryConfig({ DATABASE_URL: "mysql://inventory@db/shop_inventory" })).toEqual({
+    host: "127.0.0.1",
+    instance: "inventory",
+    logLevel: "info",
+    kafkaBrokers: [{ host: "127.0.0.1", port: 19_092 }],
+    healthPort: 9_465,
+    databaseUrl: "mysql://inventory@db/shop_inventory",
+    relayHints: [{ host: "127.0.0.1", port: 9_470 }],
+  });
+});
+
+test("what is missing or malformed is named, all of it", () => {
+  expect(() => readInventoryConfig({ HEALTH_PORT: "http" })).toThrow(/HEALTH_PORT.*DATABASE_URL/);
+});

@@ -1,0 +1,257 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { create } from "@bufbuild/protobuf";
+import { eventRegistry } from "../../proto/event-table.ts";
+import {
+  OrderCancelRequestedSchema,
+  OrderCompletedSchema,
+  OrderPlacedSchema,
+} from "../../proto/gen/shop/order/v1/events_pb.ts";
+import { PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import type { ReceivedEvent } from "../../relay/consumer.ts";
+import { createOutbox } from "../../relay/outbox.ts";
+import { type Database, isDataError, isDuplicateKey, type Transaction } from "../kit/database.ts";
+import { createServiceSchema, type TestSchema } from "../kit/testing.ts";
+import type { InventoryMessage, Line } from "./domain.ts";
+import { inventoryHandler } from "./handlers.ts";
+import { seedStock } from "./seed.ts";
+
+const newId = () => Bun.randomUUIDv7();
+const handle = inventoryHandler({ newId });
+const outbox = createOutbox({ service: "inventory", registry: eventRegistry });
+let schema: TestSchema;
+let database: Database;
+
+beforeAll(async () => {
+  schema = await createServiceSchema("inventory");
+  database = schema.open();
+});
+afterAll(async () => {
+  await schema.drop();
+});
+beforeEach(async () => {
+  for (const table of ["stock", "reservation", "inventory_outbox_event"]) {
+    await database.execute(`DELETE FROM ${table}`);
+  }
+});
+
+function received(message: InventoryMessage): ReceivedEvent<InventoryMessage> {
+  return {
+    message,
+    envelope: {
+      id: newId(),
+      type: message.$typeName,
+      source: "/shop/order",
+      aggregateId: message.orderId,
+      occurredAt: new Date(),
+      sequence: "1",
+      headers: { correlationId: "request-1" },
+      payload: new Uint8Array(),
+    },
+  };
+}
+
+const placed = (orderId: string, ...lines: readonly Line[]) =>
+  create(OrderPlacedSchema, { orderId, lines: [...lines] });
+const completed = (orderId: string) => create(OrderCompletedSchema, { orderId });
+const paymentFailed = (orderId: string) => create(PaymentFailedSchema, { orderId });
+const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, { orderId });
+
+/** Handles the messages as one batch. */
+async function batch(...messages: readonly InventoryMessage[]) {
+  const events = messages.map(received);
+  const result = await database.transaction(async (transaction) => {
+    const handled = await handle(transaction, events, new Date());
+    await outbox.append(transaction, handled.publish);
+    return handled;
+  });
+  return { events, ...result, types: result.publish.map(({ message }) => message.$typeName.split(".").at(-1)) };
+}
+
+async function addStock(sku: string, initial: number) {
+  await database.execute("INSERT INTO stock (sku, initial, available) VALUES (?)", [[sku, initial, initial]]);
+}
+
+async function stockOf(sku: string) {
+  const [level] = await database.query("SELECT available, held, sold FROM stock WHERE sku = ?", [sku]);
+  return level;
+}
+
+async function reservations() {
+  return await database.query("SELECT order_id, status, held_lines FROM reservation ORDER BY order_id");
+}
+
+test("a batch of several orders: reserved, refused, of an unknown SKU", async () => {
+  await addStock("sku-a", 10);
+  await addStock("sku-b", 1);
+  const { types, publish, ignored, events } = await batch(
+    placed("order-1", { sku: "sku-a", quantity: 3 }, { sku: "sku-b", quantity: 1 }),
+    placed("order-2", { sku: "sku-a", quantity: 8 }),
+    placed("order-3", { sku: "sku-x", quantity: 1 }),
+  );
+  expect(types).toEqual(["StockReserved", "StockReservationFailed", "StockReservationFailed"]);
+  expect(ignored).toEqual([]);
+  expect(publish.map(({ aggregateId }) => aggregateId)).toEqual(["order-1", "order-2", "order-3"]);
+  expect(publish.map(({ headers }) => headers.causationId)).toEqual(events.map(({ envelope }) => envelope.id));
+  expect(publish.map(({ headers }) => headers.correlationId)).toEqual(["request-1", "request-1", "request-1"]);
+  expect(await stockOf("sku-a")).toEqual({ available: 7, held: 3, sold: 0 });
+  expect(await stockOf("sku-b")).toEqual({ available: 0, held: 1, sold: 0 });
+  expect(await reservations()).toEqual([
+    {
+      order_id: "order-1",
+      status: "HELD",
+      held_lines: '[{"sku":"sku-a","quantity":3},{"sku":"sku-b","quantity":1}]',
+    },
+    { order_id: "order-2", status: "REFUSED", held_lines: "[]" },
+    { order_id: "order-3", status: "REFUSED", held_lines: "[]" },
+  ]);
+});
+
+test("two orders of one batch that want the last piece: the first one gets it", async () => {
+  await addStock("sku-rare", 1);
+  const { types } = await batch(
+    placed("order-2", { sku: "sku-rare", quantity: 1 }),
+    placed("order-1", { sku: "sku-rare", quantity: 1 }),
+  );
+  expect(types).toEqual(["StockReserved", "StockReservationFailed"]);
+  expect(await stockOf("sku-rare")).toEqual({ available: 0, held: 1, sold: 0 });
+});
+
+test("what an order gives back is there for the next one of the same batch", async () => {
+  await addStock("sku-rare", 1);
+  await batch(placed("order-1", { sku: "sku-rare", quantity: 1 }));
+  const { types } = await batch(paymentFailed("order-1"), placed("order-2", { sku: "sku-rare", quantity: 1 }));
+  expect(types).toEqual(["StockReleased", "StockReserved"]);
+  expect(await stockOf("sku-rare")).toEqual({ available: 0, held: 1, sold: 0 });
+});
+
+test("release and sell add up", async () => {
+  await addStock("sku-a", 100);
+  const orders = Array.from({ length: 9 }, (_, index) => `order-${index}`);
+  await batch(...orders.map((orderId, index) => placed(orderId, { sku: "sku-a", quantity: index + 1 })));
+  expect(await stockOf("sku-a")).toEqual({ available: 55, held: 45, sold: 0 });
+  const { types } = await batch(
+    completed("order-0"),
+    paymentFailed("order-1"),
+    cancelRequested("order-2"),
+    completed("order-3"),
+  );
+  expect(types).toEqual(["StockReleased", "StockReleased"]);
+  expect(await stockOf("sku-a")).toEqual({ available: 60, held: 35, sold: 5 });
+});
+
+test("a whole saga in one batch, and again: the second time nothing matters", async () => {
+  await addStock("sku-a", 5);
+  const messages = [
+    placed("order-1", { sku: "sku-a", quantity: 2 }),
+    completed("order-1"),
+    cancelRequested("order-2"),
+    placed("order-2", { sku: "sku-a", quantity: 2 }),
+    paymentFailed("order-3"),
+  ];
+  const first = await batch(...messages);
+  expect(first.types).toEqual(["StockReserved", "StockReleased"]);
+  expect(first.ignored).toEqual(first.events.slice(3).map(({ envelope }) => envelope.id));
+  const after = { stock: await stockOf("sku-a"), reservations: await reservations() };
+  expect(after.stock).toEqual({ available: 3, held: 0, sold: 2 });
+  const second = await batch(...messages);
+  expect(second.publish).toEqual([]);
+  expect(second.ignored).toEqual(second.events.map(({ envelope }) => envelope.id));
+  expect({ stock: await stockOf("sku-a"), reservations: await reservations() }).toEqual(after);
+});
+
+test("two batches at once that want the same pieces sell each piece once", async () => {
+  const skus = Array.from({ length: 20 }, (_, index) => `sku-${index}`);
+  for (const sku of skus) await addStock(sku, 10);
+  const wishes = (name: string, order: readonly string[]) =>
+    Array.from({ length: 8 }, (_, index) => placed(`${name}-${index}`, ...order.map((sku) => ({ sku, quantity: 1 }))));
+  await Promise.all([batch(...wishes("left", skus)), batch(...wishes("right", skus.toReversed()))]);
+  for (const sku of skus) expect(await stockOf(sku)).toEqual({ available: 0, held: 10, sold: 0 });
+  const [held] = await database.query("SELECT COUNT(*) AS n FROM reservation WHERE status = 'HELD'");
+  expect(Number(held?.n)).toBe(10);
+});
+
+test("a reservation that another instance made meanwhile is a duplicate key, and nothing is written", async () => {
+  await addStock("sku-a", 5);
+  const error = await database
+    .transaction(async (transaction) => {
+      const late: Transaction = {
+        ...transaction,
+        async query(sql, values) {
+          const rows = await transaction.query(sql, values);
+          if (sql.includes("FROM reservation")) await batch(placed("order-1", { sku: "sku-a", quantity: 1 }));
+          return rows as never;
+        },
+      };
+      await handle(late, [received(placed("order-1", { sku: "sku-a", quantity: 1 }))], new Date());
+    })
+    .catch((it) => it);
+  expect(isDuplicateKey(error)).toBe(true);
+  expect(await stockOf("sku-a")).toEqual({ available: 4, held: 1, sold: 0 });
+});
+
+test("the number of statements does not grow with the batch", async () => {
+  const skus = Array.from({ length: 200 }, (_, index) => `sku-${index}`);
+  for (const sku of skus) await addStock(sku, 1_000);
+  await batch(...skus.map((sku, index) => placed(`old-${index}`, { sku, quantity: 1 })));
+  const counted = async (from: number, to: number) =>
+    await database.transaction(async (transaction) => {
+      const events = skus
+        .slice(from, to)
+        .flatMap((sku, index) => [
+          received(placed(`new-${from + index}`, { sku, quantity: 1 })),
+          received(completed(`old-${from + index}`)),
+        ]);
+      const before = await statements(transaction);
+      const { publish } = await handle(transaction, events, new Date());
+      await outbox.append(transaction, publish);
+      return (await statements(transaction)) - before;
+    });
+  const forOne = await counted(0, 1);
+  // Reservations and stock are read; reservations inserted and updated, stock updated, the outbox inserted.
+  expect(forOne).toBe(6);
+  expect(await counted(1, 200)).toBe(forOne);
+});
+
+test("thousands of SKUs in one batch are still one locked read and one write", async () => {
+  await seedStock(schema.url);
+  const wishes = Array.from({ length: 500 }, (_, order) =>
+    placed(
+      `order-${order}`,
+      ...Array.from({ length: 20 }, (_, line) => ({
+        sku: `sku-${String(((order * 20 + line) % 1_000) + 1).padStart(4, "0")}`,
+        quantity: 1,
+      })),
+    ),
+  );
+  const { types } = await batch(...wishes);
+  expect(new Set(types)).toEqual(new Set(["StockReserved"]));
+  const [row] = await database.query("SELECT SUM(held) AS held, COUNT(*) AS n FROM stock WHERE held = 10");
+  expect({ held: Number(row?.held), n: Number(row?.n) }).toEqual({ held: 10_000, n: 1_000 });
+});
+
+test("the table itself refuses what would not add up, or be negative", async () => {
+  await addStock("sku-a", 5);
+  for (const change of ["available = available - 1", "available = -1, held = 6", "held = 5, sold = -5"]) {
+    const error = await database.execute(`UPDATE stock SET ${change} WHERE sku = 'sku-a'`).catch((it) => it);
+    expect(isDataError(error)).toBe(true);
+  }
+});
+
+test("seeding again changes nothing that is there", async () => {
+  await seedStock(schema.url);
+  await batch(placed("order-1", { sku: "sku-rare", quantity: 1 }));
+  await seedStock(schema.url);
+  expect(await stockOf("sku-rare")).toEqual({ available: 0, held: 1, sold: 0 });
+  expect(await stockOf("sku-none")).toEqual({ available: 0, held: 0, sold: 0 });
+  const [row] = await database.query("SELECT COUNT(*) AS n, SUM(initial) AS initial FROM stock");
+  expect({ n: Number(row?.n), initial: Number(row?.initial) }).toEqual({ n: 1_002, initial: 1_000_000_001 });
+});
+
+/** Statements that this session has sent, as the server counts them. */
+async function statements(transaction: Transaction): Promise<number> {
+  const rows = await transaction.query<{ Variable_name: string; Value: string }>(
+    `SHOW SESSION STATUS WHERE Variable_name IN
+      ('Com_select', 'Com_insert', 'Com_update', 'Com_update_multi', 'Com_delete', 'Com_replace')`,
+  );
+  return rows.reduce((sum, { Value }) => sum + Number(Value), 0);
+}

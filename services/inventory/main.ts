@@ -1,0 +1,64 @@
+import { eventRegistry } from "../../proto/event-table.ts";
+import { createInbox, startConsumer } from "../../relay/consumer.ts";
+import { openHintSender } from "../../relay/hint.ts";
+import { createOutbox } from "../../relay/outbox.ts";
+import { environment } from "../kit/config.ts";
+import { openDatabase } from "../kit/database.ts";
+import { createMetrics, serveHealth } from "../kit/health.ts";
+import { createLogger } from "../kit/log.ts";
+import { closeOnSignal } from "../kit/shutdown.ts";
+import { readInventoryConfig } from "./config.ts";
+import { handledTypes, inventoryHandler } from "./handlers.ts";
+
+const config = readInventoryConfig(environment());
+const log = createLogger({ instance: config.instance, level: config.logLevel });
+const metrics = createMetrics(config.instance);
+const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
+const newId = () => Bun.randomUUIDv7();
+
+const database = openDatabase({ url: config.databaseUrl, connectionsMax: 5 });
+const hints = openHintSender("inventory", config.relayHints);
+const inbox = createInbox({
+  service: "inventory",
+  database,
+  registry: eventRegistry,
+  handles: handledTypes,
+  records: "handled",
+  handle: inventoryHandler({ newId }),
+  outbox: createOutbox({ service: "inventory", registry: eventRegistry }),
+  hints,
+  newId,
+  log,
+  metrics,
+});
+const consumer = await startConsumer({
+  service: "inventory",
+  topic: "shop.order-saga",
+  kafka,
+  inbox,
+  log,
+  metrics,
+  onCrash(error) {
+    log.fatal({ err: error }, "the consumer has stopped");
+    process.exit(1);
+  },
+});
+const health = serveHealth({
+  host: config.host,
+  port: config.healthPort,
+  metrics,
+  checks: {
+    database: async () => (await database.query("SELECT 1")).length === 1,
+    broker: consumer.isReady,
+  },
+});
+log.info({ health: health.port }, "ready to serve");
+
+closeOnSignal({
+  log,
+  async close() {
+    await consumer.close();
+    hints.close();
+    await Promise.allSettled([database.close(), health.close()]);
+  },
+});

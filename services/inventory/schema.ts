@@ -1,0 +1,39 @@
+/** Inventory's tables. Migrations are generated from here: `drizzle-kit generate`. */
+import { sql } from "drizzle-orm";
+import { check, int, mysqlTable, text, timestamp, varchar } from "drizzle-orm/mysql-core";
+import { inboxTable, outboxArchiveTable, outboxTable, parkedEventTable, parkedKeyTable } from "../../relay/tables.ts";
+
+const now = sql`CURRENT_TIMESTAMP(3)`;
+
+/** Pieces by SKU. Signed numbers, so that a CHECK refuses what would be oversold; unsigned ones would overflow first. */
+export const stock = mysqlTable(
+  "stock",
+  {
+    sku: varchar("sku", { length: 64 }).primaryKey(),
+    initial: int("initial").notNull(),
+    available: int("available").notNull(),
+    held: int("held").notNull().default(0),
+    sold: int("sold").notNull().default(0),
+  },
+  () => [
+    // Unqualified names: MySQL and MariaDB quote and qualify the columns of a CHECK differently.
+    check("stock_not_negative", sql.raw("available >= 0 AND held >= 0 AND sold >= 0")),
+    check("stock_adds_up", sql.raw("initial = available + held + sold")),
+  ],
+);
+
+/** What inventory did for an order: one row an order, from the first event that concerned it. */
+export const reservation = mysqlTable("reservation", {
+  orderId: varchar("order_id", { length: 128 }).primaryKey(),
+  status: varchar("status", { length: 20 }).notNull(),
+  /** JSON `[{"sku":…,"quantity":…}]`: what is or was held for the order; kept when it is released or sold. */
+  heldLines: text("held_lines").notNull(),
+  createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(now),
+  updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(now),
+});
+
+export const outbox = outboxTable("inventory");
+export const outboxArchive = outboxArchiveTable("inventory");
+export const inbox = inboxTable("inventory");
+export const parkedKeys = parkedKeyTable("inventory");
+export const parkedEvents = parkedEventTable("inventory");

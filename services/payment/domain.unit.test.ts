@@ -1,0 +1,184 @@
+import { describe, expect, test } from "bun:test";
+import { create } from "@bufbuild/protobuf";
+import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
+import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import {
+  PaymentAuthorizedSchema,
+  PaymentFailed_Reason,
+  PaymentFailedSchema,
+  PaymentVoidedSchema,
+} from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import {
+  decide,
+  evolve,
+  type GatewayOutcome,
+  nextCall,
+  noPayment,
+  type PaymentMessage,
+  type PaymentState,
+  type PaymentStatus,
+  toEvent,
+} from "./domain.ts";
+
+const orderId = "018f0000-0000-7000-8000-000000000001";
+const amount = { currencyCode: "EUR", minorUnits: 1999n };
+const nothing = { currencyCode: "EUR", minorUnits: 0n };
+const terms = { amount, paymentMethod: "pm_ok" };
+const authorizationId = "auth-1";
+
+const placed = create(OrderPlacedSchema, { orderId, total: amount, paymentMethod: "pm_ok" });
+const stockReserved = create(StockReservedSchema, { orderId });
+const cancelRequested = create(OrderCancelRequestedSchema, { orderId });
+const gatewayAuthorized: GatewayOutcome = { $typeName: "GatewayAuthorized", authorizationId };
+const gatewayDeclined: GatewayOutcome = { $typeName: "GatewayDeclined" };
+const gatewayVoided: GatewayOutcome = { $typeName: "GatewayVoided" };
+const voidConfirmed: GatewayOutcome = { $typeName: "GatewayVoidConfirmed", voidedMinorUnits: 1999n };
+const nothingToVoid: GatewayOutcome = { $typeName: "GatewayVoidConfirmed", voidedMinorUnits: 0n };
+const gatewayUnknown: GatewayOutcome = { $typeName: "GatewayUnknown" };
+
+const authorizedEvent = create(PaymentAuthorizedSchema, { orderId, amount, authorizationId });
+const failedEvent = create(PaymentFailedSchema, { orderId, reason: PaymentFailed_Reason.DECLINED });
+const voidedEvent = (voided: typeof amount) => create(PaymentVoidedSchema, { orderId, amount: voided });
+
+const none = noPayment(orderId);
+const noted: PaymentState = { orderId, status: "NOTED", terms };
+const authorizing: PaymentState = { orderId, status: "AUTHORIZING", terms };
+const authorized: PaymentState = { orderId, status: "AUTHORIZED", terms, authorizationId };
+const declined: PaymentState = { orderId, status: "DECLINED", terms };
+const voiding: PaymentState = { orderId, status: "VOIDING", terms, authorizationId: undefined };
+const voided: PaymentState = {
+  orderId,
+  status: "VOIDED",
+  voidedAmount: nothing,
+  terms,
+  authorizationId: undefined,
+};
+
+/** The state after the messages, and the events that were published on the way. */
+function given(state: PaymentState, ...messages: readonly PaymentMessage[]) {
+  const published = [];
+  for (const message of messages) {
+    for (const fact of decide(state, message)) {
+      state = evolve(state, fact);
+      const event = toEvent(orderId, fact);
+      if (event !== undefined) published.push(event);
+    }
+  }
+  return { state, published };
+}
+
+describe("a payment", () => {
+  test("is noted when the order is placed, and nobody has to hear of it", () => {
+    expect(given(none, placed)).toEqual({ state: noted, published: [] });
+  });
+
+  test("is asked for once the stock is reserved", () => {
+    expect(given(noted, stockReserved)).toEqual({ state: authorizing, published: [] });
+  });
+
+  test("is authorised by the gateway", () => {
+    expect(given(authorizing, gatewayAuthorized)).toEqual({ state: authorized, published: [authorizedEvent] });
+  });
+
+  test.each([
+    ["GatewayDeclined", gatewayDeclined],
+    ["GatewayVoided", gatewayVoided],
+  ])("fails on %s", (_, outcome) => {
+    expect(given(authorizing, outcome)).toEqual({ state: declined, published: [failedEvent] });
+  });
+
+  test("stays asked for while nobody knows", () => {
+    expect(given(authorizing, gatewayUnknown, gatewayUnknown)).toEqual({ state: authorizing, published: [] });
+  });
+
+  test("without a total is an error", () => {
+    expect(() => decide(none, create(OrderPlacedSchema, { orderId }))).toThrow("total");
+  });
+});
+
+describe("a cancel", () => {
+  test("of an order that was never heard of is answered at once, and remembered", () => {
+    const nothingKnown = { currencyCode: "XXX", minorUnits: 0n };
+    expect(given(none, cancelRequested, placed, stockReserved)).toEqual({
+      state: { orderId, status: "VOIDED", voidedAmount: nothingKnown, terms: undefined, authorizationId: undefined },
+      published: [voidedEvent(nothingKnown)],
+    });
+  });
+
+  test("before the intent is answered at once: the gateway was never asked", () => {
+    expect(given(noted, cancelRequested, stockReserved)).toEqual({ state: voided, published: [voidedEvent(nothing)] });
+  });
+
+  test.each([authorizing, declined, authorized].map((from) => [from.status, from] as const))(
+    "after the intent (%s) is answered by the gateway's word only",
+    (_, from) => {
+      const asked = given(from, cancelRequested, gatewayUnknown);
+      expect(asked.state.status).toBe("VOIDING");
+      expect(asked.published).toEqual([]);
+      const { state, published } = given(asked.state, nothingToVoid);
+      expect(state.status).toBe("VOIDED");
+      expect(published).toEqual([voidedEvent(nothing)]);
+    },
+  );
+
+  test("tells what the void gave back, and keeps the authorisation that it voided", () => {
+    expect(given(authorized, cancelRequested, voidConfirmed)).toEqual({
+      state: { orderId, status: "VOIDED", voidedAmount: amount, terms, authorizationId },
+      published: [voidedEvent(amount)],
+    });
+  });
+
+  test("makes an authorisation that comes in late count for nothing", () => {
+    expect(given(authorizing, cancelRequested, gatewayAuthorized, voidConfirmed)).toEqual({
+      state: { orderId, status: "VOIDED", voidedAmount: amount, terms, authorizationId: undefined },
+      published: [voidedEvent(amount)],
+    });
+  });
+});
+
+describe("the next call", () => {
+  test("authorises under a key that only the order decides", () => {
+    expect(nextCall(authorizing)).toEqual({
+      kind: "authorise",
+      orderId,
+      idempotencyKey: `authorise-${orderId}`,
+      terms,
+    });
+    expect(nextCall(given(authorizing, gatewayUnknown).state)).toEqual(nextCall(authorizing));
+  });
+
+  test("voids under a key that only the order decides", () => {
+    expect(nextCall(voiding)).toEqual({ kind: "void", orderId, idempotencyKey: `void-${orderId}` });
+    expect(nextCall(given(voiding, gatewayUnknown).state)).toEqual(nextCall(voiding));
+  });
+
+  test.each([none, noted, authorized, declined, voided].map((state) => [state.status, state] as const))(
+    "is none on %s",
+    (_, state) => {
+      expect(nextCall(state)).toBeUndefined();
+    },
+  );
+});
+
+describe("what comes late, twice or out of order", () => {
+  const outcomes = [gatewayAuthorized, gatewayDeclined, gatewayVoided];
+  /** All that is not in here changes nothing. */
+  const effective: Readonly<Record<PaymentStatus, readonly PaymentMessage[]>> = {
+    NONE: [placed, cancelRequested],
+    NOTED: [stockReserved, cancelRequested],
+    AUTHORIZING: [cancelRequested, ...outcomes],
+    AUTHORIZED: [cancelRequested],
+    DECLINED: [cancelRequested],
+    VOIDING: [voidConfirmed],
+    VOIDED: [],
+  };
+  for (const state of [none, noted, authorizing, authorized, declined, voiding, voided]) {
+    for (const message of [placed, stockReserved, cancelRequested, ...outcomes, voidConfirmed, gatewayUnknown]) {
+      const matters = effective[state.status].includes(message);
+      test(`${message.$typeName} on ${state.status} ${matters ? "matters" : "changes nothing"}`, () => {
+        expect(decide(state, message).length > 0).toBe(matters);
+        expect(given(state, message, message)).toEqual(given(state, message));
+      });
+    }
+  }
+});

@@ -1,0 +1,156 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { create } from "@bufbuild/protobuf";
+import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
+import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
+import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import type { ReceivedEvent } from "../../relay/consumer.ts";
+import { createOutbox } from "../../relay/outbox.ts";
+import type { Database, Transaction } from "../kit/database.ts";
+import { createServiceSchema, type TestSchema } from "../kit/testing.ts";
+import { paymentHandler } from "./handlers.ts";
+import { claimDuePayments, lockPayments } from "./repository.ts";
+
+const newId = () => Bun.randomUUIDv7();
+const handle = paymentHandler({ newId });
+const outbox = createOutbox({ service: "payment", registry: eventRegistry });
+let schema: TestSchema;
+let database: Database;
+
+beforeAll(async () => {
+  schema = await createServiceSchema("payment");
+  database = schema.open();
+});
+afterAll(async () => {
+  await schema.drop();
+});
+
+type Handled = HandledBy<"payment">;
+
+function received(message: Handled): ReceivedEvent<Handled> {
+  return {
+    message,
+    envelope: {
+      id: newId(),
+      type: message.$typeName,
+      source: "/shop/order",
+      aggregateId: message.orderId,
+      occurredAt: new Date(),
+      sequence: "1",
+      headers: { correlationId: "request-1" },
+      payload: new Uint8Array(),
+    },
+  };
+}
+
+const placed = (orderId: string) =>
+  create(OrderPlacedSchema, { orderId, total: { currencyCode: "EUR", minorUnits: 1999n }, paymentMethod: "pm_ok" });
+const stockReserved = (orderId: string) => create(StockReservedSchema, { orderId });
+const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, { orderId });
+
+/** Handles the messages as one batch. */
+async function batch(...messages: readonly Handled[]) {
+  const events = messages.map(received);
+  const result = await database.transaction(async (transaction) => {
+    const [clock] = await transaction.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
+    const handled = await handle(transaction, events, clock?.now ?? new Date());
+    await outbox.append(transaction, handled.publish);
+    return handled;
+  });
+  return { events, ...result, types: result.publish.map(({ message }) => message.$typeName.split(".").at(-1)) };
+}
+
+async function paymentOf(orderId: string) {
+  return (await database.transaction((transaction) => lockPayments(transaction, [orderId]))).get(orderId);
+}
+
+const claim = (limit: number) => claimDuePayments(database, { limit, leaseMs: 5_000 });
+
+test("what is noted waits; what is reserved is due at once, for one claimant", async () => {
+  await batch(placed("due-1"), placed("due-2"), placed("due-3"));
+  expect(await claim(10)).toEqual([]);
+  const { events, publish } = await batch(stockReserved("due-1"), stockReserved("due-2"));
+  expect(publish).toEqual([]);
+  const claimed = (await Promise.all([claim(1), claim(10)])).flat();
+  expect(claimed.map(({ state }) => state.orderId).toSorted()).toEqual(["due-1", "due-2"]);
+  expect(claimed.map(({ pending }) => pending?.attempts)).toEqual([1, 1]);
+  expect(await claim(10)).toEqual([]);
+  expect(await paymentOf("due-1")).toMatchObject({
+    state: { status: "AUTHORIZING", terms: { amount: { currencyCode: "EUR", minorUnits: 1999n } } },
+    pending: {
+      cause: { eventId: events[0]?.envelope.id ?? "", headers: { correlationId: "request-1" } },
+      attempts: 1,
+    },
+  });
+});
+
+test("a claim that came to nothing is due again after its lease", async () => {
+  await batch(placed("lease-1"), stockReserved("lease-1"));
+  const take = () => claimDuePayments(database, { limit: 10, leaseMs: 0 });
+  expect((await take()).map(({ pending }) => pending?.attempts)).toEqual([1]);
+  expect((await claim(10)).map(({ pending }) => pending?.attempts)).toEqual([2]);
+});
+
+test("a cancel makes the void due at once, in answer to the cancel, whatever the authorise waits for", async () => {
+  await batch(placed("cancel-1"), stockReserved("cancel-1"));
+  await claim(10);
+  const { events, publish } = await batch(cancelRequested("cancel-1"));
+  expect(publish).toEqual([]);
+  const [claimed] = await claim(10);
+  expect(claimed?.state.status).toBe("VOIDING");
+  expect(claimed?.pending?.attempts).toBe(1);
+  expect(claimed?.pending?.cause.eventId).toBe(events[0]?.envelope.id ?? "");
+});
+
+test("a whole story in one batch: each order once in the table, answers in order", async () => {
+  const { types, ignored, events } = await batch(
+    cancelRequested("never-heard-of"),
+    placed("noted"),
+    cancelRequested("noted"),
+    placed("never-heard-of"),
+    stockReserved("never-heard-of"),
+    stockReserved("noted"),
+  );
+  expect(types).toEqual(["PaymentVoided", "PaymentVoided"]);
+  expect(ignored).toEqual(events.slice(3).map(({ envelope }) => envelope.id));
+  expect((await paymentOf("never-heard-of"))?.state).toEqual({
+    orderId: "never-heard-of",
+    status: "VOIDED",
+    voidedAmount: { currencyCode: "XXX", minorUnits: 0n },
+    terms: undefined,
+    authorizationId: undefined,
+  });
+  expect((await paymentOf("noted"))?.state.status).toBe("VOIDED");
+  expect(await claim(10)).toEqual([]);
+});
+
+test("the number of statements does not grow with the batch", async () => {
+  const old = Array.from({ length: 200 }, (_, index) => `old-${index}`);
+  await batch(...old.map(placed));
+  const counted = async (from: number, to: number) =>
+    await database.transaction(async (transaction) => {
+      const events = old
+        .slice(from, to)
+        .flatMap((orderId) => [
+          received(placed(`new-${orderId}`)),
+          received(stockReserved(orderId)),
+          received(cancelRequested(`cancelled-${orderId}`)),
+        ]);
+      const before = await statements(transaction);
+      const { publish } = await handle(transaction, events, new Date());
+      await outbox.append(transaction, publish);
+      return (await statements(transaction)) - before;
+    });
+  const forOne = await counted(0, 1);
+  // Payments are read, inserted and updated, the outbox is inserted.
+  expect(forOne).toBe(4);
+  expect(await counted(1, 200)).toBe(forOne);
+});
+
+/** Statements that this session has sent, as the server counts them. */
+async function statements(transaction: Transaction): Promise<number> {
+  const rows = await transaction.query<{ Variable_name: string; Value: string }>(
+    `SHOW SESSION STATUS WHERE Variable_name IN
+      ('Com_select', 'Com_insert', 'Com_update', 'Com_update_multi', 'Com_delete', 'Com_replace')`,
+  );
+  return rows.reduce((sum, { Value }) => sum + Number(Value), 0);
+}

@@ -1,0 +1,166 @@
+/** Payment's rows, for a whole batch at once: one statement each, however many orders. */
+import type { Cause } from "../../relay/outbox.ts";
+import { type Database, insertRows, type SqlValue, type Transaction, updateRows } from "../kit/database.ts";
+import { unreachable } from "../kit/errors.ts";
+import { nextCall, type PaymentState, type PaymentStatus, type Terms } from "./domain.ts";
+
+/** A payment with what is known of its pending gateway call. */
+export interface Payment {
+  readonly state: PaymentState;
+  /** Defined exactly where `nextCall(state)` is. */
+  readonly pending: PendingCall | undefined;
+}
+
+export interface PendingCall {
+  /** The event that the call's outcome answers. */
+  readonly cause: Cause;
+  /** Tries so far, the one under way included. */
+  readonly attempts: number;
+  /** By the database's clock. */
+  readonly dueAt: Date;
+}
+
+interface PaymentRow extends Record<string, unknown> {
+  order_id: string;
+  status: Exclude<PaymentStatus, "NONE">;
+  currency_code: string | null;
+  amount_minor: number | string | null;
+  payment_method: string | null;
+  authorization_id: string | null;
+  voided_minor: number | string | null;
+  cause: string | null;
+  attempts: number;
+  next_attempt_at: Date | null;
+}
+
+const columns = [
+  "order_id",
+  "status",
+  "currency_code",
+  "amount_minor",
+  "payment_method",
+  "authorization_id",
+  "voided_minor",
+  "cause",
+  "attempts",
+  "next_attempt_at",
+] as const;
+
+/** Locks the orders' payments, in the order of their ids. Orders that have none are left out. */
+export async function lockPayments(
+  transaction: Transaction,
+  orderIds: readonly string[],
+): Promise<ReadonlyMap<string, Payment>> {
+  // By force: a scan of a small table would wait for rows that are none of ours, in no fixed order.
+  const rows = await transaction.query<PaymentRow>(
+    `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (PRIMARY)
+      WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
+    [orderIds],
+  );
+  return new Map(rows.map((row) => [row.order_id, paymentOf(row)]));
+}
+
+/**
+ * Takes up to `limit` payments whose call is due, and moves them out of everybody's reach for `leaseMs`: longer than a
+ * call may take. Whoever does not record an outcome by then loses the call to the next one who asks.
+ */
+export async function claimDuePayments(
+  database: Database,
+  options: { readonly limit: number; readonly leaseMs: number },
+): Promise<readonly Payment[]> {
+  return await database.transaction(async (transaction) => {
+    const rows = await transaction.query<PaymentRow>(
+      // By force: a scan of the table would lock what it reads, not only what it takes.
+      `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (payment_next_attempt_at)
+        WHERE next_attempt_at <= CURRENT_TIMESTAMP(3) ORDER BY next_attempt_at LIMIT ? FOR UPDATE SKIP LOCKED`,
+      [options.limit],
+    );
+    if (rows.length === 0) return [];
+    await transaction.execute(
+      `UPDATE payment FORCE INDEX (PRIMARY)
+          SET next_attempt_at = CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND, attempts = attempts + 1
+        WHERE order_id IN (?)`,
+      [options.leaseMs * 1_000, rows.map((row) => row.order_id)],
+    );
+    return rows.map((row) => paymentOf({ ...row, attempts: row.attempts + 1 }));
+  });
+}
+
+/** Inserts payments that were not there. A duplicate key is thrown: another instance was first. */
+export async function insertPayments(transaction: Transaction, payments: readonly Payment[]): Promise<void> {
+  await insertRows(transaction, "payment", columns, payments.map(toRow));
+}
+
+/** Writes payments that were there. Their rows are locked. */
+export async function updatePayments(transaction: Transaction, payments: readonly Payment[]): Promise<void> {
+  await updateRows(transaction, {
+    table: "payment",
+    columns,
+    rows: payments.map(toRow),
+    also: "target.updated_at = CURRENT_TIMESTAMP(3)",
+  });
+}
+
+function toRow({ state, pending }: Payment): readonly SqlValue[] {
+  const terms = "terms" in state ? state.terms : undefined;
+  return [
+    state.orderId,
+    state.status,
+    terms?.amount.currencyCode ?? null,
+    terms?.amount.minorUnits ?? null,
+    terms?.paymentMethod ?? null,
+    ("authorizationId" in state ? state.authorizationId : undefined) ?? null,
+    state.status === "VOIDED" ? state.voidedAmount.minorUnits : null,
+    pending === undefined ? null : JSON.stringify(pending.cause),
+    pending?.attempts ?? 0,
+    pending?.dueAt ?? null,
+  ];
+}
+
+function paymentOf(row: PaymentRow): Payment {
+  const state = stateOf(row);
+  if (nextCall(state) === undefined) return { state, pending: undefined };
+  const { cause, attempts, next_attempt_at: dueAt } = row;
+  if (cause === null || dueAt === null) throw damaged(row, "cause and next_attempt_at");
+  return { state, pending: { cause: JSON.parse(cause) as Cause, attempts, dueAt } };
+}
+
+function stateOf(row: PaymentRow): PaymentState {
+  const { order_id: orderId, status } = row;
+  const authorizationId = row.authorization_id ?? undefined;
+  switch (status) {
+    case "NOTED":
+    case "AUTHORIZING":
+    case "DECLINED":
+      return { orderId, status, terms: requiredTermsOf(row) };
+    case "AUTHORIZED":
+      if (authorizationId === undefined) throw damaged(row, "authorization_id");
+      return { orderId, status, terms: requiredTermsOf(row), authorizationId };
+    case "VOIDING":
+      return { orderId, status, terms: requiredTermsOf(row), authorizationId };
+    case "VOIDED": {
+      const terms = termsOf(row);
+      const currencyCode = terms?.amount.currencyCode ?? "XXX";
+      const voidedAmount = { currencyCode, minorUnits: BigInt(row.voided_minor ?? 0) };
+      return { orderId, status, voidedAmount, terms, authorizationId };
+    }
+    default:
+      return unreachable(status);
+  }
+}
+
+function termsOf(row: PaymentRow): Terms | undefined {
+  const { currency_code: currencyCode, amount_minor: amountMinor, payment_method: paymentMethod } = row;
+  if (currencyCode === null || amountMinor === null || paymentMethod === null) return undefined;
+  return { amount: { currencyCode, minorUnits: BigInt(amountMinor) }, paymentMethod };
+}
+
+function requiredTermsOf(row: PaymentRow): Terms {
+  const terms = termsOf(row);
+  if (terms === undefined) throw damaged(row, "amount and payment method");
+  return terms;
+}
+
+function damaged(row: PaymentRow, missing: string): Error {
+  return new Error(`The payment of order ${row.order_id} is ${row.status} without ${missing}.`);
+}

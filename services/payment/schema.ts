@@ -1,0 +1,38 @@
+/** Payment's tables. Migrations are generated from here: `drizzle-kit generate`. */
+import { sql } from "drizzle-orm";
+import { bigint, index, int, mysqlTable, text, timestamp, varchar } from "drizzle-orm/mysql-core";
+import { inboxTable, outboxArchiveTable, outboxTable, parkedEventTable, parkedKeyTable } from "../../relay/tables.ts";
+
+const now = sql`CURRENT_TIMESTAMP(3)`;
+
+/** The payment of an order: one row an order, from the first event that concerned it. */
+export const payment = mysqlTable(
+  "payment",
+  {
+    orderId: varchar("order_id", { length: 128 }).primaryKey(),
+    status: varchar("status", { length: 20 }).notNull(),
+    /** What the order costs. NULL where it was cancelled before it was heard of. */
+    currencyCode: varchar("currency_code", { length: 3 }),
+    amountMinor: bigint("amount_minor", { mode: "bigint" }),
+    paymentMethod: varchar("payment_method", { length: 64 }),
+    /** The gateway's id. Kept when voided: where it is set, PaymentAuthorized was published. */
+    authorizationId: varchar("authorization_id", { length: 128 }),
+    /** What the confirmed void gave back; 0 where there was nothing to void. */
+    voidedMinor: bigint("voided_minor", { mode: "bigint" }),
+    /** JSON of the event that the pending gateway call answers (relay/outbox.ts, Cause). */
+    cause: text("cause"),
+    /** Tries of the pending gateway call. */
+    attempts: int("attempts", { unsigned: true }).notNull().default(0),
+    /** When the pending gateway call is due; NULL where none is pending. */
+    nextAttemptAt: timestamp("next_attempt_at", { fsp: 3 }),
+    createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(now),
+    updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(now),
+  },
+  (table) => [index("payment_next_attempt_at").on(table.nextAttemptAt)],
+);
+
+export const outbox = outboxTable("payment");
+export const outboxArchive = outboxArchiveTable("payment");
+export const inbox = inboxTable("payment");
+export const parkedKeys = parkedKeyTable("payment");
+export const parkedEvents = parkedEventTable("payment");

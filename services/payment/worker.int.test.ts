@@ -1,0 +1,407 @@
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
+import { connect, createServer } from "node:net";
+import { create } from "@bufbuild/protobuf";
+import { Registry } from "prom-client";
+import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
+import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
+import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import { createOutbox } from "../../relay/outbox.ts";
+import { type Database, openDatabase } from "../kit/database.ts";
+import { silentLogger } from "../kit/log.ts";
+import { createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
+import { createGateway } from "./gateway.ts";
+import { paymentHandler } from "./handlers.ts";
+import { type PaymentWorker, startPaymentWorker } from "./worker.ts";
+
+interface Asked {
+  readonly path: string;
+  readonly key: string;
+  readonly orderId: string;
+  readonly atMs: number;
+  readonly body: Readonly<Record<string, string>>;
+}
+type Answer = () => Response | Promise<Response>;
+
+const newId = () => Bun.randomUUIDv7();
+const outbox = createOutbox({ service: "payment", registry: eventRegistry });
+const callTimeoutMs = 300;
+const never: Answer = () => new Promise<Response>(() => undefined);
+const authorized: Answer = () => Response.json({ authorizationId: `auth-${newId()}`, status: "AUTHORIZED" });
+const status =
+  (code: number, body: object = {}, headers: Record<string, string> = {}): Answer =>
+  () =>
+    Response.json(body, { status: code, headers });
+
+let schema: TestSchema;
+let database: Database;
+/** What the gateway was asked, in order. */
+let asked: Asked[] = [];
+/** What it answers to an order's calls, one after the other; the last one over and over. */
+let script: Map<string, Answer[]>;
+let asideNow = 0;
+let asideMost = 0;
+let gateway: ReturnType<typeof serveGateway>;
+let workers: PaymentWorker[] = [];
+let metrics: Registry;
+let hinted = 0;
+
+function serveGateway() {
+  return Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    idleTimeout: 60,
+    async fetch(request) {
+      const body = (await request.json()) as Record<string, string>;
+      const orderId = body.orderId ?? "";
+      const path = new URL(request.url).pathname;
+      asked.push({ path, key: request.headers.get("idempotency-key") ?? "", orderId, atMs: performance.now(), body });
+      asideMost = Math.max(asideMost, ++asideNow);
+      const answers = script.get(`${path} ${orderId}`) ?? script.get(orderId) ?? [authorized];
+      const answer = (answers.length > 1 ? answers.shift() : answers[0]) ?? authorized;
+      try {
+        return await answer();
+      } finally {
+        asideNow--;
+      }
+    },
+  });
+}
+
+beforeAll(async () => {
+  schema = await createServiceSchema("payment");
+  database = schema.open(8);
+});
+afterAll(async () => {
+  await schema.drop();
+});
+beforeEach(async () => {
+  for (const table of ["payment", "payment_outbox_event"]) await database.execute(`DELETE FROM ${table}`);
+  asked = [];
+  script = new Map();
+  asideNow = 0;
+  asideMost = 0;
+  hinted = 0;
+  metrics = new Registry();
+  gateway = serveGateway();
+});
+afterEach(async () => {
+  await Promise.all(workers.map((worker) => worker.close()));
+  workers = [];
+  await gateway.stop(true);
+});
+
+function startWorker(options: { callsMax?: number; url?: string; database?: Database; metrics?: Registry } = {}) {
+  const worker = startPaymentWorker({
+    database: options.database ?? database,
+    gateway: createGateway({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
+    outbox,
+    hints: { send: () => hinted++, close: () => undefined },
+    newId,
+    log: silentLogger,
+    metrics: options.metrics ?? metrics,
+    ...(options.callsMax === undefined ? {} : { callsMax: options.callsMax }),
+  });
+  workers.push(worker);
+  return worker;
+}
+
+async function handle(...messages: readonly HandledBy<"payment">[]): Promise<readonly string[]> {
+  const events = messages.map((message) => ({
+    message,
+    envelope: {
+      id: newId(),
+      type: message.$typeName,
+      source: "/shop/order",
+      aggregateId: message.orderId,
+      occurredAt: new Date(),
+      sequence: "1",
+      headers: { correlationId: "request-1", traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` },
+      payload: new Uint8Array(),
+    },
+  }));
+  await database.transaction(async (transaction) => {
+    const [clock] = await transaction.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
+    const { publish } = await paymentHandler({ newId })(transaction, events, clock?.now ?? new Date());
+    await outbox.append(transaction, publish);
+  });
+  return events.map(({ envelope }) => envelope.id);
+}
+
+const placed = (orderId: string) =>
+  create(OrderPlacedSchema, { orderId, total: { currencyCode: "EUR", minorUnits: 1999n }, paymentMethod: "pm_ok" });
+const stockReserved = (orderId: string) => create(StockReservedSchema, { orderId });
+const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, { orderId });
+const reserve = (...orderIds: readonly string[]) =>
+  handle(...orderIds.flatMap((orderId) => [placed(orderId), stockReserved(orderId)]));
+
+async function rows() {
+  return await database.query("SELECT * FROM payment ORDER BY order_id");
+}
+
+async function published() {
+  const found = await database.query<{ aggregate_id: string; type: string; payload: string; headers: string }>(
+    "SELECT aggregate_id, type, payload, headers FROM payment_outbox_event ORDER BY seq",
+  );
+  return found.map((row) => ({
+    orderId: row.aggregate_id,
+    type: row.type.split(".").at(-1),
+    payload: JSON.parse(row.payload),
+    headers: JSON.parse(row.headers),
+  }));
+}
+
+async function metric(name: string, labels: Record<string, string>): Promise<number> {
+  const found = (await metrics.getMetricsAsJSON()).find((it) => it.name === name);
+  return (found?.values ?? [])
+    .filter((value) => Object.entries(labels).every(([label, text]) => value.labels[label] === text))
+    .reduce((sum, { value }) => sum + value, 0);
+}
+
+test("authorises at once when woken, and publishes in answer to what made it due", async () => {
+  const worker = startWorker();
+  await eventually(async () => expect(await rows()).toEqual([]));
+  const [, reservedId] = await reserve("order-1");
+  const wokenMs = performance.now();
+  worker.wake();
+  await eventually(async () => expect(await published()).toHaveLength(1));
+  expect(asked).toMatchObject([
+    {
+      path: "/v1/authorizations",
+      key: "authorise-order-1",
+      body: { orderId: "order-1", amountMinor: "1999", currency: "EUR", paymentMethod: "pm_ok" },
+    },
+  ]);
+  // Not by the poll, which comes every 500 ms.
+  expect((asked[0]?.atMs ?? 0) - wokenMs).toBeLessThan(250);
+  const [event] = await published();
+  expect(event).toMatchObject({
+    type: "PaymentAuthorized",
+    payload: { orderId: "order-1", amount: { currencyCode: "EUR", minorUnits: "1999" } },
+    headers: { causationId: reservedId, correlationId: "request-1" },
+  });
+  expect(event?.headers.traceparent).toMatch(/^00-a{32}-/);
+  const [row] = await rows();
+  expect(row).toMatchObject({ status: "AUTHORIZED", cause: null, next_attempt_at: null });
+  expect(row?.authorization_id).toBe(event?.payload.authorizationId);
+  expect(hinted).toBe(1);
+});
+
+test("finds what is due without being woken", async () => {
+  startWorker();
+  await reserve("order-1");
+  await eventually(async () => expect(await published()).toHaveLength(1), 3_000);
+});
+
+test.each([
+  ["402 is declined", 402],
+  ["409 is voided, and charges nobody", 409],
+])("%s", async (_, code) => {
+  script.set("order-1", [status(code)]);
+  await reserve("order-1");
+  startWorker();
+  await eventually(async () => expect((await rows())[0]?.status).toBe("DECLINED"));
+  expect(await published()).toMatchObject([{ type: "PaymentFailed", payload: { reason: "DECLINED" } }]);
+  expect(asked).toHaveLength(1);
+});
+
+test("a timeout, a 5xx and a cut connection are asked again, with the same key, until somebody knows", async () => {
+  script.set("order-1", [never, status(503), status(500), authorized]);
+  await reserve("order-1");
+  startWorker();
+  await eventually(async () => expect(await published()).toHaveLength(1));
+  expect(asked.map(({ key }) => key)).toEqual(Array(4).fill("authorise-order-1"));
+  expect(await metric("payment_gateway_calls_total", { outcome: "unknown" })).toBe(3);
+});
+
+test("a gateway that refuses connections is waited for", async () => {
+  const url = gateway.url.origin;
+  const { port } = gateway;
+  await gateway.stop(true);
+  await reserve("order-1");
+  startWorker({ url });
+  await eventually(async () =>
+    expect(await metric("payment_gateway_calls_total", { outcome: "unknown" })).toBeGreaterThan(1),
+  );
+  expect((await rows())[0]?.status).toBe("AUTHORIZING");
+  gateway = Bun.serve({ hostname: "127.0.0.1", port: port ?? 0, fetch: () => authorized() }) as typeof gateway;
+  await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
+});
+
+test("429 is asked again when Retry-After says, not before", async () => {
+  script.set("order-1", [status(429, {}, { "retry-after": "1" }), authorized]);
+  await reserve("order-1");
+  startWorker();
+  await eventually(async () => expect(await published()).toHaveLength(1));
+  expect((asked[1]?.atMs ?? 0) - (asked[0]?.atMs ?? 0)).toBeGreaterThanOrEqual(990);
+  expect(await metric("payment_gateway_calls_total", { outcome: "throttled" })).toBe(1);
+});
+
+test.each([
+  ["400", status(400)],
+  ["401", status(401)],
+  ["404", status(404)],
+  ["302", status(302, {}, { location: "/elsewhere" })],
+  ["a 200 that says nothing", status(200)],
+  ["a 200 that is no JSON", () => new Response("<html>")],
+])("%s is an outage of ours, never a decline", async (_, answer) => {
+  script.set("order-1", [answer, authorized]);
+  await reserve("order-1");
+  startWorker();
+  await eventually(async () => expect(await published()).toMatchObject([{ type: "PaymentAuthorized" }]));
+  expect(asked.map(({ key }) => key)).toEqual(["authorise-order-1", "authorise-order-1"]);
+  expect(await metric("payment_gateway_calls_total", { outcome: "fault" })).toBe(1);
+});
+
+test("voids, asks again until the void is confirmed, and tells what it gave back", async () => {
+  script.set("/v1/voids order-1", [
+    status(402),
+    status(409),
+    status(500),
+    status(200, { status: "VOIDED", voidedAmountMinor: "1999" }),
+  ]);
+  await reserve("order-1");
+  startWorker();
+  await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
+  const [cancelId] = await handle(cancelRequested("order-1"));
+  await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
+  expect(asked.filter(({ path }) => path === "/v1/voids").map(({ key }) => key)).toEqual(Array(4).fill("void-order-1"));
+  // A void cannot be declined, nor voided.
+  expect(await metric("payment_gateway_calls_total", { call: "void", outcome: "fault" })).toBe(2);
+  expect((await rows())[0]).toMatchObject({ voided_minor: 1999, amount_minor: 1999, cause: null });
+  expect((await published())[1]).toMatchObject({
+    type: "PaymentVoided",
+    payload: { amount: { currencyCode: "EUR", minorUnits: "1999" } },
+    headers: { causationId: cancelId },
+  });
+});
+
+test("an authorisation that comes in after the cancel is ignored, and does not put the void off", async () => {
+  const late = Promise.withResolvers<Response>();
+  script.set("/v1/authorizations order-1", [() => late.promise]);
+  script.set("/v1/voids order-1", [never, status(200, { status: "VOIDED", voidedAmountMinor: "1999" })]);
+  await reserve("order-1");
+  const worker = startWorker();
+  await eventually(() => expect(asked).toHaveLength(1));
+  await handle(cancelRequested("order-1"));
+  worker.wake();
+  await eventually(() => expect(asked).toHaveLength(2));
+  late.resolve(await authorized());
+  await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
+  expect(await published()).toMatchObject([{ type: "PaymentVoided" }]);
+  expect(await metric("payment_gateway_calls_total", { outcome: "authorized" })).toBe(1);
+});
+
+test("an authorise that is put off after the cancel does not put the void off", async () => {
+  const late = Promise.withResolvers<Response>();
+  script.set("/v1/authorizations order-1", [() => late.promise]);
+  script.set("/v1/voids order-1", [
+    async () => {
+      // In time for the authorise's own timeout, and before the void is tried again.
+      setTimeout(async () => late.resolve(await status(429, {}, { "retry-after": "60" })()), 100);
+      return await status(500)();
+    },
+    status(200, { status: "VOIDED", voidedAmountMinor: "0" }),
+  ]);
+  await reserve("order-1");
+  const worker = startWorker();
+  await eventually(() => expect(asked).toHaveLength(1));
+  await handle(cancelRequested("order-1"));
+  worker.wake();
+  await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
+  expect(await metric("payment_gateway_calls_total", { outcome: "throttled" })).toBe(1);
+});
+
+test("calls side by side, never more than its slots, each used again as soon as it is free", async () => {
+  const orderIds = Array.from({ length: 200 }, (_, index) => `order-${index}`);
+  // Of different lengths, so that slots get free one by one.
+  for (const [index, orderId] of orderIds.entries()) {
+    script.set(orderId, [() => Bun.sleep(10 + (index % 16) * 5).then(authorized)]);
+  }
+  await reserve(...orderIds);
+  const startedMs = performance.now();
+  startWorker({ callsMax: 16 });
+  await eventually(async () => expect(await published()).toHaveLength(200));
+  // About a second. Were a free slot not used at once, each load of 16 would wait for the poll: 6 s.
+  expect(performance.now() - startedMs).toBeLessThan(4_000);
+  expect(asideMost).toBe(16);
+  expect(asked).toHaveLength(200);
+  expect(new Set(asked.map(({ key }) => key)).size).toBe(200);
+});
+
+test("outcomes that arrive while others are recorded are recorded together", async () => {
+  const orderIds = Array.from({ length: 200 }, (_, index) => `order-${index}`);
+  for (const orderId of orderIds) script.set(orderId, [() => Bun.sleep(50).then(authorized)]);
+  await reserve(...orderIds);
+  let transactions = 0;
+  const counting: Database = {
+    ...database,
+    transaction(...transaction) {
+      transactions++;
+      return database.transaction(...transaction);
+    },
+  };
+  startWorker({ callsMax: 200, database: counting });
+  await eventually(async () => expect(await published()).toHaveLength(200));
+  // Each on its own would be 200, and the claim.
+  expect(transactions).toBeLessThan(100);
+});
+
+test("retries that wait hold no slot", async () => {
+  const stuck = ["stuck-1", "stuck-2", "stuck-3", "stuck-4"];
+  for (const orderId of stuck) script.set(orderId, [status(429, {}, { "retry-after": "60" })]);
+  await reserve(...stuck);
+  const worker = startWorker({ callsMax: 2 });
+  await eventually(() => expect(asked).toHaveLength(4));
+  await reserve("order-1");
+  worker.wake();
+  await eventually(async () => expect(await published()).toMatchObject([{ orderId: "order-1" }]));
+});
+
+test("several instances ask for each order once", async () => {
+  await reserve(...Array.from({ length: 100 }, (_, index) => `order-${index}`));
+  for (let instance = 0; instance < 3; instance++) startWorker({ callsMax: 8, metrics: new Registry() });
+  await eventually(async () => expect(await published()).toHaveLength(100));
+  expect(asked).toHaveLength(100);
+});
+
+test("a database that is away is waited for", async () => {
+  const { port: databasePort, hostname } = new URL(schema.url);
+  const proxy = createServer((socket) => {
+    const onward = connect(Number(databasePort), hostname);
+    for (const end of [socket, onward]) end.on("error", () => undefined);
+    socket.pipe(onward).pipe(socket);
+  });
+  const listen = (port: number) => new Promise<void>((resolve) => proxy.listen(port, "127.0.0.1", resolve));
+  await listen(0);
+  const address = proxy.address();
+  const proxied = new URL(schema.url);
+  proxied.port = String(typeof address === "object" ? address?.port : 0);
+  proxied.hostname = "127.0.0.1";
+  await new Promise((resolve) => proxy.close(resolve));
+
+  const throughProxy = openDatabase({ url: proxied.toString(), connectionsMax: 2 });
+  const worker = startWorker({ database: throughProxy });
+  await reserve("order-1");
+  await eventually(async () =>
+    expect(await metric("payment_worker_failures_total", { step: "claim" })).toBeGreaterThan(1),
+  );
+  expect(asked).toEqual([]);
+  await listen(Number(proxied.port));
+  await eventually(async () => expect(await published()).toHaveLength(1));
+  await worker.close();
+  await throughProxy.close();
+  proxy.close();
+});
+
+test("closing claims nothing more, and records what the calls under way come to", async () => {
+  script.set("order-1", [() => Bun.sleep(150).then(authorized)]);
+  script.set("order-2", [never]);
+  await reserve("order-1", "order-2", "order-3");
+  const worker = startWorker({ callsMax: 2 });
+  await eventually(() => expect(asked).toHaveLength(2));
+  const startedMs = performance.now();
+  await worker.close();
+  expect(performance.now() - startedMs).toBeLessThan(4_500);
+  expect((await rows()).map((row) => row.status)).toEqual(["AUTHORIZED", "AUTHORIZING", "AUTHORIZING"]);
+  expect(asked).toHaveLength(2);
+});
