@@ -1,9 +1,10 @@
 /**
- * The inbox consumer: a batch of records from one partition is one local transaction, with a number of statements that
- * does not grow with the batch. An event has its effect once, however often it is delivered.
+ * The inbox consumer: a batch of records is one local transaction, with a number of statements that does not grow with
+ * the batch. An event has its effect once, however often it is delivered. One that can never be
+ * handled as things stand is found by halving its batch, and parked with its key (parking.ts).
  */
 import type { Message, Registry } from "@bufbuild/protobuf";
-import { Counter, Histogram, type Registry as Metrics } from "prom-client";
+import { Counter, Gauge, Histogram, type Registry as Metrics } from "prom-client";
 import {
   decodePayload,
   fromRecord,
@@ -14,10 +15,29 @@ import {
 } from "../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../services/kit/backoff.ts";
 import type { Database, Transaction } from "../services/kit/database.ts";
+import { createGroupCommit } from "../services/kit/group-commit.ts";
 import type { Logger } from "../services/kit/log.ts";
 import type { HintSender } from "./hint.ts";
 import { consumeTopic, type KafkaOptions, type TopicConsumer, type TopicRecord } from "./kafka.ts";
 import type { Outbox } from "./outbox.ts";
+import {
+  createFailureStreak,
+  createParkingMetrics,
+  describeError,
+  errorFields,
+  type FaultReason,
+  faultOf,
+  identityOf,
+  identityOfUndecodable,
+  lockParkedKeys,
+  type ParkedRecord,
+  parkEvents,
+  parkKey,
+  publishedAtOf,
+  type RecordIdentity,
+  replayRequested,
+  runHandler,
+} from "./parking.ts";
 import { inboxTableName } from "./tables.ts";
 
 /** An event that this service handles, decoded. */
@@ -65,110 +85,319 @@ export interface InboxOptions<M extends Message> {
   readonly onCommitted?: (events: readonly ReceivedEvent<M>[]) => void;
 }
 
-/** Handles records of one partition in one transaction. Throws when nothing was committed, or nobody knows. */
-export type Inbox = (records: readonly TopicRecord[]) => Promise<void>;
-
 /** The inbox of one service, without the broker. */
+export interface Inbox {
+  /**
+   * Handles records, those of one partition in their order: in one transaction, and only where one of them is at fault in several.
+   * @param signal stop trying, and throw.
+   * @throws what was an outage; a part of the batch may be committed, or nobody knows. To be done again, whole.
+   */
+  (records: readonly TopicRecord[], signal?: AbortSignal): Promise<void>;
+  /** Replays the parked keys for which an operator asked. @throws what was an outage. To be called every now and then. */
+  replayRequested(signal?: AbortSignal): Promise<void>;
+  /** True while too many keys have failed in a row: nothing more is parked, and somebody has to look. */
+  isStopped(): boolean;
+}
+
+/** Tries of an event that fails by itself, before its key is parked. */
+const triesMax = 3;
+const triesBackoff = { baseMs: 50, maxMs: 500 };
+/** Different keys in a row, with no success between, that stop the consumer: then it is hardly the events' fault. */
+const failingKeysMax = 5;
+
+/** Opens the inbox of one service. */
 export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox {
-  const { service, database, metrics } = options;
+  const { service, database, log } = options;
   const table = inboxTableName(service);
+  const registers = [options.metrics];
   const counted = new Counter({
     name: "inbox_events_total",
-    help: "Records by what became of them: handled, ignored, duplicate, skipped (a type that is not handled here).",
+    help: "Records by what became of them: handled, ignored, parked, duplicate, skipped (a type that is not handled here).",
     labelNames: ["outcome"],
-    registers: [metrics],
+    registers,
   });
   const retries = new Counter({
     name: "inbox_transaction_retries_total",
     help: "Transactions done again after a deadlock or a lock wait.",
-    registers: [metrics],
+    registers,
   });
   const duration = new Histogram({
     name: "inbox_batch_seconds",
-    help: "From a batch's first statement to its commit.",
+    help: "From a batch's first statement to its last commit.",
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
-    registers: [metrics],
+    registers,
+  });
+  const parking = createParkingMetrics(options.metrics);
+  const onRetry = () => retries.inc();
+  const streak = createFailureStreak({
+    keysMax: failingKeysMax,
+    onChange(stopped) {
+      parking.stopped.set(stopped ? 1 : 0);
+      if (stopped)
+        log.error({ service, failingKeysMax }, "stopped: too many keys failed in a row, nothing more is parked");
+      else log.info({ service }, "going on: events are handled again");
+    },
   });
 
-  return async (records) => {
+  /** The effect of events that were not handled before. What it throws by itself is an event's fault. */
+  const handle = async (transaction: Transaction, events: readonly ReceivedEvent<M>[], now: Date) => {
+    const result = await runHandler(transaction, async (watched): Promise<BatchResult> => {
+      const it = events.length === 0 ? nothing : await options.handle(watched, events, now);
+      await options.outbox.append(watched, it.publish);
+      return it;
+    });
+    if (result.ignored.length > 0) {
+      await transaction.execute(`UPDATE ${table} SET outcome = 'IGNORED' WHERE event_id IN (?)`, [result.ignored]);
+    }
+    return result;
+  };
+
+  const committed = (events: readonly ReceivedEvent<M>[], result: BatchResult) => {
+    counted.inc({ outcome: "handled" }, events.length - result.ignored.length);
+    counted.inc({ outcome: "ignored" }, result.ignored.length);
+    if (events.length > 0) streak.succeeds();
+    if (result.publish.length > 0) options.hints.send();
+    options.onCommitted?.(events);
+  };
+
+  /** One transaction. With `failure` its only entry's key is parked, unless somebody else has handled it meanwhile. */
+  const attempt = async (
+    entries: readonly Entry<M>[],
+    failure?: { readonly error: unknown; readonly reason: FaultReason },
+  ): Promise<Summary> => {
+    let events: readonly ReceivedEvent<M>[] = [];
+    let result = nothing;
+    let fresh: readonly Entry<M>[] = [];
+    let parked: readonly Entry<M>[] = [];
+    await database.transaction(
+      async (transaction) => {
+        // A batch id of its own for every try: after a lost COMMIT, the rows of the first try are not ours.
+        const recorded = await recordFresh(transaction, table, options.newId(), entries);
+        fresh = recorded.entries;
+        const concerned = fresh.filter(isHandled);
+        const keys = concerned.map(({ identity }) => identity.key);
+        const parkedKeys = keys.length === 0 ? new Set<string>() : await lockParkedKeys(transaction, service, keys);
+        if (failure !== undefined) {
+          for (const { identity } of concerned) {
+            await parkKey(transaction, service, identity.key, {
+              eventId: identity.eventId,
+              reason: failure.reason,
+              error: describeError(failure.error),
+              attempts: triesMax,
+            });
+            parkedKeys.add(identity.key);
+          }
+        }
+        parked = concerned.filter(({ identity }) => parkedKeys.has(identity.key));
+        events = concerned.flatMap(({ identity, fault, event }) => {
+          if (parkedKeys.has(identity.key)) return [];
+          if (fault !== undefined) throw fault;
+          return event === undefined ? [] : [event];
+        });
+        result = await handle(transaction, events, recorded.now);
+        await parkEvents(
+          transaction,
+          service,
+          parked.map(({ record, identity, fault }) => {
+            const error = failure?.error ?? fault;
+            return { record, identity, error: error === undefined ? undefined : describeError(error) };
+          }),
+        );
+      },
+      { onRetry },
+    );
+    committed(events, result);
+    const unhandled = fresh.filter((entry) => !isHandled(entry)).length;
+    const duplicates = entries.length - fresh.length;
+    counted.inc({ outcome: "ignored" }, unhandled);
+    counted.inc({ outcome: "parked" }, parked.length);
+    counted.inc({ outcome: "duplicate" }, duplicates);
+    if (parked.length > 0) parking.parkedEvents.inc({ reason: failure?.reason ?? "BEHIND" }, parked.length);
+    return {
+      handled: events.length - result.ignored.length,
+      ignored: unhandled + result.ignored.length,
+      parked: parked.length,
+      duplicates,
+      published: result.publish.length,
+    };
+  };
+
+  /** Halves what fails until the event at fault is alone: everything before it is committed by then. */
+  const settle = async (entries: readonly Entry<M>[], signal?: AbortSignal): Promise<Summary> => {
+    let failure: unknown;
+    try {
+      return await attempt(entries);
+    } catch (error) {
+      if (faultOf(error) === undefined || signal?.aborted) throw error;
+      failure = error;
+    }
+    const [first, second] = entries;
+    if (first === undefined) throw failure;
+    if (second === undefined) return await settleAlone(first, failure, signal);
+    log.warn({ partition: first.record.partition, records: entries.length, ...errorFields(failure) }, "batch halved");
+    const middle = Math.ceil(entries.length / 2);
+    const rest = entries.slice(middle);
+    let left: Summary;
+    try {
+      left = await settle(entries.slice(0, middle), signal);
+    } catch (error) {
+      if (error instanceof StoppedError) await probe(rest, error);
+      throw error;
+    }
+    if (signal?.aborted) throw failure;
+    return sum([left, await settle(rest, signal)]);
+  };
+
+  /**
+   * Stopped: tells bad events from a bad consumer by trying a few other keys, each at its first event. One that succeeds
+   * lets the consumer go on; one that fails is not parked for it, and nothing of its key is tried.
+   */
+  const probe = async (entries: readonly Entry<M>[], stopped: StoppedError) => {
+    for (const entry of entries) {
+      const { key } = entry.identity;
+      if (!streak.isStopped() || stopped.probesLeft === 0) return;
+      if (stopped.keys.has(key)) continue;
+      stopped.probesLeft--;
+      try {
+        await attempt([entry]);
+      } catch (error) {
+        if (faultOf(error) === undefined) throw error;
+        stopped.keys.add(key);
+      }
+    }
+  };
+
+  const settleAlone = async (entry: Entry<M>, failure: unknown, signal?: AbortSignal): Promise<Summary> => {
+    let error = failure;
+    for (let tries = 1; tries < triesMax; tries++) {
+      await sleep(fullJitterMs(tries, triesBackoff), signal);
+      if (signal?.aborted) throw error;
+      try {
+        return await attempt([entry]);
+      } catch (again) {
+        if (faultOf(again) === undefined) throw again;
+        error = again;
+      }
+    }
+    const reason = faultOf(error);
+    const { eventId, key, type } = entry.identity;
+    if (reason === undefined) throw error;
+    if (streak.fails(key)) throw new StoppedError(key, error);
+    const summary = await attempt([entry], { error, reason });
+    if (summary.parked > 0) log.error({ key, eventId, type, reason, ...errorFields(error) }, "key parked");
+    return summary;
+  };
+
+  const handleRecords = async (records: readonly TopicRecord[], signal?: AbortSignal) => {
     const startedMs = performance.now();
     const { entries, skipped } = read(records, options);
-    let summary = { handled: 0, ignored: 0, duplicates: 0, published: 0 };
-    let handled: readonly ReceivedEvent<M>[] = [];
-    if (entries.size > 0) {
-      await database.transaction(
-        async (transaction) => {
-          // A batch id of its own for every try: after a lost COMMIT, the rows of the first try are not ours.
-          const batchId = options.newId();
-          const fresh = await recordFresh(transaction, table, batchId, [...entries.values()]);
-          handled = fresh.entries.flatMap(({ event }) => (event === undefined ? [] : [event]));
-          const result: BatchResult =
-            handled.length === 0 ? { publish: [], ignored: [] } : await options.handle(transaction, handled, fresh.now);
-          if (result.ignored.length > 0) {
-            await transaction.execute(`UPDATE ${table} SET outcome = 'IGNORED' WHERE event_id IN (?)`, [
-              result.ignored,
-            ]);
-          }
-          await options.outbox.append(transaction, result.publish);
-          summary = {
-            handled: handled.length - result.ignored.length,
-            ignored: fresh.entries.length - handled.length + result.ignored.length,
-            duplicates: records.length - skipped - fresh.entries.length,
-            published: result.publish.length,
-          };
-        },
-        { onRetry: () => retries.inc() },
-      );
-      if (summary.published > 0) options.hints.send();
-      options.onCommitted?.(handled);
-    }
+    const settled = entries.length === 0 ? noSummary : await settle(entries, signal);
     const seconds = (performance.now() - startedMs) / 1_000;
+    const twice = records.length - skipped - entries.length;
     duration.observe(seconds);
-    counted.inc({ outcome: "handled" }, summary.handled);
-    counted.inc({ outcome: "ignored" }, summary.ignored);
-    counted.inc({ outcome: "duplicate" }, summary.duplicates);
+    counted.inc({ outcome: "duplicate" }, twice);
     counted.inc({ outcome: "skipped" }, skipped);
-    options.log.info(
-      { partition: records[0]?.partition, records: records.length, skipped, ...summary, seconds },
-      "batch",
-    );
+    const summary = { ...settled, duplicates: settled.duplicates + twice };
+    log.info({ partition: records[0]?.partition, records: records.length, skipped, ...summary, seconds }, "batch");
   };
+
+  const replay = async (transaction: Transaction, parked: readonly ParkedRecord[], now: Date) => {
+    const events = parked.map(({ eventId, record }) => {
+      // What was recorded under another id, for want of one of its own, stays it.
+      const envelope = { ...fromRecord(record), id: eventId };
+      return { envelope, message: decodePayload(envelope, options.registry) as M };
+    });
+    const result = await handle(transaction, events, now);
+    return () => committed(events, result);
+  };
+
+  return Object.assign(handleRecords, {
+    replayRequested: (signal?: AbortSignal) =>
+      replayRequested({ service, database, log, metrics: parking, handle: replay, onRetry }, signal),
+    isStopped: streak.isStopped,
+  });
+}
+
+/** Other keys that are tried at each try of a batch while the consumer is stopped. */
+const probesMax = 10;
+
+/** An event is at fault as it seems, and is not parked, since the consumer itself seems to be. */
+class StoppedError extends Error {
+  override readonly name = "StoppedError";
+  /** Keys of this batch whose next event was tried and failed. */
+  readonly keys: Set<string>;
+  probesLeft = probesMax;
+  constructor(key: string, cause: unknown) {
+    super(`${failingKeysMax} keys failed in a row, ${key} the last: nothing is parked until an event is handled.`, {
+      cause,
+    });
+    this.keys = new Set([key]);
+  }
+}
+
+const nothing: BatchResult = { publish: [], ignored: [] };
+
+interface Summary {
+  readonly handled: number;
+  readonly ignored: number;
+  readonly parked: number;
+  readonly duplicates: number;
+  readonly published: number;
+}
+
+const noSummary: Summary = { handled: 0, ignored: 0, parked: 0, duplicates: 0, published: 0 };
+
+function sum(summaries: readonly Summary[]): Summary {
+  return summaries.reduce(
+    (total, it) => ({
+      handled: total.handled + it.handled,
+      ignored: total.ignored + it.ignored,
+      parked: total.parked + it.parked,
+      duplicates: total.duplicates + it.duplicates,
+      published: total.published + it.published,
+    }),
+    noSummary,
+  );
 }
 
 interface Entry<M extends Message> {
   readonly record: TopicRecord;
-  readonly envelope: ReceivedEnvelope;
-  /** Undefined for a type that is recorded and not handled. */
+  readonly identity: RecordIdentity;
+  /** Undefined for a type that is recorded and not handled, and for what does not decode. */
   readonly event: ReceivedEvent<M> | undefined;
+  /** Why a record of a handled type does not decode. */
+  readonly fault: UndecodableRecordError | undefined;
 }
 
-/** The records that get an inbox row, by event id (a batch may hold one twice), and how many do not. */
+const isHandled = ({ event, fault }: Entry<Message>) => event !== undefined || fault !== undefined;
+
+/** The records that get an inbox row, each event once (a batch may hold one twice), and how many get none. */
 function read<M extends Message>(records: readonly TopicRecord[], options: InboxOptions<M>) {
   const entries = new Map<string, Entry<M>>();
   let skipped = 0;
   for (const record of records) {
-    const type = typeOfRecord(record);
-    const handled = type !== undefined && options.handles.has(type);
-    if (!handled && (type === undefined || options.records === "handled")) {
-      skipped++;
-      continue;
-    }
-    let envelope: ReceivedEnvelope;
-    try {
-      envelope = fromRecord(record);
-    } catch (error) {
-      // Not handled here, and not even an event: there is nothing to record.
-      if (!handled && error instanceof UndecodableRecordError) {
-        skipped++;
-        continue;
-      }
-      throw error;
-    }
-    if (entries.has(envelope.id)) continue;
-    const event = handled ? { envelope, message: decodePayload(envelope, options.registry) as M } : undefined;
-    entries.set(envelope.id, { record, envelope, event });
+    const entry = entryOf(record, options);
+    if (entry === undefined) skipped++;
+    else if (!entries.has(entry.identity.eventId)) entries.set(entry.identity.eventId, entry);
   }
-  return { entries, skipped };
+  return { entries: [...entries.values()], skipped };
+}
+
+function entryOf<M extends Message>(record: TopicRecord, options: InboxOptions<M>): Entry<M> | undefined {
+  const type = typeOfRecord(record);
+  const handled = type !== undefined && options.handles.has(type);
+  if (!handled && (type === undefined || options.records === "handled")) return undefined;
+  try {
+    const envelope = fromRecord(record);
+    const identity = identityOf(envelope);
+    const event = handled ? { envelope, message: decodePayload(envelope, options.registry) as M } : undefined;
+    return { record, identity, event, fault: undefined };
+  } catch (error) {
+    if (!(error instanceof UndecodableRecordError)) throw error;
+    // Not handled here, and not even an event: there is nothing to record.
+    if (!handled) return undefined;
+    return { record, identity: identityOfUndecodable(record, type), event: undefined, fault: error };
+  }
 }
 
 const inboxColumns =
@@ -181,18 +410,22 @@ async function recordFresh<M extends Message>(
   batchId: string,
   entries: readonly Entry<M>[],
 ): Promise<{ entries: readonly Entry<M>[]; now: Date }> {
-  const rows = entries.map(({ record, envelope, event }) => [
-    envelope.id,
-    envelope.aggregateId,
-    envelope.type,
-    envelope.source,
-    envelope.occurredAt,
-    record.publishedAt,
-    record.partition,
-    record.offset,
-    batchId,
-    event === undefined ? "IGNORED" : "HANDLED",
-  ]);
+  const rows = entries.map((entry) => {
+    const { record, identity } = entry;
+    const publishedAt = publishedAtOf(record);
+    return [
+      identity.eventId,
+      identity.key,
+      identity.type,
+      identity.source,
+      identity.occurredAt ?? publishedAt,
+      publishedAt,
+      record.partition,
+      record.offset,
+      batchId,
+      isHandled(entry) ? "HANDLED" : "IGNORED",
+    ];
+  });
   // Not INSERT IGNORE, which would also hide a value that is cut or out of range.
   await transaction.execute(
     `INSERT INTO ${table} (${inboxColumns}) VALUES ? ON DUPLICATE KEY UPDATE event_id = ${table}.event_id`,
@@ -200,16 +433,48 @@ async function recordFresh<M extends Message>(
   );
   const found = await transaction.query<{ event_id: string; now: Date }>(
     `SELECT event_id, CURRENT_TIMESTAMP(3) AS now FROM ${table} WHERE event_id IN (?) AND batch_id = ?`,
-    [entries.map(({ envelope }) => envelope.id), batchId],
+    [entries.map(({ identity }) => identity.eventId), batchId],
   );
   // Without a fresh row nothing is handled, and nobody asks for the time.
   const ours = new Set(found.map((row) => row.event_id));
-  return { entries: entries.filter(({ envelope }) => ours.has(envelope.id)), now: found[0]?.now ?? new Date(0) };
+  return { entries: entries.filter(({ identity }) => ours.has(identity.eventId)), now: found[0]?.now ?? new Date(0) };
+}
+
+const replayIntervalMs = 1_000;
+const replayBackoff = { baseMs: 2_000, maxMs: 30_000 };
+
+/**
+ * An inbox that handles what several partitions bring at the same time in one transaction: on few cores, a transaction
+ * costs more than what is in it. Which records share one never matters to their effect.
+ */
+function sharingTransactions(inbox: Inbox, recordsMax: number) {
+  interface Batch {
+    readonly records: readonly TopicRecord[];
+    readonly signal: AbortSignal;
+  }
+  const group = createGroupCommit<Batch, undefined>({
+    sizeMax: recordsMax,
+    sizeOf: ({ records }) => records.length,
+    waitingMax: 1_000,
+    gathersTurn: true,
+    // The inbox itself finds out whether a record is to blame.
+    isOutage: () => true,
+    async commit(batches) {
+      const signal = AbortSignal.any(batches.map((batch) => batch.signal));
+      await inbox(
+        batches.flatMap((batch) => batch.records),
+        signal,
+      );
+      return batches.map(() => undefined);
+    },
+  });
+  return (records: readonly TopicRecord[], signal: AbortSignal) => group.submit({ records, signal }, signal);
 }
 
 /**
- * Joins the service's consumer group and handles every batch through `inbox`, until closed. Whatever fails is an outage
- * of this consumer: it backs off and tries the same batch again, and loses nothing.
+ * Joins the service's consumer group and handles every batch through `inbox`, until closed; replays what operators ask
+ * for beside it. What `inbox` throws is an outage of this consumer: it backs off and tries the same batch again, and
+ * loses nothing.
  */
 export async function startConsumer(options: {
   readonly service: string;
@@ -220,35 +485,48 @@ export async function startConsumer(options: {
   readonly metrics: Metrics;
   /** kafkajs gave up: end the process. */
   readonly onCrash: (error: Error) => void;
-  /** Partitions whose batches are handled side by side; one database connection each. Default 4. */
-  readonly partitionsConcurrently?: number;
-  /** Default 500. */
+  /** Records in one transaction, at the most. Default 500. */
   readonly batchSizeMax?: number;
 }): Promise<TopicConsumer> {
+  const { inbox, log, batchSizeMax = 500 } = options;
+  const handle = sharingTransactions(inbox, batchSizeMax);
   const failures = new Counter({
     name: "inbox_batch_failures_total",
     help: "Batches that failed and were tried again.",
     registers: [options.metrics],
   });
-  return await consumeTopic({
+  const lag = new Gauge({
+    name: "inbox_lag_records",
+    help: "Records on the partition that are not handled yet, as of its last batch.",
+    labelNames: ["group", "partition"],
+    registers: [options.metrics],
+  });
+  const consumer = await consumeTopic({
     ...options.kafka,
     groupId: options.service,
     topic: options.topic,
     from: "earliest",
     commitOffsets: true,
-    partitionsConcurrently: options.partitionsConcurrently ?? 4,
-    batchSizeMax: options.batchSizeMax ?? 500,
+    // All partitions of a fetch come side by side, and share transactions.
+    partitionsConcurrently: 12,
+    batchSizeMax,
     onCrash: options.onCrash,
-    async onBatch(records, signal) {
+    // A partition that went to another member is that one's to show.
+    onAssigned: () => lag.reset(),
+    async onBatch(records, signal, endOffset) {
+      const [first, last] = [records[0], records.at(-1)];
+      if (first === undefined || last === undefined) return;
+      const labels = { group: options.service, partition: first.partition };
+      const behind = (next: bigint) => lag.set(labels, Number(BigInt(endOffset) - next));
+      behind(BigInt(first.offset));
       for (let attempt = 0; ; attempt++) {
         try {
-          return await options.inbox(records);
+          await handle(records, signal);
+          behind(BigInt(last.offset) + 1n);
+          return;
         } catch (error) {
           failures.inc();
-          options.log.error(
-            { err: error, partition: records[0]?.partition, offset: records[0]?.offset },
-            "batch failed",
-          );
+          log.error({ partition: first.partition, offset: first.offset, ...errorFields(error) }, "batch failed");
           if (signal.aborted) throw error;
           await sleep(fullJitterMs(attempt, { baseMs: 50, maxMs: 2_000 }), signal);
           if (signal.aborted) throw error;
@@ -256,4 +534,25 @@ export async function startConsumer(options: {
       }
     },
   });
+
+  const closing = new AbortController();
+  const replays = (async () => {
+    for (let failed = 0; !closing.signal.aborted; ) {
+      try {
+        await inbox.replayRequested(closing.signal);
+        failed = 0;
+        await sleep(replayIntervalMs, closing.signal);
+      } catch (error) {
+        log.warn(errorFields(error), "replays wait");
+        await sleep(replayIntervalMs + fullJitterMs(failed++, replayBackoff), closing.signal);
+      }
+    }
+  })();
+  return {
+    isReady: consumer.isReady,
+    async close() {
+      closing.abort();
+      await Promise.all([consumer.close(), replays]);
+    },
+  };
 }

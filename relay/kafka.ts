@@ -3,7 +3,16 @@
  * does not do (a time limit on a send, a heartbeat beside a long batch, telling a loss of the partition) is done here.
  */
 import { createConnection } from "node:net";
-import { type Admin, type Consumer, type ISocketFactory, Kafka, type LogEntry, logLevel, type Producer } from "kafkajs";
+import {
+  type Admin,
+  type Consumer,
+  type ISocketFactory,
+  Kafka,
+  type LogEntry,
+  logLevel,
+  type Producer,
+  type RetryOptions,
+} from "kafkajs";
 import type { ConsumedRecord, EventRecord } from "../proto/envelope.ts";
 import type { HostPort } from "../services/kit/config.ts";
 import type { Logger } from "../services/kit/log.ts";
@@ -35,8 +44,9 @@ export interface RecordProducer {
   close(): Promise<void>;
 }
 
-function kafka(options: KafkaOptions): Kafka {
+function kafka(options: KafkaOptions, retry?: RetryOptions): Kafka {
   return new Kafka({
+    ...(retry === undefined ? {} : { retry }),
     brokers: options.brokers.map(({ host, port }) => `${host}:${port}`),
     clientId: options.clientId,
     connectionTimeout: 1_000,
@@ -65,13 +75,14 @@ function logEntry(log: Logger, { log: { message, ...entry } }: LogEntry): void {
  */
 export async function openProducer(options: KafkaOptions & { readonly timeoutMs: number }): Promise<RecordProducer> {
   const { timeoutMs } = options;
-  const producer: Producer = kafka(options).producer({
+  // No retry in here: the caller re-reads what is pending and decides. Connecting takes its setting from the client.
+  const retry = { retries: 0 };
+  const producer: Producer = kafka(options, retry).producer({
     allowAutoTopicCreation: false,
     // Its sequence numbers go wrong after one refused record; order comes from one awaited send at a time.
     idempotent: false,
     maxInFlightRequests: 1,
-    // No retry in here: the caller re-reads what is pending and decides.
-    retry: { retries: 0 },
+    retry,
   });
   const close = () => producer.disconnect().catch(() => undefined);
   try {
@@ -113,15 +124,16 @@ export interface TopicConsumerOptions extends KafkaOptions {
   readonly topic: string;
   /** Where a group starts that has committed nothing yet. */
   readonly from: "earliest" | "latest";
-  /** Whether the group's offsets are committed, after each batch. */
+  /** Whether the group's offsets are committed, some time after each batch. */
   readonly commitOffsets: boolean;
   readonly partitionsConcurrently: number;
   readonly batchSizeMax: number;
   /**
    * Handles records of one partition, in order. When it throws they are delivered again. `signal` is aborted when the
-   * partition may belong to another member by now, or the consumer is closing: then stop waiting and throw.
+   * partition may belong to another member by now, or the consumer is closing: then stop waiting and throw. `endOffset`
+   * (decimal) is the one that the partition's next record gets, as of the fetch.
    */
-  readonly onBatch: (records: readonly TopicRecord[], signal: AbortSignal) => Promise<void>;
+  readonly onBatch: (records: readonly TopicRecord[], signal: AbortSignal, endOffset: string) => Promise<void>;
   readonly onAssigned?: () => void;
   /** The consumer has stopped for good; the process should end and be started again. */
   readonly onCrash: (error: Error) => void;
@@ -129,6 +141,9 @@ export interface TopicConsumerOptions extends KafkaOptions {
 
 /** Above the interval at which an idle consumer hears from its broker, several times over. */
 const silenceMaxMs = 5_000;
+const commitIntervalMs = 200;
+/** What a batch under way may take before its consumer leaves all the same. */
+const closeTimeoutMs = 3_000;
 
 /** Joins the group in the background, whether or not a broker answers yet, and keeps trying. */
 export async function consumeTopic(options: TopicConsumerOptions): Promise<TopicConsumer> {
@@ -153,11 +168,25 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   consumer.on(FETCH, contact);
   consumer.on(GROUP_JOIN, () => {
     contact();
+    handled = new Map();
     options.onAssigned?.();
   });
   consumer.on(CRASH, ({ payload }) => {
     if (!payload.restart && !closing.signal.aborted) options.onCrash(payload.error);
   });
+
+  // Offsets that are handled and not committed yet, the next one to read by partition. One request commits them all,
+  // some times a second: what a crash lets come again is known to the inbox.
+  let handled = new Map<number, string>();
+  let batchesUnderWay = 0;
+  const commitHandled = async () => {
+    if (!options.commitOffsets || handled.size === 0) return;
+    const offsets = [...handled].map(([partition, offset]) => ({ topic: options.topic, partition, offset }));
+    handled = new Map();
+    // A commit that fails is made good by a later one; at a rebalance it must not be made by a member that has lost it.
+    await consumer.commitOffsets(offsets).catch((error) => options.log.warn({ err: error }, "offsets not committed"));
+  };
+  const committing = setInterval(commitHandled, commitIntervalMs);
 
   const start = async () => {
     for (;;) {
@@ -176,7 +205,8 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
       autoCommit: false,
       eachBatchAutoResolve: false,
       partitionsConsumedConcurrently: options.partitionsConcurrently,
-      eachBatch: async ({ batch, heartbeat, resolveOffset, commitOffsetsIfNecessary, isRunning, isStale }) => {
+      eachBatch: async ({ batch, heartbeat, resolveOffset, isRunning, isStale }) => {
+        batchesUnderWay++;
         const lost = new AbortController();
         const signal = AbortSignal.any([lost.signal, closing.signal]);
         const beat = setInterval(() => heartbeat().catch((error) => lost.abort(error)), 1_000);
@@ -194,20 +224,17 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
                 publishedAt: new Date(Number(timestamp)),
               })),
               signal,
+              batch.highWatermark,
             );
             const last = messages.at(-1)?.offset ?? batch.lastOffset();
             resolveOffset(last);
-            if (options.commitOffsets) {
-              const next = (BigInt(last) + 1n).toString();
-              await commitOffsetsIfNecessary({
-                topics: [{ topic: batch.topic, partitions: [{ partition: batch.partition, offset: next }] }],
-              });
-            }
+            handled.set(batch.partition, (BigInt(last) + 1n).toString());
           }
           // A rebalance is told to kafkajs by its own error, so that it joins again.
           if (lost.signal.aborted) throw lost.signal.reason;
         } finally {
           clearInterval(beat);
+          batchesUnderWay--;
         }
       },
     });
@@ -218,7 +245,12 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     isReady: () => Date.now() - lastContactMs < silenceMaxMs,
     async close() {
       closing.abort(new Error("The consumer is closing."));
+      clearInterval(committing);
       await Promise.race([started, new Promise((resolve) => setTimeout(resolve, 1_000))]);
+      for (let waitedMs = 0; batchesUnderWay > 0 && waitedMs < closeTimeoutMs; waitedMs += 10) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+      await Promise.race([commitHandled(), new Promise((resolve) => setTimeout(resolve, 1_000))]);
       await consumer.disconnect().catch(() => undefined);
     },
   };
@@ -237,8 +269,10 @@ export interface KafkaAdmin {
   ): Promise<void>;
   listTopics(): Promise<readonly string[]>;
   deleteTopics(topics: readonly string[]): Promise<void>;
-  /** The next offset of each partition, decimal. */
-  endOffsets(topic: string): Promise<readonly { readonly partition: number; readonly offset: string }[]>;
+  /** The next offset of each partition, and the lowest one that is still there, decimal. */
+  endOffsets(
+    topic: string,
+  ): Promise<readonly { readonly partition: number; readonly offset: string; readonly low: string }[]>;
   /** The committed offsets of a group, decimal; -1 where there is none. */
   committedOffsets(
     groupId: string,

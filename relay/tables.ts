@@ -6,6 +6,7 @@ import { sql } from "drizzle-orm";
 import {
   bigint,
   char,
+  customType,
   index,
   int,
   mediumtext,
@@ -19,7 +20,7 @@ import {
 
 /** PENDING, FAILED, PUBLISHED or DEAD; in the archive PUBLISHED or DISCARDED. */
 export type OutboxStatus = "PENDING" | "FAILED" | "PUBLISHED" | "DEAD" | "DISCARDED";
-/** What became of a record: handled, or ignored (not of this service's concern, or nothing left to do). */
+/** What became of a record: handled, ignored (not of this service's concern, or nothing left to do), or parked. */
 export type InboxOutcome = "HANDLED" | "IGNORED" | "PARKED";
 
 /** The name of a service's outbox table. */
@@ -28,6 +29,10 @@ export const outboxTableName = (service: string) => `${service}_outbox_event`;
 export const outboxArchiveTableName = (service: string) => `${service}_outbox_event_archive`;
 /** The name of a service's inbox table. */
 export const inboxTableName = (service: string) => `${service}_inbox_event`;
+/** The name of the table of a service's parked keys. */
+export const parkedKeyTableName = (service: string) => `${service}_parked_key`;
+/** The name of the table of the events that wait behind a service's parked keys. */
+export const parkedEventTableName = (service: string) => `${service}_parked_event`;
 
 const eventColumns = () => ({
   id: char("id", { length: 36 }).primaryKey(),
@@ -101,5 +106,64 @@ export function inboxTable(service: string) {
       outcome: varchar("outcome", { length: 20 }).notNull(),
     },
     (table) => [index(`${name}_aggregate_id`).on(table.aggregateId), index(`${name}_handled_at`).on(table.handledAt)],
+  );
+}
+
+/**
+ * Keys of which an event could not be handled: one row a key, locked by whoever handles the key. While it is there,
+ * every event of the key waits in the table below.
+ */
+export function parkedKeyTable(service: string) {
+  const name = parkedKeyTableName(service);
+  return mysqlTable(
+    name,
+    {
+      aggregateId: varchar("aggregate_id", { length: 128 }).primaryKey(),
+      /** The event that failed last, how (a FaultReason, parking.ts) and with what. */
+      eventId: char("event_id", { length: 36 }).notNull(),
+      reason: varchar("reason", { length: 20 }).notNull(),
+      error: text("error").notNull(),
+      /** Tries so far: those before it was parked, and one for each replay that failed. */
+      attempts: int("attempts", { unsigned: true }).notNull(),
+      parkedAt: timestamp("parked_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+      failedAt: timestamp("failed_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+      /** Set by an operator; the service replays the key, and clears it where that fails. */
+      replayRequestedAt: timestamp("replay_requested_at", { fsp: 3 }),
+    },
+    (table) => [index(`${name}_replay_requested_at`).on(table.replayRequestedAt)],
+  );
+}
+
+const longblob = customType<{ data: Buffer }>({ dataType: () => "longblob" });
+
+/** The service's dead-letter store: the records of parked keys, byte for byte, in the order of the topic. */
+export function parkedEventTable(service: string) {
+  const name = parkedEventTableName(service);
+  return mysqlTable(
+    name,
+    {
+      eventId: char("event_id", { length: 36 }).primaryKey(),
+      position: bigint("position", { mode: "bigint", unsigned: true }).autoincrement().notNull(),
+      aggregateId: varchar("aggregate_id", { length: 128 }).notNull(),
+      type: varchar("type", { length: 128 }).notNull(),
+      source: varchar("source", { length: 128 }).notNull(),
+      /** NULL where the record does not tell. */
+      occurredAt: timestamp("occurred_at", { fsp: 3 }),
+      publishedAt: timestamp("published_at", { fsp: 3 }).notNull(),
+      topicPartition: int("topic_partition", { unsigned: true }).notNull(),
+      topicOffset: bigint("topic_offset", { mode: "bigint", unsigned: true }).notNull(),
+      recordKey: longblob("record_key"),
+      /** JSON: [[name, value], …]; a value that is no UTF-8 is {"base64": …}. */
+      headers: mediumtext("headers").notNull(),
+      /** The record's value. */
+      payload: longblob("payload"),
+      /** What is wrong with this one; NULL where it only waits behind another. */
+      error: text("error"),
+      parkedAt: timestamp("parked_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+    },
+    (table) => [
+      unique(`${name}_position`).on(table.position),
+      index(`${name}_aggregate_id`).on(table.aggregateId, table.position),
+    ],
   );
 }

@@ -12,10 +12,10 @@ export function testKafka(): KafkaOptions {
 }
 
 /** Creates a topic that nobody else uses. */
-export async function createTestTopic(partitions = 3): Promise<string> {
+export async function createTestTopic(partitions = 3, config: Readonly<Record<string, string>> = {}): Promise<string> {
   const topic = `test.${crypto.randomUUID()}`;
   const admin = await openAdmin(testKafka());
-  await admin.createTopics([{ topic, partitions, replication: 1, config: {} }]);
+  await admin.createTopics([{ topic, partitions, replication: 1, config }]);
   await admin.close();
   return topic;
 }

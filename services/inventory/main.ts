@@ -50,6 +50,7 @@ const health = serveHealth({
   checks: {
     database: async () => (await database.query("SELECT 1")).length === 1,
     broker: consumer.isReady,
+    inbox: () => !inbox.isStopped(),
   },
 });
 log.info({ health: health.port }, "ready to serve");

@@ -26,8 +26,10 @@ interface Waiting<Item, Result> {
  * nobody could succeed.
  */
 export function createGroupCommit<Item, Result>(options: {
-  /** At most this many items in one group. */
+  /** At most this much in one group. */
   readonly sizeMax: number;
+  /** What an item counts for; default 1. One that is larger than `sizeMax` gets a group of its own. */
+  readonly sizeOf?: (item: Item) => number;
   /** At most this many items may wait. */
   readonly waitingMax: number;
   /** One transaction. Results are in the order of the items. */
@@ -35,6 +37,8 @@ export function createGroupCommit<Item, Result>(options: {
   readonly isOutage: (error: unknown) => boolean;
   /** Items with the same key never share a group: the second one sees what the first one did. */
   readonly keyOf?: (item: Item) => string;
+  /** Waits for the rest of this turn of the event loop before the first group: for items that arrive in bursts. */
+  readonly gathersTurn?: boolean;
 }): GroupCommit<Item, Result> {
   let waiting: Waiting<Item, Result>[] = [];
   let isRunning = false;
@@ -45,13 +49,17 @@ export function createGroupCommit<Item, Result>(options: {
     const group: Waiting<Item, Result>[] = [];
     const left: Waiting<Item, Result>[] = [];
     const keys = new Set<string>();
+    let size = 0;
     for (const entry of waiting) {
       if (entry.signal?.aborted) {
         entry.reject(entry.signal.reason);
         continue;
       }
       const key = options.keyOf?.(entry.item);
-      if (group.length < options.sizeMax && (key === undefined || !keys.has(key))) {
+      const itemSize = options.sizeOf?.(entry.item) ?? 1;
+      const fits = group.length === 0 || size + itemSize <= options.sizeMax;
+      if (fits && (key === undefined || !keys.has(key))) {
+        size += itemSize;
         if (key !== undefined) keys.add(key);
         group.push(entry);
       } else {
@@ -79,6 +87,7 @@ export function createGroupCommit<Item, Result>(options: {
 
   const run = async (): Promise<void> => {
     isRunning = true;
+    if (options.gathersTurn) await new Promise((resolve) => setImmediate(resolve));
     for (let group = nextGroup(); group.length > 0; group = nextGroup()) await commitGroup(group);
     // In the same turn as the look that found nothing: an item that comes later starts a new run.
     isRunning = false;

@@ -14,6 +14,7 @@ import { handledTypes, orderHandler } from "./handlers.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { loadPriceList } from "./prices.ts";
 import { routes } from "./rpc.ts";
+import { createCaughtUp, startSweeper } from "./sweeper.ts";
 import { createOrderWatch } from "./watch.ts";
 
 const config = readOrderConfig(environment());
@@ -34,7 +35,13 @@ const hints = openHintSender("order", config.relayHints);
 const outbox = createOutbox({ service: "order", registry: eventRegistry });
 const watch = createOrderWatch({ database: rpcDatabase, log, metrics });
 const prices = loadPriceList(rpcDatabase, log);
-const placer = createOrderPlacer({ database: rpcDatabase, outbox, onPlaced: hints.send });
+const { deadlineMs } = config;
+const placer = createOrderPlacer({ database: rpcDatabase, outbox, deadlineMs, onPlaced: hints.send });
+const onChanged = (orderIds: readonly string[]) => {
+  hints.send();
+  watch.hint(orderIds);
+};
+const commands = { outbox, newId, onChanged };
 
 const inbox = createInbox({
   service: "order",
@@ -69,11 +76,25 @@ const watchConsumer = await consumeTopic({
   onCrash,
 });
 
+const sweeper = startSweeper({
+  commands: { ...commands, database: sagaDatabase },
+  caughtUp: createCaughtUp({ kafka, topic, groupId: "order" }),
+  log,
+  metrics,
+});
+
 const server = await serveRpc({
   host: config.host,
   httpPort: config.httpPort,
   grpcPort: config.grpcPort,
-  routes: routes({ placer, prices, database: rpcDatabase, watch, newId }),
+  routes: routes({
+    placer,
+    prices,
+    database: rpcDatabase,
+    watch,
+    commands: { ...commands, database: rpcDatabase },
+    newId,
+  }),
   log,
 });
 const health = serveHealth({
@@ -83,6 +104,7 @@ const health = serveHealth({
   checks: {
     database: async () => (await rpcDatabase.query("SELECT 1")).length === 1,
     broker: () => consumer.isReady() && watchConsumer.isReady(),
+    inbox: () => !inbox.isStopped(),
     prices: prices.isLoaded,
   },
 });
@@ -93,7 +115,7 @@ closeOnSignal({
   async close() {
     watch.close();
     prices.close();
-    await Promise.all([server.close(), consumer.close(), watchConsumer.close()]);
+    await Promise.all([server.close(), consumer.close(), watchConsumer.close(), sweeper.close()]);
     await placer.close();
     hints.close();
     await Promise.allSettled([rpcDatabase.close(), sagaDatabase.close(), health.close(), deleteGroup()]);

@@ -32,6 +32,8 @@ const settleAttemptsMax = 3;
 export function createOrderPlacer(deps: {
   readonly database: Database;
   readonly outbox: Outbox;
+  /** How long an order may stay undecided. */
+  readonly deadlineMs: number;
   readonly onPlaced: () => void;
 }): OrderPlacer {
   const group = createGroupCommit<Placement, PlacementResult>({
@@ -42,7 +44,7 @@ export function createOrderPlacer(deps: {
     async commit(placements) {
       for (let attempt = 1; ; attempt++) {
         try {
-          const results = await placeOrders(deps.database, deps.outbox, placements);
+          const results = await placeOrders(deps.database, deps.outbox, placements, deps.deadlineMs);
           if (results.some((result) => "isNew" in result && result.isNew)) deps.onPlaced();
           return results;
         } catch (error) {

@@ -1,9 +1,10 @@
 /** Order's rows. What is done for many orders at once is raw SQL: one statement, however many orders. */
 import { drizzle } from "drizzle-orm/mysql2";
-import type { NewEvent } from "../../proto/envelope.ts";
+import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox.ts";
-import { type Database, insertRows, type Queryable, type Transaction, updateRows } from "../kit/database.ts";
+import { type Database, type Queryable, type Transaction, updateRows } from "../kit/database.ts";
 import { DomainError, unreachable } from "../kit/errors.ts";
+import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
 import { type NewOrder, type OrderLine, type Price, sameRequest } from "./placement.ts";
 import { prices } from "./schema.ts";
@@ -44,6 +45,7 @@ interface OrderRow extends Record<string, unknown> {
   currency_code: string;
   total_minor: number | string;
   payment_method: string;
+  traceparent: string | null;
   created_at: Date;
   updated_at: Date;
 }
@@ -51,42 +53,19 @@ interface OrderRow extends Record<string, unknown> {
 /**
  * Places orders in one transaction, each with its event. A request that was placed before answers the order of then,
  * so doing it again after a lost COMMIT settles it. No two placements may have the same owner and request id.
+ * @param deadlineMs after this time an order that is not decided is given up.
  */
 export async function placeOrders(
   database: Database,
   outbox: Outbox,
   placements: readonly Placement[],
+  deadlineMs: number,
 ): Promise<readonly PlacementResult[]> {
   return await database.transaction(async (transaction) => {
     const existing = await findByRequest(transaction, placements);
     const fresh = placements.filter(({ order }) => !existing.has(requestKey(order.owner, order.requestId)));
     // A request that came in elsewhere meanwhile is a duplicate key here: everything is undone, and tried again.
-    await insertRows(
-      transaction,
-      "orders",
-      [
-        "order_id",
-        "owner",
-        "request_id",
-        "status",
-        "version",
-        "lines_json",
-        "currency_code",
-        "total_minor",
-        "payment_method",
-      ],
-      fresh.map(({ order }) => [
-        order.orderId,
-        order.owner,
-        order.requestId,
-        "PENDING",
-        1,
-        encodeLines(order.lines),
-        order.total.currencyCode,
-        order.total.minorUnits,
-        order.paymentMethod,
-      ]),
-    );
+    await insertOrders(transaction, fresh, deadlineMs);
     await outbox.append(
       transaction,
       fresh.map((placement) => placement.event),
@@ -102,6 +81,41 @@ export async function placeOrders(
       );
     });
   });
+}
+
+const orderColumns = [
+  "order_id",
+  "owner",
+  "request_id",
+  "status",
+  "version",
+  "lines_json",
+  "currency_code",
+  "total_minor",
+  "payment_method",
+  "traceparent",
+] as const;
+
+async function insertOrders(transaction: Transaction, placements: readonly Placement[], deadlineMs: number) {
+  if (placements.length === 0) return;
+  const rows = placements.map(({ order, event }) => [
+    order.orderId,
+    order.owner,
+    order.requestId,
+    "PENDING",
+    1,
+    encodeLines(order.lines),
+    order.total.currencyCode,
+    order.total.minorUnits,
+    order.paymentMethod,
+    event.headers.traceparent ?? null,
+  ]);
+  // The deadline is counted by the database's clock, by which it will be judged.
+  const row = `(${orderColumns.map(() => "?").join(", ")}, CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND)`;
+  await transaction.execute(
+    `INSERT INTO orders (${orderColumns.join(", ")}, deadline_at) VALUES ${rows.map(() => row).join(", ")}`,
+    rows.flatMap((values) => [...values, deadlineMs * 1_000]),
+  );
 }
 
 async function findByRequest(
@@ -135,6 +149,41 @@ export async function lockOrders(
   return new Map(rows.map((row) => [row.order_id, stateOf(row)]));
 }
 
+/** An order that is locked, with what an event that no other event caused needs. */
+export interface LockedOrder {
+  readonly state: OrderState;
+  readonly headers: EventHeaders;
+}
+
+/** Locks one order's row; undefined where there is none. */
+export async function lockOrder(transaction: Transaction, orderId: string): Promise<LockedOrder | undefined> {
+  const [row] = await transaction.query<OrderRow>(`${lockedOrderSelect} WHERE order_id = ? FOR UPDATE`, [orderId]);
+  return row === undefined ? undefined : lockedOrderOf(row);
+}
+
+/** Locks up to `countMax` orders whose deadline has passed, the longest overdue first. Skips those that are locked. */
+export async function lockOverdueOrders(transaction: Transaction, countMax: number): Promise<readonly LockedOrder[]> {
+  const rows = await transaction.query<OrderRow>(
+    `${lockedOrderSelect} FORCE INDEX (orders_deadline_at)
+      WHERE deadline_at <= CURRENT_TIMESTAMP(3) ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
+    [countMax],
+  );
+  return rows.map(lockedOrderOf);
+}
+
+const lockedOrderSelect = `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment, request_id,
+  traceparent FROM orders`;
+
+function lockedOrderOf(row: OrderRow): LockedOrder {
+  const traceparent = childTraceparent(row.traceparent ?? undefined);
+  return { state: stateOf(row), headers: { traceparent, correlationId: row.request_id } };
+}
+
+/** Notes why its owner cancelled an order. The row is locked. */
+export async function saveCancelReason(transaction: Transaction, orderId: string, reason: string): Promise<void> {
+  await transaction.execute("UPDATE orders SET cancel_reason = ? WHERE order_id = ?", [reason, orderId]);
+}
+
 /** Writes where the orders stand now, in one statement. Their rows are locked. */
 export async function saveOrders(
   transaction: Transaction,
@@ -157,7 +206,8 @@ export async function saveOrders(
         before.version,
       ];
     }),
-    also: "target.updated_at = CURRENT_TIMESTAMP(3)",
+    also: `target.updated_at = CURRENT_TIMESTAMP(3),
+      target.deadline_at = IF(next.status IN ('PENDING', 'STOCK_RESERVED'), target.deadline_at, NULL)`,
     guard: "target.version = next.version_before",
   });
 }

@@ -7,6 +7,7 @@ import { OrderService } from "../../proto/gen/shop/order/v1/order_service_pb.ts"
 import type { Queryable } from "../kit/database.ts";
 import { DomainError, UnavailableError } from "../kit/errors.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
+import { type CommandDeps, cancelOrder, parseCancelReason } from "./commands.ts";
 import type { OrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, parseUuid } from "./placement.ts";
 import type { PriceList } from "./prices.ts";
@@ -18,6 +19,7 @@ export interface RpcDeps {
   readonly prices: Pick<PriceList, "priceOf">;
   readonly database: Queryable;
   readonly watch: Pick<OrderWatch, "watch">;
+  readonly commands: CommandDeps;
   readonly newId: () => string;
 }
 
@@ -49,6 +51,13 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
         const orderId = parseUuid("order_id", request.orderId);
         const [order] = await answering(() => readOrders(deps.database, [orderId]));
         if (order === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
+        return { order: toMessage(order) };
+      },
+
+      async cancelOrder(request) {
+        const orderId = parseUuid("order_id", request.orderId);
+        const reason = parseCancelReason(request.reason);
+        const order = await answering(() => cancelOrder(deps.commands, orderId, reason));
         return { order: toMessage(order) };
       },
 

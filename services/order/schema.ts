@@ -1,7 +1,18 @@
 /** The tables of `shop_order`. Migrations are generated from here: `npm run generate`. */
 import { sql } from "drizzle-orm";
-import { bigint, boolean, char, int, mysqlTable, text, timestamp, unique, varchar } from "drizzle-orm/mysql-core";
-import { inboxTable, outboxArchiveTable, outboxTable } from "../../relay/tables.ts";
+import {
+  bigint,
+  boolean,
+  char,
+  index,
+  int,
+  mysqlTable,
+  text,
+  timestamp,
+  unique,
+  varchar,
+} from "drizzle-orm/mysql-core";
+import { inboxTable, outboxArchiveTable, outboxTable, parkedEventTable, parkedKeyTable } from "../../relay/tables.ts";
 
 /** An order is one row: written, locked and read whole. */
 export const orders = mysqlTable(
@@ -22,11 +33,20 @@ export const orders = mysqlTable(
     currencyCode: char("currency_code", { length: 3 }).notNull(),
     totalMinor: bigint("total_minor", { mode: "bigint" }).notNull(),
     paymentMethod: varchar("payment_method", { length: 64 }).notNull(),
+    /** What its owner gave as the reason of a cancel. */
+    cancelReason: varchar("cancel_reason", { length: 500 }),
+    /** W3C trace context of the request that placed it: one order is one trace. */
+    traceparent: varchar("traceparent", { length: 64 }),
+    /** When the order is given up; NULL once there is nothing to give up any more, so that the index stays small. */
+    deadlineAt: timestamp("deadline_at", { fsp: 3 }),
     createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
     updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
   },
   // One request makes one order.
-  (table) => [unique("orders_owner_request_id").on(table.owner, table.requestId)],
+  (table) => [
+    unique("orders_owner_request_id").on(table.owner, table.requestId),
+    index("orders_deadline_at").on(table.deadlineAt),
+  ],
 );
 
 /** What Order sells, and for how much. */
@@ -39,3 +59,5 @@ export const prices = mysqlTable("price", {
 export const outbox = outboxTable("order");
 export const outboxArchive = outboxArchiveTable("order");
 export const inbox = inboxTable("order");
+export const parkedKeys = parkedKeyTable("order");
+export const parkedEvents = parkedEventTable("order");

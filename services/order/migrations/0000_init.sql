@@ -26,6 +26,9 @@ CREATE TABLE `orders` (
 	`currency_code` char(3) NOT NULL,
 	`total_minor` bigint NOT NULL,
 	`payment_method` varchar(64) NOT NULL,
+	`cancel_reason` varchar(500),
+	`traceparent` varchar(64),
+	`deadline_at` timestamp(3),
 	`created_at` timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
 	`updated_at` timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
 	CONSTRAINT `orders_order_id` PRIMARY KEY(`order_id`),
@@ -68,6 +71,37 @@ CREATE TABLE `order_outbox_event_archive` (
 	CONSTRAINT `order_outbox_event_archive_seq` UNIQUE(`seq`)
 );
 --> statement-breakpoint
+CREATE TABLE `order_parked_event` (
+	`event_id` char(36) NOT NULL,
+	`position` bigint unsigned AUTO_INCREMENT NOT NULL,
+	`aggregate_id` varchar(128) NOT NULL,
+	`type` varchar(128) NOT NULL,
+	`source` varchar(128) NOT NULL,
+	`occurred_at` timestamp(3),
+	`published_at` timestamp(3) NOT NULL,
+	`topic_partition` int unsigned NOT NULL,
+	`topic_offset` bigint unsigned NOT NULL,
+	`record_key` longblob,
+	`headers` mediumtext NOT NULL,
+	`payload` longblob,
+	`error` text,
+	`parked_at` timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+	CONSTRAINT `order_parked_event_event_id` PRIMARY KEY(`event_id`),
+	CONSTRAINT `order_parked_event_position` UNIQUE(`position`)
+);
+--> statement-breakpoint
+CREATE TABLE `order_parked_key` (
+	`aggregate_id` varchar(128) NOT NULL,
+	`event_id` char(36) NOT NULL,
+	`reason` varchar(20) NOT NULL,
+	`error` text NOT NULL,
+	`attempts` int unsigned NOT NULL,
+	`parked_at` timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+	`failed_at` timestamp(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+	`replay_requested_at` timestamp(3),
+	CONSTRAINT `order_parked_key_aggregate_id` PRIMARY KEY(`aggregate_id`)
+);
+--> statement-breakpoint
 CREATE TABLE `price` (
 	`sku` varchar(64) NOT NULL,
 	`currency_code` char(3) NOT NULL,
@@ -77,7 +111,10 @@ CREATE TABLE `price` (
 --> statement-breakpoint
 CREATE INDEX `order_inbox_event_aggregate_id` ON `order_inbox_event` (`aggregate_id`);--> statement-breakpoint
 CREATE INDEX `order_inbox_event_handled_at` ON `order_inbox_event` (`handled_at`);--> statement-breakpoint
+CREATE INDEX `orders_deadline_at` ON `orders` (`deadline_at`);--> statement-breakpoint
 CREATE INDEX `order_outbox_event_status_seq` ON `order_outbox_event` (`status`,`seq`);--> statement-breakpoint
 CREATE INDEX `order_outbox_event_aggregate_id` ON `order_outbox_event` (`aggregate_id`,`seq`);--> statement-breakpoint
 CREATE INDEX `order_outbox_event_archive_aggregate_id` ON `order_outbox_event_archive` (`aggregate_id`,`seq`);--> statement-breakpoint
-CREATE INDEX `order_outbox_event_archive_archived_at` ON `order_outbox_event_archive` (`archived_at`);
+CREATE INDEX `order_outbox_event_archive_archived_at` ON `order_outbox_event_archive` (`archived_at`);--> statement-breakpoint
+CREATE INDEX `order_parked_event_aggregate_id` ON `order_parked_event` (`aggregate_id`,`position`);--> statement-breakpoint
+CREATE INDEX `order_parked_key_replay_requested_at` ON `order_parked_key` (`replay_requested_at`);

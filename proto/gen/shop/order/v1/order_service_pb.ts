@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file shop/order/v1/order_service.proto.
  */
 export const file_shop_order_v1_order_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFzaG9wL29yZGVyL3YxL29yZGVyX3NlcnZpY2UucHJvdG8SDXNob3Aub3JkZXIudjEiZgoRUGxhY2VPcmRlclJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIlCgVsaW5lcxgCIAMoCzIWLnNob3AudHlwZS52MS5MaW5lSXRlbRIWCg5wYXltZW50X21ldGhvZBgDIAEoCSJTChJQbGFjZU9yZGVyUmVzcG9uc2USEAoIb3JkZXJfaWQYASABKAkSKwoGc3RhdHVzGAIgASgOMhsuc2hvcC5vcmRlci52MS5PcmRlci5TdGF0dXMiIwoPR2V0T3JkZXJSZXF1ZXN0EhAKCG9yZGVyX2lkGAEgASgJIjcKEEdldE9yZGVyUmVzcG9uc2USIwoFb3JkZXIYASABKAsyFC5zaG9wLm9yZGVyLnYxLk9yZGVyIjwKEVdhdGNoT3JkZXJSZXF1ZXN0EhAKCG9yZGVyX2lkGAEgASgJEhUKDWFmdGVyX3ZlcnNpb24YAiABKA0iwAEKEldhdGNoT3JkZXJSZXNwb25zZRIlCgVvcmRlchgBIAEoCzIULnNob3Aub3JkZXIudjEuT3JkZXJIABJACgloZWFydGJlYXQYAiABKAsyKy5zaG9wLm9yZGVyLnYxLldhdGNoT3JkZXJSZXNwb25zZS5IZWFydGJlYXRIABo4CglIZWFydGJlYXQSKwoHc2VudF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBwoFZXZlbnQyiAIKDE9yZGVyU2VydmljZRJRCgpQbGFjZU9yZGVyEiAuc2hvcC5vcmRlci52MS5QbGFjZU9yZGVyUmVxdWVzdBohLnNob3Aub3JkZXIudjEuUGxhY2VPcmRlclJlc3BvbnNlElAKCEdldE9yZGVyEh4uc2hvcC5vcmRlci52MS5HZXRPcmRlclJlcXVlc3QaHy5zaG9wLm9yZGVyLnYxLkdldE9yZGVyUmVzcG9uc2UiA5ACARJTCgpXYXRjaE9yZGVyEiAuc2hvcC5vcmRlci52MS5XYXRjaE9yZGVyUmVxdWVzdBohLnNob3Aub3JkZXIudjEuV2F0Y2hPcmRlclJlc3BvbnNlMAFiBnByb3RvMw", [file_google_protobuf_timestamp, file_shop_order_v1_order, file_shop_type_v1_line_item]);
+  fileDesc("CiFzaG9wL29yZGVyL3YxL29yZGVyX3NlcnZpY2UucHJvdG8SDXNob3Aub3JkZXIudjEiZgoRUGxhY2VPcmRlclJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoCRIlCgVsaW5lcxgCIAMoCzIWLnNob3AudHlwZS52MS5MaW5lSXRlbRIWCg5wYXltZW50X21ldGhvZBgDIAEoCSJTChJQbGFjZU9yZGVyUmVzcG9uc2USEAoIb3JkZXJfaWQYASABKAkSKwoGc3RhdHVzGAIgASgOMhsuc2hvcC5vcmRlci52MS5PcmRlci5TdGF0dXMiIwoPR2V0T3JkZXJSZXF1ZXN0EhAKCG9yZGVyX2lkGAEgASgJIjcKEEdldE9yZGVyUmVzcG9uc2USIwoFb3JkZXIYASABKAsyFC5zaG9wLm9yZGVyLnYxLk9yZGVyIjYKEkNhbmNlbE9yZGVyUmVxdWVzdBIQCghvcmRlcl9pZBgBIAEoCRIOCgZyZWFzb24YAiABKAkiOgoTQ2FuY2VsT3JkZXJSZXNwb25zZRIjCgVvcmRlchgBIAEoCzIULnNob3Aub3JkZXIudjEuT3JkZXIiPAoRV2F0Y2hPcmRlclJlcXVlc3QSEAoIb3JkZXJfaWQYASABKAkSFQoNYWZ0ZXJfdmVyc2lvbhgCIAEoDSLAAQoSV2F0Y2hPcmRlclJlc3BvbnNlEiUKBW9yZGVyGAEgASgLMhQuc2hvcC5vcmRlci52MS5PcmRlckgAEkAKCWhlYXJ0YmVhdBgCIAEoCzIrLnNob3Aub3JkZXIudjEuV2F0Y2hPcmRlclJlc3BvbnNlLkhlYXJ0YmVhdEgAGjgKCUhlYXJ0YmVhdBIrCgdzZW50X2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIHCgVldmVudDLeAgoMT3JkZXJTZXJ2aWNlElEKClBsYWNlT3JkZXISIC5zaG9wLm9yZGVyLnYxLlBsYWNlT3JkZXJSZXF1ZXN0GiEuc2hvcC5vcmRlci52MS5QbGFjZU9yZGVyUmVzcG9uc2USUAoIR2V0T3JkZXISHi5zaG9wLm9yZGVyLnYxLkdldE9yZGVyUmVxdWVzdBofLnNob3Aub3JkZXIudjEuR2V0T3JkZXJSZXNwb25zZSIDkAIBElMKCldhdGNoT3JkZXISIC5zaG9wLm9yZGVyLnYxLldhdGNoT3JkZXJSZXF1ZXN0GiEuc2hvcC5vcmRlci52MS5XYXRjaE9yZGVyUmVzcG9uc2UwARJUCgtDYW5jZWxPcmRlchIhLnNob3Aub3JkZXIudjEuQ2FuY2VsT3JkZXJSZXF1ZXN0GiIuc2hvcC5vcmRlci52MS5DYW5jZWxPcmRlclJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_shop_order_v1_order, file_shop_type_v1_line_item]);
 
 /**
  * @generated from message shop.order.v1.PlaceOrderRequest
@@ -108,6 +108,47 @@ export const GetOrderResponseSchema: GenMessage<GetOrderResponse> = /*@__PURE__*
   messageDesc(file_shop_order_v1_order_service, 3);
 
 /**
+ * @generated from message shop.order.v1.CancelOrderRequest
+ */
+export type CancelOrderRequest = Message<"shop.order.v1.CancelOrderRequest"> & {
+  /**
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * For the record; at most 500 characters.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message shop.order.v1.CancelOrderRequest.
+ * Use `create(CancelOrderRequestSchema)` to create a new message.
+ */
+export const CancelOrderRequestSchema: GenMessage<CancelOrderRequest> = /*@__PURE__*/
+  messageDesc(file_shop_order_v1_order_service, 4);
+
+/**
+ * @generated from message shop.order.v1.CancelOrderResponse
+ */
+export type CancelOrderResponse = Message<"shop.order.v1.CancelOrderResponse"> & {
+  /**
+   * @generated from field: shop.order.v1.Order order = 1;
+   */
+  order?: Order | undefined;
+};
+
+/**
+ * Describes the message shop.order.v1.CancelOrderResponse.
+ * Use `create(CancelOrderResponseSchema)` to create a new message.
+ */
+export const CancelOrderResponseSchema: GenMessage<CancelOrderResponse> = /*@__PURE__*/
+  messageDesc(file_shop_order_v1_order_service, 5);
+
+/**
  * @generated from message shop.order.v1.WatchOrderRequest
  */
 export type WatchOrderRequest = Message<"shop.order.v1.WatchOrderRequest"> & {
@@ -130,7 +171,7 @@ export type WatchOrderRequest = Message<"shop.order.v1.WatchOrderRequest"> & {
  * Use `create(WatchOrderRequestSchema)` to create a new message.
  */
 export const WatchOrderRequestSchema: GenMessage<WatchOrderRequest> = /*@__PURE__*/
-  messageDesc(file_shop_order_v1_order_service, 4);
+  messageDesc(file_shop_order_v1_order_service, 6);
 
 /**
  * @generated from message shop.order.v1.WatchOrderResponse
@@ -159,7 +200,7 @@ export type WatchOrderResponse = Message<"shop.order.v1.WatchOrderResponse"> & {
  * Use `create(WatchOrderResponseSchema)` to create a new message.
  */
 export const WatchOrderResponseSchema: GenMessage<WatchOrderResponse> = /*@__PURE__*/
-  messageDesc(file_shop_order_v1_order_service, 5);
+  messageDesc(file_shop_order_v1_order_service, 7);
 
 /**
  * Keeps a quiet stream open; carries the server's time.
@@ -178,7 +219,7 @@ export type WatchOrderResponse_Heartbeat = Message<"shop.order.v1.WatchOrderResp
  * Use `create(WatchOrderResponse_HeartbeatSchema)` to create a new message.
  */
 export const WatchOrderResponse_HeartbeatSchema: GenMessage<WatchOrderResponse_Heartbeat> = /*@__PURE__*/
-  messageDesc(file_shop_order_v1_order_service, 5, 0);
+  messageDesc(file_shop_order_v1_order_service, 7, 0);
 
 /**
  * The only service that a client talks to.
@@ -215,6 +256,17 @@ export const OrderService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchOrderRequestSchema;
     output: typeof WatchOrderResponseSchema;
+  },
+  /**
+   * Undoes an order that is PENDING or STOCK_RESERVED: the answer is COMPENSATING, and FAILED (CANCELLED) follows.
+   * In COMPENSATING or FAILED it changes nothing and answers the current state; in COMPLETED it is FAILED_PRECONDITION.
+   *
+   * @generated from rpc shop.order.v1.OrderService.CancelOrder
+   */
+  cancelOrder: {
+    methodKind: "unary";
+    input: typeof CancelOrderRequestSchema;
+    output: typeof CancelOrderResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_shop_order_v1_order_service, 0);

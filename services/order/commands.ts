@@ -1,0 +1,103 @@
+/** What is done to an order from outside the saga: a cancel by its owner, a timeout by the sweeper. */
+import type { NewEvent } from "../../proto/envelope.ts";
+import type { Outbox } from "../../relay/outbox.ts";
+import { CommitOutcomeUnknownError, type Database, type Transaction } from "../kit/database.ts";
+import { DomainError } from "../kit/errors.ts";
+import { decide, evolve, type OrderCommand, type OrderState, toEvent } from "./domain.ts";
+import {
+  type LockedOrder,
+  lockOrder,
+  lockOverdueOrders,
+  type OrderView,
+  readOrders,
+  saveCancelReason,
+  saveOrders,
+} from "./repository.ts";
+
+export interface CommandDeps {
+  readonly database: Database;
+  readonly outbox: Outbox;
+  readonly newId: () => string;
+  /** After a commit that changed these orders. Must not throw. */
+  readonly onChanged: (orderIds: readonly string[]) => void;
+}
+
+const reasonLengthMax = 500;
+
+/** The reason as it is kept. @throws DomainError INVALID_ARGUMENT when it is too long. */
+export function parseCancelReason(reason: string): string {
+  if (reason.length <= reasonLengthMax) return reason;
+  throw new DomainError(
+    "INVALID_ARGUMENT",
+    `reason must have at most ${reasonLengthMax} characters, but has ${reason.length}.`,
+  );
+}
+
+/**
+ * Cancels an order that is not decided yet; answers its state after that. One that is being undone, or is, stays as it is.
+ * Against a completion that arrives at the same time, one of the two wins: both lock the order's row.
+ * @throws DomainError NOT_FOUND; FAILED_PRECONDITION for a completed order.
+ */
+export async function cancelOrder(deps: CommandDeps, orderId: string, reason: string): Promise<OrderView> {
+  try {
+    await tryCancel(deps, orderId, reason);
+  } catch (error) {
+    // Done again it finds what the first try did, if it did.
+    if (!(error instanceof CommitOutcomeUnknownError)) throw error;
+    await tryCancel(deps, orderId, reason);
+  }
+  const [order] = await readOrders(deps.database, [orderId]);
+  if (order === undefined) throw notFound(orderId);
+  return order;
+}
+
+async function tryCancel(deps: CommandDeps, orderId: string, reason: string): Promise<void> {
+  const changed = await deps.database.transaction(async (transaction) => {
+    const order = await lockOrder(transaction, orderId);
+    if (order === undefined) throw notFound(orderId);
+    if (order.state.status === "COMPLETED") {
+      throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and cannot be cancelled any more.`);
+    }
+    const orderIds = await carryOut(deps, transaction, [order], { $typeName: "CancelOrder" });
+    if (orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
+    return orderIds;
+  });
+  if (changed.length > 0) deps.onChanged(changed);
+}
+
+/** Gives up to `countMax` overdue orders up; tells how many. Safe in several instances at once. */
+export async function timeOutOrders(deps: CommandDeps, countMax: number): Promise<number> {
+  const changed = await deps.database.transaction(async (transaction) => {
+    const orders = await lockOverdueOrders(transaction, countMax);
+    return await carryOut(deps, transaction, orders, { $typeName: "TimeOutOrder" });
+  });
+  if (changed.length > 0) deps.onChanged(changed);
+  return changed.length;
+}
+
+/** Decides the command on each locked order, writes what changed and what others must hear. The ids that changed. */
+async function carryOut(
+  deps: CommandDeps,
+  transaction: Transaction,
+  orders: readonly LockedOrder[],
+  command: OrderCommand,
+): Promise<readonly string[]> {
+  const changes: { before: OrderState; after: OrderState }[] = [];
+  const events: NewEvent[] = [];
+  for (const { state, headers } of orders) {
+    const facts = decide(state, command);
+    if (facts.length === 0) continue;
+    changes.push({ before: state, after: facts.reduce(evolve, state) });
+    for (const fact of facts) {
+      const message = toEvent(state.orderId, fact);
+      if (message !== undefined) events.push({ id: deps.newId(), aggregateId: state.orderId, message, headers });
+    }
+  }
+  await saveOrders(transaction, changes);
+  await deps.outbox.append(transaction, events);
+  return changes.map(({ before }) => before.orderId);
+}
+
+function notFound(orderId: string): DomainError {
+  return new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
+}
