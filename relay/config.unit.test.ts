@@ -1,0 +1,71 @@
+import { describe, expect, test } from "bun:test";
+import { readRelayConfig } from "./config.ts";
+
+const order = {
+  name: "order",
+  databaseUrl: "mysql://shop_relay:secret@127.0.0.1:3406/shop_order",
+  outboxTable: "order_outbox_event",
+  topic: "shop.order-saga",
+};
+const read = (sources: unknown) => readRelayConfig({ RELAY_SOURCES: JSON.stringify(sources) });
+
+test("a source takes its defaults", () => {
+  expect(read([order]).sources).toEqual([
+    {
+      ...order,
+      schema: "shop_order",
+      archiveTable: "order_outbox_event_archive",
+      encoding: "protobuf",
+      ceSource: "/shop/order",
+    },
+  ]);
+});
+
+test("a source can set everything", () => {
+  const entry = { ...order, archiveTable: "old_event", encoding: "json", ceSource: "urn:billing" } as const;
+  expect(read([entry]).sources).toEqual([{ ...entry, schema: "shop_order" }]);
+});
+
+test("the rest has defaults", () => {
+  expect(read([order])).toMatchObject({
+    instance: "relay",
+    healthPort: 9467,
+    hintPort: 9470,
+    descriptorSetPath: "proto/gen/descriptors.binpb",
+    kafkaBrokers: [{ host: "127.0.0.1", port: 19_092 }],
+  });
+});
+
+describe("an error names the entry and the field", () => {
+  const second = { ...order, name: "payment", outboxTable: "payment_outbox_event" };
+  const cases: readonly (readonly [string, unknown, string])[] = [
+    ["not an array", {}, "RELAY_SOURCES must be a JSON array of 1 to 100 sources"],
+    ["empty", [], "RELAY_SOURCES must be a JSON array of 1 to 100 sources"],
+    ["no object", [order, "payment"], "entry 2: must be a JSON object"],
+    ["missing", [order, { ...second, topic: undefined }], "entry 2: topic is missing"],
+    ["misspelt", [{ ...order, ouboxTable: "x" }], "entry 1: has no field ouboxTable"],
+    [
+      "a table with a dot",
+      [{ ...order, outboxTable: "shop.event" }],
+      'entry 1: outboxTable must match /^[a-z0-9_]{1,64}$/, but is "shop.event"',
+    ],
+    ["an injection", [{ ...order, archiveTable: "a; DROP TABLE b" }], "entry 1: archiveTable must match"],
+    ["an unknown encoding", [{ ...order, encoding: "avro" }], "entry 1: encoding must match"],
+    ["a number", [{ ...order, name: 7 }], "entry 1: name must match"],
+    ["no schema", [{ ...order, databaseUrl: "mysql://u:p@h:3306" }], "entry 1: databaseUrl must be a URL"],
+    ["the same name", [order, { ...second, name: "order" }], "entry 2: entry 1 has the same name order"],
+    ["the same table", [order, { ...order, name: "other" }], "entry 2: entry 1 has the same table order_outbox_event"],
+  ];
+  for (const [what, sources, message] of cases) test(what, () => expect(() => read(sources)).toThrow(message));
+
+  test("and never the password", () => {
+    let message = "";
+    try {
+      read([{ ...order, databaseUrl: "postgres://u:secret@h/s" }]);
+    } catch (error) {
+      message = String(error);
+    }
+    expect(message).toContain("entry 1: databaseUrl");
+    expect(message).not.toContain("secret");
+  });
+});

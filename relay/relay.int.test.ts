@@ -1,0 +1,696 @@
+/** The relay on a real database and a real broker; faults come in by wrapping its ports, or by killing a process. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { Registry as Metrics } from "prom-client";
+import { eventRegistry } from "../proto/event-table.ts";
+import { environment } from "../services/kit/config.ts";
+import { type Database, insertRows, type Queryable, type SqlValue } from "../services/kit/database.ts";
+import { silentLogger } from "../services/kit/log.ts";
+import {
+  administer,
+  createServiceSchema,
+  eventually,
+  readCounters,
+  type TestSchema,
+  testServers,
+} from "../services/kit/testing.ts";
+import { openHintSender } from "./hint.ts";
+import { openAdmin, openProducer, type RecordProducer, type TopicRecord } from "./kafka.ts";
+import { createRelayMetrics } from "./metrics.ts";
+import { type OutboxStore, openOutboxStore } from "./outbox-store.ts";
+import { claimOwnership, lockNameOf, type Ownership } from "./ownership.ts";
+import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./relay.ts";
+import { createTestTopic, readTopic, testKafka } from "./testing.ts";
+
+const table = "order_outbox_event";
+const newId = () => Bun.randomUUIDv7();
+
+let schema: TestSchema;
+let database: Database;
+let topic: string;
+const topics: string[] = [];
+const closers: (() => Promise<unknown>)[] = [];
+beforeAll(async () => {
+  schema = await createServiceSchema("order");
+  database = schema.open(8);
+});
+afterAll(() => schema.drop());
+beforeEach(async () => {
+  await administer(`TRUNCATE TABLE ${schema.name}.${table}`);
+  topic = await newTopic(3);
+});
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+  const admin = await openAdmin(testKafka());
+  await admin.deleteTopics(topics.splice(0));
+  await admin.close();
+});
+
+async function newTopic(partitions: number, config?: Readonly<Record<string, string>>): Promise<string> {
+  const created = await createTestTopic(partitions, config);
+  topics.push(created);
+  return created;
+}
+
+// What is put in
+
+interface Given {
+  readonly key: string;
+  readonly type?: string;
+  readonly payload?: string;
+  readonly status?: string;
+}
+
+async function insert(events: readonly Given[], on: Queryable = database): Promise<readonly string[]> {
+  const rows = events.map(({ key, type, payload, status }): SqlValue[] => [
+    newId(),
+    key,
+    type ?? "shop.order.v1.OrderCompleted",
+    payload ?? JSON.stringify({ orderId: key }),
+    "{}",
+    status ?? "PENDING",
+  ]);
+  await insertRows(on, table, ["id", "aggregate_id", "type", "payload", "headers", "status"], rows);
+  return rows.map(([id]) => String(id));
+}
+
+const keyed = (count: number, keys: number): Given[] =>
+  Array.from({ length: count }, (_, index) => ({ key: `key-${index % keys}` }));
+
+async function countByStatus(): Promise<Readonly<Record<string, number>>> {
+  const rows = await database.query<{ status: string; n: number }>(
+    `SELECT status, COUNT(*) AS n FROM ${table} GROUP BY status`,
+  );
+  return Object.fromEntries(rows.map(({ status, n }) => [status, Number(n)]));
+}
+
+async function expectAllPublished(count: number, timeoutMs?: number) {
+  await eventually(async () => expect(await countByStatus()).toEqual({ PUBLISHED: count }), timeoutMs);
+  expect(
+    await database.query(`SELECT id FROM ${table} WHERE retry_count <> 0 OR published_at IS NULL OR last_error <> ''`),
+  ).toEqual([]);
+}
+
+// What comes out
+
+const idOf = (record: TopicRecord) => String(record.headers?.ce_id);
+const keyOf = (record: TopicRecord) => new TextDecoder().decode(record.key ?? undefined);
+const sequenceOf = (record: TopicRecord) => Number(record.headers?.ce_sequence);
+
+/** The first occurrences by key, which must be in the order of `ce_sequence`. Returns the sequences by key. */
+function expectInOrder(records: readonly TopicRecord[]): ReadonlyMap<string, readonly number[]> {
+  const seen = new Set<string>();
+  const byKey = new Map<string, number[]>();
+  for (const record of records) {
+    if (seen.has(idOf(record))) continue;
+    seen.add(idOf(record));
+    byKey.set(keyOf(record), [...(byKey.get(keyOf(record)) ?? []), sequenceOf(record)]);
+  }
+  for (const [key, sequences] of byKey) {
+    expect({ key, sequences }).toEqual({ key, sequences: sequences.toSorted((a, b) => a - b) });
+  }
+  return byKey;
+}
+
+const distinct = (count: number) => (records: readonly TopicRecord[]) => new Set(records.map(idOf)).size >= count;
+
+// The relay under test
+
+const descriptors = new Metrics();
+const metrics = createRelayMetrics(descriptors);
+
+interface Started {
+  readonly source: RelaySource;
+  readonly ownership: Ownership;
+}
+
+function start(change: Partial<RelaySourceOptions> = {}): Started {
+  const ownership =
+    change.ownership ?? claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
+  const source = startRelaySource({
+    name: "order",
+    topic,
+    ceSource: "/shop/order",
+    encoding: "protobuf",
+    registry: eventRegistry,
+    store: openOutboxStore({ databaseUrl: schema.url, table }),
+    openProducer: () => openProducer({ ...testKafka(), timeoutMs: 2_000 }),
+    log: silentLogger,
+    metrics,
+    ...change,
+    ownership,
+  });
+  closers.push(() => source.close());
+  return { source, ownership };
+}
+
+/** A producer on the real broker that tells of each send that was acknowledged. */
+function observed(onSend: (ids: readonly string[]) => void) {
+  return async (): Promise<RecordProducer> => {
+    const producer = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
+    return {
+      close: producer.close,
+      async send(to, records) {
+        await producer.send(to, records);
+        onSend(records.map(({ headers }) => String(headers.ce_id)));
+      },
+    };
+  };
+}
+
+describe("order", () => {
+  test("everything pending arrives once, in order per key, and is marked", async () => {
+    await insert(keyed(2_600, 40));
+    start();
+    await expectAllPublished(2_600);
+    const records = await readTopic(topic, distinct(2_600));
+    expect(records.length).toBe(2_600);
+    const byKey = expectInOrder(records);
+    expect(byKey.size).toBe(40);
+    expect(records[0]?.headers?.ce_source?.toString()).toBe("/shop/order");
+  });
+
+  test("a transaction that took a lower seq and commits after a higher one is not skipped", async () => {
+    start();
+    const late = Promise.withResolvers<void>();
+    const inserted = Promise.withResolvers<void>();
+    const committing = database.transaction(async (transaction) => {
+      await insert([{ key: "late" }], transaction);
+      inserted.resolve();
+      await late.promise;
+    });
+    await inserted.promise;
+    await insert(keyed(30, 30));
+    await eventually(async () => expect(await countByStatus()).toEqual({ PUBLISHED: 30 }));
+    late.resolve();
+    await committing;
+    await expectAllPublished(31);
+    const sequences = (await readTopic(topic, distinct(31))).map(sequenceOf);
+    expect(sequences.indexOf(Math.min(...sequences))).toBeGreaterThan(0);
+  });
+
+  test("a late commit between two pages is not overtaken by the next event of its key", async () => {
+    await insert(keyed(300, 300));
+    const commit = Promise.withResolvers<void>();
+    const inserted = Promise.withResolvers<void>();
+    const committing = database.transaction(async (transaction) => {
+      await insert([{ key: "late" }], transaction);
+      inserted.resolve();
+      await commit.promise;
+    });
+    await inserted.promise;
+    await insert(keyed(900, 300));
+
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let pages = 0;
+    const afterFirstPage: OutboxStore = {
+      ...store,
+      snapshot: (work) =>
+        store.snapshot((reader) =>
+          work({
+            async readPending(options) {
+              const rows = await reader.readPending(options);
+              if (++pages === 1) {
+                commit.resolve();
+                await committing;
+                await insert([{ key: "late" }]);
+              }
+              return rows;
+            },
+          }),
+        ),
+    };
+    start({ store: afterFirstPage });
+    await expectAllPublished(1_202);
+    expect(pages).toBeGreaterThan(1);
+    expect(expectInOrder(await readTopic(topic, distinct(1_202))).get("late")?.length).toBe(2);
+  });
+});
+
+describe("outage", () => {
+  test("of the broker: nothing is counted, everything arrives afterwards, in order", async () => {
+    let isBrokerUp = true;
+    let refusedSends = 0;
+    let refusedConnections = 0;
+    start({
+      openProducer: async () => {
+        const up = isBrokerUp;
+        // Nobody listens on port 1: the client's own error.
+        const brokers = up ? testServers().kafkaBrokers : [{ host: "127.0.0.1", port: 1 }];
+        const producer = await openProducer({ ...testKafka(), brokers, timeoutMs: 2_000 }).catch((error) => {
+          refusedConnections++;
+          throw error;
+        });
+        return {
+          close: producer.close,
+          async send(to, records) {
+            if (isBrokerUp) return await producer.send(to, records);
+            // The worst case: it arrives, and the answer does not.
+            refusedSends++;
+            await producer.send(to, records);
+            throw new Error("Sending took longer than 2000 ms.");
+          },
+        };
+      },
+    });
+    await insert(keyed(700, 20));
+    await eventually(async () => expect((await countByStatus()).PUBLISHED).toBe(700));
+    isBrokerUp = false;
+    await insert(keyed(900, 20));
+    await eventually(() => expect(refusedConnections).toBeGreaterThan(2));
+    expect(refusedSends).toBe(1);
+    expect(await countByStatus()).toEqual({ PUBLISHED: 700, PENDING: 900 });
+    isBrokerUp = true;
+    const backMs = performance.now();
+    await expectAllPublished(1_600);
+    expect(performance.now() - backMs).toBeLessThan(5_000);
+    expectInOrder(await readTopic(topic, distinct(1_600)));
+  });
+
+  test("of the marking: sent again, never lost", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let failures = 3;
+    start({
+      store: {
+        ...store,
+        markPublished: (ids) => (failures-- > 0 ? Promise.reject(new Error("gone away")) : store.markPublished(ids)),
+      },
+    });
+    await insert(keyed(50, 5));
+    await expectAllPublished(50);
+    const records = await readTopic(topic, distinct(50));
+    expectInOrder(records);
+    expect(records.length).toBeGreaterThan(50);
+  });
+
+  test("only what is pending gets marked, whatever happened to the row since it was read", async () => {
+    const ids = await insert([{ key: "a" }, { key: "b", status: "DEAD" }, { key: "c", status: "PUBLISHED" }]);
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    closers.push(store.close);
+    expect(await store.markPublished(ids)).toBe(1);
+    expect(await countByStatus()).toEqual({ DEAD: 1, PUBLISHED: 2 });
+  });
+
+  test("begins again with a small batch", async () => {
+    const sizes: number[] = [];
+    let failing = true;
+    start({
+      openProducer: async () => ({
+        close: async () => undefined,
+        async send(_topic, records) {
+          sizes.push(records.length);
+          if (failing && records.length > 10) {
+            failing = false;
+            throw new Error("away");
+          }
+        },
+      }),
+    });
+    await insert(keyed(1_000, 1_000));
+    await expectAllPublished(1_000);
+    // A probe at the start; all speed; the outage; a probe; all speed.
+    expect(sizes.slice(0, 4)).toEqual([10, 500, 10, 500]);
+  });
+});
+
+describe("ownership", () => {
+  const lock = () => lockNameOf(schema.name, table);
+  const lockHolder = async () => Number((await administer("SELECT IS_USED_LOCK(?) AS id", [lock()]))[0]?.id ?? 0);
+
+  test("of two relays one delivers, and the other one takes over when the owner's connection is killed", async () => {
+    const both = [start({ pollIntervalMs: 100 }), start({ pollIntervalMs: 100 })];
+    const owners = () => both.filter(({ ownership }) => ownership.isFresh());
+    await eventually(() => expect(owners().length).toBe(1));
+    await insert(keyed(100, 10));
+    await expectAllPublished(100);
+    expect((await readTopic(topic, distinct(100))).length).toBe(100);
+
+    const [former] = owners();
+    await administer(`KILL ${await lockHolder()}`);
+    const killedMs = performance.now();
+    // Noticed at once, not at the next ping.
+    await eventually(() => expect(former?.ownership.isFresh()).toBe(false), 500);
+    await eventually(() => expect(owners().length).toBe(1), 5_000);
+    await insert(keyed(100, 10));
+    await expectAllPublished(200, 5_000);
+    expect(performance.now() - killedMs).toBeLessThan(5_000);
+    expectInOrder(await readTopic(topic, distinct(200)));
+  });
+
+  test("what was read before the ownership went is not sent", async () => {
+    await insert(keyed(5, 5));
+    const owned = claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let reads = 0;
+    let sends = 0;
+    start({
+      pollIntervalMs: 50,
+      ownership: { ...owned, isFresh: () => reads === 0 && owned.isFresh() },
+      store: { ...store, readPending: (options) => store.readPending(options).finally(() => reads++) },
+      openProducer: async () => ({ close: async () => undefined, send: async () => void sends++ }),
+    });
+    await eventually(() => expect(reads).toBe(1));
+    await Bun.sleep(200);
+    expect({ reads, sends }).toEqual({ reads: 1, sends: 0 });
+    expect(await countByStatus()).toEqual({ PENDING: 5 });
+  });
+
+  test("a closed relay gives the source up at once", async () => {
+    const { ownership, source } = start();
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await source.close();
+    expect(ownership.isFresh()).toBe(false);
+    expect(await lockHolder()).toBe(0);
+  });
+
+  test("an owner that stood still does not count itself as one, before any timer has run", async () => {
+    const ownership = claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
+    closers.push(ownership.close);
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    Bun.sleepSync(3_100);
+    expect(ownership.isFresh()).toBe(false);
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+  });
+
+  test("an owner that hears nothing stops sending before another one can start", async () => {
+    // A database that accepts statements and does not answer: only a clock can tell.
+    const proxy = await tcpProxy(schema.url);
+    closers.push(proxy.close);
+    const ownership = claimOwnership({ databaseUrl: proxy.url, schema: schema.name, table, log: silentLogger });
+    start({ ownership, pollIntervalMs: 100 });
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await insert(keyed(10, 10));
+    await expectAllPublished(10);
+
+    proxy.freeze();
+    const frozenMs = performance.now();
+    await eventually(() => expect(ownership.isFresh()).toBe(false), 4_000);
+    const staleAfterMs = performance.now() - frozenMs;
+    expect(await lockHolder()).toBeGreaterThan(0);
+    expect(staleAfterMs).toBeLessThan(3_500);
+    await insert(keyed(10, 10));
+    await eventually(async () => expect(await lockHolder()).toBe(0), 8_000);
+    // A send that began at the last moment may take 2 s.
+    expect(performance.now() - frozenMs - staleAfterMs).toBeGreaterThan(1_000);
+    expect(await countByStatus()).toEqual({ PUBLISHED: 10, PENDING: 10 });
+  });
+});
+
+describe("wake-up", () => {
+  test("a hint wakes it at once; without one the poll finds the event", async () => {
+    const arrivals = new Map<string, number>();
+    const openObserved = observed((ids) => {
+      for (const id of ids) arrivals.set(id, performance.now());
+    });
+    const { source, ownership } = start({ openProducer: openObserved, pollIntervalMs: 2_000 });
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await insert([{ key: "warm" }]);
+    await expectAllPublished(1);
+
+    const delays: number[] = [];
+    for (let round = 0; round < 5; round++) {
+      const [id = ""] = await insert([{ key: "hinted" }]);
+      const committedMs = performance.now();
+      source.hint();
+      await eventually(() => expect(arrivals.has(id)).toBe(true));
+      delays.push((arrivals.get(id) ?? 0) - committedMs);
+    }
+    expect(Math.max(...delays)).toBeLessThan(500);
+
+    await Bun.sleep(100);
+    const [id = ""] = await insert([{ key: "polled" }]);
+    const committedMs = performance.now();
+    await eventually(() => expect(arrivals.has(id)).toBe(true));
+    expect((arrivals.get(id) ?? 0) - committedMs).toBeGreaterThan(500);
+  });
+
+  test("idle it asks less than 6 times a second", async () => {
+    const { ownership } = start();
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await Bun.sleep(500);
+    const questions = async () => (await readCounters("Com_select")).get("Com_select") ?? 0;
+    const before = await questions();
+    await Bun.sleep(3_000);
+    const perSecond = ((await questions()) - before) / 3;
+    expect(perSecond).toBeGreaterThan(0);
+    expect(perSecond).toBeLessThan(6);
+  });
+
+  test("a poll reads as much with 200,000 published rows as with none", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    closers.push(store.close);
+    const poll = async () => {
+      const before = await readCounters("Handler_read%");
+      await store.frozenKeys();
+      const rows = await store.readPending({ afterSeq: "0", exceptKeys: [], limit: 500 });
+      const after = await readCounters("Handler_read%");
+      return { rows: rows.length, reads: [...after].map(([name, value]) => [name, value - (before.get(name) ?? 0)]) };
+    };
+    await insert(keyed(5, 5));
+    await poll();
+    const empty = await poll();
+    expect(empty.rows).toBe(5);
+    const digits = Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS n`).join(" UNION ALL ");
+    await administer(
+      `INSERT INTO ${schema.name}.${table} (id, aggregate_id, type, payload, headers, status, published_at)
+       SELECT UUID(), CONCAT('key-', a.n), 'shop.order.v1.OrderCompleted', '{}', '{}', 'PUBLISHED', NOW(3)
+         FROM (${digits}) a, (${digits}) b, (${digits}) c, (${digits}) d, (${digits}) e, (SELECT 0 UNION ALL SELECT 1) f`,
+    );
+    expect((await countByStatus()).PUBLISHED).toBe(200_000);
+    expect(await poll()).toEqual(empty);
+  });
+});
+
+describe("held keys", () => {
+  const failuresOf = async (kind: string) =>
+    (await metrics.failures.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
+
+  test("an event that the schema does not know yet holds its key, and no other", async () => {
+    const before = await failuresOf("schema-behind");
+    await insert([
+      { key: "a" },
+      { key: "b" },
+      { key: "a", type: "shop.future.v1.Thing" },
+      { key: "a" },
+      { key: "b" },
+      { key: "c", payload: '{"orderId":"c","later":1}' },
+      { key: "c" },
+      { key: "b" },
+    ]);
+    start({ pollIntervalMs: 50, holdMs: 200 });
+    const records = await readTopic(topic, distinct(4));
+    expect(records.map(keyOf).toSorted()).toEqual(["a", "b", "b", "b"]);
+    await Bun.sleep(600);
+    expect(await countByStatus()).toEqual({ PUBLISHED: 4, PENDING: 4 });
+    // Looked at several times, told once.
+    expect((await failuresOf("schema-behind")) - before).toBe(2);
+    expect(await database.query(`SELECT id FROM ${table} WHERE retry_count <> 0`)).toEqual([]);
+    // A newer schema would know it; here the event becomes one that this one knows.
+    await database.execute(`UPDATE ${table} SET type = 'shop.order.v1.OrderCompleted', payload = '{}'`);
+    await expectAllPublished(8);
+    expectInOrder(await readTopic(topic, distinct(8)));
+  });
+
+  test("a record that the broker finds too large is found by halving; its neighbours arrive", async () => {
+    topic = await newTopic(1, { "max.message.bytes": "100000" });
+    const payload = JSON.stringify({ orderId: "x".repeat(150_000) });
+    const batch = keyed(200, 50);
+    // The oversized event is the third of its key: two go before, one waits behind.
+    batch[107] = { key: "key-7", payload };
+    batch[20] = { key: "key-20", payload: "not JSON" };
+    await insert(batch);
+    const sizes: number[] = [];
+    const real = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
+    closers.push(real.close);
+    start({
+      openProducer: async () => ({
+        close: async () => undefined,
+        async send(to, records) {
+          sizes.push(records.length);
+          await real.send(to, records);
+        },
+      }),
+    });
+    const published = 200 - 2 - 4;
+    await eventually(async () => expect(await countByStatus()).toEqual({ PUBLISHED: published, PENDING: 6 }));
+    const byKey = expectInOrder(await readTopic(topic, distinct(published)));
+    expect(byKey.get("key-7")?.length).toBe(2);
+    expect(byKey.has("key-20")).toBe(false);
+    expect(byKey.size).toBe(49);
+    expect(await database.query(`SELECT id FROM ${table} WHERE retry_count <> 0`)).toEqual([]);
+    // Held, it is not sent again and again.
+    const sends = sizes.length;
+    await Bun.sleep(1_500);
+    expect(sizes.length).toBe(sends);
+  });
+
+  test("a pile behind a dead event hides nobody, and goes on in order when the event is retried", async () => {
+    await insert([
+      { key: "dead", status: "DEAD" },
+      { key: "failed", status: "FAILED" },
+    ]);
+    await insert(Array.from({ length: 1_500 }, (_, index) => ({ key: index % 2 === 0 ? "dead" : "failed" })));
+    await insert(keyed(20, 20));
+    start({ pollIntervalMs: 100 });
+    const waiting = { DEAD: 1, FAILED: 1, PENDING: 1_500 };
+    await eventually(async () => expect(await countByStatus()).toEqual({ ...waiting, PUBLISHED: 20 }));
+    await insert(keyed(20, 20));
+    await eventually(async () => expect(await countByStatus()).toEqual({ ...waiting, PUBLISHED: 40 }), 1_000);
+    await database.execute(`UPDATE ${table} SET status = 'PENDING' WHERE status IN ('DEAD', 'FAILED')`);
+    await expectAllPublished(1_542);
+    const byKey = expectInOrder(await readTopic(topic, distinct(1_542)));
+    expect(byKey.get("dead")?.length).toBe(751);
+  });
+
+  test("more of them than the database filters out are passed over", async () => {
+    const keys = Array.from({ length: 1_400 }, (_, index) => `dead-${index}`);
+    await insert(keys.map((key) => ({ key, status: "DEAD" })));
+    await insert(keys.map((key) => ({ key })));
+    await insert(keys.map((key) => ({ key })));
+    await insert(keyed(20, 20));
+    start();
+    await eventually(async () => expect(await countByStatus()).toEqual({ DEAD: 1_400, PENDING: 2_800, PUBLISHED: 20 }));
+  });
+});
+
+describe("the process", () => {
+  interface Process {
+    readonly child: Bun.Subprocess;
+    readonly health: string;
+    readonly hintPort: number;
+  }
+
+  async function startProcess(): Promise<Process> {
+    const { kafkaBrokers } = testServers();
+    const [healthPort, hintPort] = [await freePort(), await freePort()];
+    const child = Bun.spawn([process.execPath, "relay/main.ts"], {
+      cwd: join(import.meta.dir, ".."),
+      env: {
+        ...environment(),
+        KAFKA_BROKERS: kafkaBrokers.map(({ host, port }) => `${host}:${port}`).join(","),
+        HEALTH_PORT: String(healthPort),
+        RELAY_HINT_PORT: String(hintPort),
+        RELAY_SOURCES: JSON.stringify([
+          { name: "order", databaseUrl: schema.url, outboxTable: table, topic },
+          // Nobody listens there: the other source must not mind.
+          { name: "away", databaseUrl: "mysql://nobody@127.0.0.1:1/away", outboxTable: "away", topic },
+        ]),
+      },
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "inherit",
+    });
+    closers.push(async () => {
+      child.kill("SIGKILL");
+      await child.exited;
+    });
+    const health = `http://127.0.0.1:${healthPort}`;
+    await eventually(async () => {
+      const { checks } = await (await fetch(`${health}/readyz`)).json();
+      expect(checks).toEqual({ broker: true, "source order": true, "source away": false });
+    });
+    return { child, health, hintPort };
+  }
+
+  test("relays, wakes up by a datagram, shows its figures, and ends within 5 s of SIGTERM", async () => {
+    const { child, health, hintPort } = await startProcess();
+    const hints = openHintSender("order", [{ host: "127.0.0.1", port: hintPort }]);
+    await insert(keyed(30, 5));
+    hints.send();
+    await expectAllPublished(30);
+    hints.close();
+    expect((await readTopic(topic, distinct(30))).length).toBe(30);
+    const figures = await (await fetch(`${health}/metrics`)).text();
+    expect(figures).toContain('relay_published_total{source="order",instance="relay"} 30');
+    expect(figures).toContain('relay_owner{source="order",instance="relay"} 1');
+    child.kill("SIGTERM");
+    const signalledMs = performance.now();
+    expect(await child.exited).toBe(0);
+    expect(performance.now() - signalledMs).toBeLessThan(5_000);
+  });
+
+  test("killed, it is replaced within 5 s", async () => {
+    const { child } = await startProcess();
+    await insert(keyed(10, 5));
+    await expectAllPublished(10);
+    const { ownership } = start();
+    await Bun.sleep(1_200);
+    expect(ownership.isFresh()).toBe(false);
+    child.kill("SIGKILL");
+    const killedMs = performance.now();
+    await insert(keyed(10, 5));
+    await expectAllPublished(20, 5_000);
+    expect(performance.now() - killedMs).toBeLessThan(5_000);
+  });
+
+  test("frozen and woken after the takeover, it sends nothing new", async () => {
+    const { child } = await startProcess();
+    await insert(keyed(10, 5));
+    await expectAllPublished(10);
+    const { ownership } = start();
+    child.kill("SIGSTOP");
+    await insert(keyed(10, 5));
+    await expectAllPublished(20, 10_000);
+    expect(ownership.isFresh()).toBe(true);
+    child.kill("SIGCONT");
+    await insert(keyed(200, 5));
+    await expectAllPublished(220);
+    await Bun.sleep(1_500);
+    const records = await readTopic(topic, distinct(220));
+    expectInOrder(records);
+    expect(records.length).toBe(220);
+  });
+});
+
+// Plumbing
+
+async function freePort(): Promise<number> {
+  const server = await listening(createServer());
+  const port = portOf(server);
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+const portOf = (server: Server) => {
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("The server listens on no port.");
+  return address.port;
+};
+
+const listening = (server: Server) =>
+  new Promise<Server>((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
+
+/** Stands between the relay and its database; frozen, it keeps connections open and passes nothing on. */
+async function tcpProxy(databaseUrl: string) {
+  const target = new URL(databaseUrl);
+  const { hostname, port } = target;
+  const sockets: Socket[] = [];
+  const server = await listening(
+    createServer((near) => {
+      const far = connect(Number(port), hostname);
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        from.on("error", () => undefined);
+        from.on("data", (chunk) => frozen || to.write(chunk));
+        from.on("close", () => frozen || to.destroy());
+        sockets.push(from);
+      }
+    }),
+  );
+  let frozen = false;
+  target.hostname = "127.0.0.1";
+  target.port = String(portOf(server));
+  return {
+    url: target.href,
+    freeze() {
+      frozen = true;
+    },
+    async close() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
