@@ -12,10 +12,12 @@ import { asTopicRecord } from "../../relay/testing.ts";
 import { CommitOutcomeUnknownError, type Database } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
+import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, type PlacementRequest } from "./placement.ts";
 import { type Placement, placeOrders, readOrders } from "./repository.ts";
+import { startSweeper } from "./sweeper.ts";
 import { createOrderWatch } from "./watch.ts";
 
 let schema: TestSchema;
@@ -236,6 +238,142 @@ describe("a batch of events", () => {
     const one = await statements(1);
     expect(one).toEqual({ begin: 1, select: 3, insert: 2, update: 1, commit: 1, rollback: 0 });
     expect(await statements(200)).toEqual(one);
+  });
+});
+
+describe("cancelling and timing out", () => {
+  const changed: string[] = [];
+  const commands = () => ({
+    database,
+    outbox,
+    newId,
+    onChanged: (orderIds: readonly string[]) => void changed.push(...orderIds),
+  });
+  const place = async (deadline: number) => {
+    const it = placement();
+    const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    await placeOrders(database, outbox, [{ ...it, event: { ...it.event, headers: { traceparent } } }], deadline);
+    return it.order.orderId;
+  };
+  const set = (orderId: string, status: string) =>
+    database.execute("UPDATE orders SET status = ?, version = 2 WHERE order_id = ?", [status, orderId]);
+  const requests = async (orderId: string) =>
+    await database.query<{ payload: string; headers: string }>(
+      "SELECT payload, headers FROM order_outbox_event WHERE aggregate_id = ? AND type = 'shop.order.v1.OrderCancelRequested'",
+      [orderId],
+    );
+
+  test("a cancel compensates, once, with its reason kept, in the order's own trace", async () => {
+    for (const status of ["PENDING", "STOCK_RESERVED"]) {
+      const orderId = await place(deadlineMs);
+      await set(orderId, status);
+      const cancelled = await cancelOrder(commands(), orderId, "changed my mind");
+      expect(cancelled).toMatchObject({ status: "COMPENSATING", failureReason: "CANCELLED", version: 3 });
+      expect(await cancelOrder(commands(), orderId, "again")).toMatchObject({ status: "COMPENSATING", version: 3 });
+      const events = await requests(orderId);
+      expect(events.map((event) => JSON.parse(event.payload))).toEqual([{ orderId, reason: "CANCELLED" }]);
+      expect(events[0]?.headers).toContain("4bf92f3577b34da6a3ce929d0e0e4736");
+      expect(await countOf("orders", "order_id = ? AND cancel_reason = 'changed my mind'", [orderId])).toBe(1);
+      expect(await countOf("orders", "order_id = ? AND deadline_at IS NULL", [orderId])).toBe(1);
+      expect(changed).toContain(orderId);
+    }
+  });
+
+  test("a completed order cannot be cancelled; an unknown one is not found; a long reason is refused", async () => {
+    const orderId = await place(deadlineMs);
+    await set(orderId, "COMPLETED");
+    await expect(cancelOrder(commands(), orderId, "")).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
+    await expect(cancelOrder(commands(), newId(), "")).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(() => parseCancelReason("x".repeat(501))).toThrow(/at most 500 characters, but has 501/);
+    expect(parseCancelReason("x".repeat(500))).toHaveLength(500);
+  });
+
+  test("a cancel and a completion at the same time: one wins, and the other sees it", async () => {
+    const inbox = createInbox({
+      service: "order",
+      database: schema.open(),
+      registry: eventRegistry,
+      handles: handledTypes,
+      records: "all",
+      handle: orderHandler({ newId }),
+      outbox,
+      hints,
+      newId,
+      log: silentLogger,
+      metrics: new Metrics(),
+    });
+    const outcomes = new Set<string>();
+    for (let round = 0; round < 20; round++) {
+      const orderId = await place(deadlineMs);
+      await set(orderId, "STOCK_RESERVED");
+      const message = create(PaymentAuthorizedSchema, { orderId });
+      const record = asTopicRecord(
+        { id: newId(), aggregateId: orderId, message, headers: {} },
+        { source: "/shop/payment" },
+      );
+      const [cancelled] = await Promise.allSettled([cancelOrder(commands(), orderId, ""), inbox([record])]);
+      const [order] = await readOrders(database, [orderId]);
+      const completedEvents = await countOf(
+        "order_outbox_event",
+        "aggregate_id = ? AND type = 'shop.order.v1.OrderCompleted'",
+        [orderId],
+      );
+      const won = cancelled.status === "fulfilled" ? "COMPENSATING" : "COMPLETED";
+      expect(order?.status).toBe(won);
+      expect(completedEvents).toBe(won === "COMPLETED" ? 1 : 0);
+      expect((await requests(orderId)).length).toBe(won === "COMPLETED" ? 0 : 1);
+      outcomes.add(won);
+    }
+    expect(outcomes.size).toBeGreaterThan(0);
+  });
+
+  test("overdue orders are given up, those that are not or are decided stay, in several instances at once", async () => {
+    const overdue = await Promise.all(Array.from({ length: 25 }, () => place(0)));
+    const decided = await place(0);
+    await database.execute("UPDATE orders SET status = 'COMPLETED', deadline_at = NULL WHERE order_id = ?", [decided]);
+    const young = await place(deadlineMs);
+    const counts = await Promise.all(
+      [1, 2, 3].map(() => timeOutOrders({ ...commands(), database: schema.open() }, 10)),
+    );
+    expect(counts.reduce((sum, count) => sum + count, 0)).toBe(25);
+    expect(
+      await countOf("orders", "order_id IN (?) AND status = 'COMPENSATING' AND failure_reason = 'TIMED_OUT'", [
+        overdue,
+      ]),
+    ).toBe(25);
+    expect(await countOf("order_outbox_event", "aggregate_id IN (?) AND payload LIKE '%TIMED_OUT%'", [overdue])).toBe(
+      25,
+    );
+    expect((await readOrders(database, [decided]))[0]?.status).toBe("COMPLETED");
+    expect((await readOrders(database, [young]))[0]?.status).toBe("PENDING");
+    expect(await timeOutOrders(commands(), 10)).toBe(0);
+  });
+
+  test("the sweeper does nothing while Order has not heard all that is on the topic, or no broker answers", async () => {
+    const orderId = await place(0);
+    const answers: (boolean | Error)[] = [false, new Error("no broker"), false];
+    let checks = 0;
+    const sweeper = startSweeper({
+      commands: commands(),
+      caughtUp: {
+        async check() {
+          const answer = answers[checks++] ?? true;
+          if (answer instanceof Error) throw answer;
+          if (answer) expect((await readOrders(database, [orderId]))[0]?.status).toBe("PENDING");
+          return answer;
+        },
+        close: async () => undefined,
+      },
+      log: silentLogger,
+      metrics: new Metrics(),
+      checkIntervalMs: 5,
+    });
+    await eventually(() => expect(checks).toBeGreaterThan(answers.length + 1));
+    await sweeper.close();
+    expect((await readOrders(database, [orderId]))[0]).toMatchObject({
+      status: "COMPENSATING",
+      failureReason: "TIMED_OUT",
+    });
   });
 });
 

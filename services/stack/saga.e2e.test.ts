@@ -79,6 +79,35 @@ describe("every path through every protocol", () => {
   });
 });
 
+describe("a cancel", () => {
+  test("while the payment is under way undoes everything", async () => {
+    const { orderId } = await stack.connect.placeOrder(orderRequest({ paymentMethod: "pm_slow" }));
+    const watching = watchToEnd(stack.connect, orderId);
+    const { order } = await stack.connect.cancelOrder({ orderId, reason: "changed my mind" });
+    expect(order && outcomeOf(order)).toBe("COMPENSATING/CANCELLED");
+    expect((await watching).map(outcomeOf).at(-1)).toBe("FAILED/CANCELLED");
+    const again = await stack.connect.cancelOrder({ orderId });
+    expect(again.order && outcomeOf(again.order)).toBe("FAILED/CANCELLED");
+  });
+
+  test("of a completed order is refused", async () => {
+    const { orderId } = await stack.connect.placeOrder(orderRequest());
+    await watchToEnd(stack.connect, orderId);
+    await expect(stack.connect.cancelOrder({ orderId })).rejects.toMatchObject({ code: Code.FailedPrecondition });
+  });
+
+  test("at once, of many orders, leaves none half done", async () => {
+    const outcomes = await Promise.all(
+      Array.from({ length: 30 }, async () => {
+        const { orderId } = await stack.connect.placeOrder(orderRequest());
+        await stack.connect.cancelOrder({ orderId }).catch(() => undefined);
+        return outcomeOf((await watchToEnd(stack.connect, orderId)).at(-1) ?? { status: 0, failureReason: 0 });
+      }),
+    );
+    expect(outcomes.filter((outcome) => outcome !== "COMPLETED" && outcome !== "FAILED/CANCELLED")).toEqual([]);
+  });
+});
+
 describe("watching", () => {
   test("versions only grow; a resume sends only newer ones, and past the end the final state once", async () => {
     const { orderId } = await stack.connect.placeOrder(orderRequest());
