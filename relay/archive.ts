@@ -4,6 +4,7 @@
  */
 import { sleep } from "../services/kit/backoff.ts";
 import type { Database } from "../services/kit/database.ts";
+import type { Logger } from "../services/kit/log.ts";
 import { inboxTableName } from "./tables.ts";
 
 /** One outbox and where its rows go. */
@@ -162,4 +163,26 @@ export function every(
       await running;
     },
   };
+}
+
+const pruneIntervalMs = 3_600_000;
+
+/** Prunes a service's inbox every hour, in the service itself: the rows are its own. */
+export function startInboxPruning(options: {
+  readonly service: string;
+  readonly database: Database;
+  /** Longer than the topic keeps records, and than the archive keeps rows for a replay. */
+  readonly retentionHours: number;
+  readonly log: Logger;
+}): Schedule {
+  const { service, database, log } = options;
+  return every(
+    pruneIntervalMs,
+    async (signal) => {
+      const olderThanMs = options.retentionHours * 3_600_000;
+      const { deleted } = await pruneInbox({ service, database, olderThanMs, signal });
+      if (deleted > 0) log.info({ deleted }, "inbox pruned");
+    },
+    (error) => log.warn({ err: error }, "the inbox was not pruned"),
+  );
 }

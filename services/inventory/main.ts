@@ -1,4 +1,5 @@
 import { eventRegistry } from "../../proto/event-table.ts";
+import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
 import { createOutbox } from "../../relay/outbox.ts";
@@ -43,6 +44,12 @@ const consumer = await startConsumer({
     process.exit(1);
   },
 });
+const pruning = startInboxPruning({
+  service: "inventory",
+  database: database,
+  retentionHours: config.inboxRetentionHours,
+  log,
+});
 const health = serveHealth({
   host: config.host,
   port: config.healthPort,
@@ -58,7 +65,7 @@ log.info({ health: health.port }, "ready to serve");
 closeOnSignal({
   log,
   async close() {
-    await consumer.close();
+    await Promise.all([consumer.close(), pruning.close()]);
     hints.close();
     await Promise.allSettled([database.close(), health.close()]);
   },

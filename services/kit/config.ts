@@ -139,3 +139,13 @@ export const processSettings = {
   logLevel: text("LOG_LEVEL", "info"),
   kafkaBrokers: hostPorts("KAFKA_BROKERS", "127.0.0.1:19092"),
 };
+
+/** What every service of the saga is told beside that. Inbox rows are kept longer than the topic keeps records. */
+export const serviceSettings = (name: string, healthPort: number) => ({
+  ...processSettings,
+  instance: text("INSTANCE", name),
+  healthPort: port("HEALTH_PORT", healthPort),
+  databaseUrl: url("DATABASE_URL", ["mysql:"]),
+  relayHints: hostPorts("RELAY_HINTS", "127.0.0.1:9470"),
+  inboxRetentionHours: integer("INBOX_RETENTION_HOURS", { fallback: 15 * 24, min: 1, max: 100_000 }),
+});

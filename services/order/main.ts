@@ -1,4 +1,5 @@
 import { eventRegistry } from "../../proto/event-table.ts";
+import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
 import { consumeTopic, openAdmin } from "../../relay/kafka.ts";
@@ -97,6 +98,12 @@ const server = await serveRpc({
   }),
   log,
 });
+const pruning = startInboxPruning({
+  service: "order",
+  database: sagaDatabase,
+  retentionHours: config.inboxRetentionHours,
+  log,
+});
 const health = serveHealth({
   host: config.host,
   port: config.healthPort,
@@ -115,7 +122,7 @@ closeOnSignal({
   async close() {
     watch.close();
     prices.close();
-    await Promise.all([server.close(), consumer.close(), watchConsumer.close(), sweeper.close()]);
+    await Promise.all([server.close(), consumer.close(), watchConsumer.close(), sweeper.close(), pruning.close()]);
     await placer.close();
     hints.close();
     await Promise.allSettled([rpcDatabase.close(), sagaDatabase.close(), health.close(), deleteGroup()]);

@@ -1,4 +1,5 @@
 import { eventRegistry } from "../../proto/event-table.ts";
+import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
 import { createOutbox } from "../../relay/outbox.ts";
@@ -53,6 +54,12 @@ const consumer = await startConsumer({
     process.exit(1);
   },
 });
+const pruning = startInboxPruning({
+  service: "payment",
+  database: database,
+  retentionHours: config.inboxRetentionHours,
+  log,
+});
 const health = serveHealth({
   host: config.host,
   port: config.healthPort,
@@ -68,7 +75,7 @@ log.info({ health: health.port }, "ready to serve");
 closeOnSignal({
   log,
   async close() {
-    await Promise.all([consumer.close(), worker.close()]);
+    await Promise.all([consumer.close(), worker.close(), pruning.close()]);
     hints.close();
     await Promise.allSettled([database.close(), workerDatabase.close(), health.close()]);
   },
