@@ -1,0 +1,19 @@
+import { archiveRun, archiveStatusVerb } from "./ops-archive.ts";
+import type { Verb } from "./ops-context.ts";
+import { backlog, dead, deadShow, discard, replayVerb, retry } from "./ops-events.ts";
+import { parked, parkedReplay, parkedShow } from "./ops-parked.ts";
+
+/** All verbs, in the order of the usage. */
+export const verbs: readonly Verb[] = [
+  backlog,
+  dead,
+  deadShow,
+  retry,
+  discard,
+  parked,
+  parkedShow,
+  parkedReplay,
+  replayVerb,
+  archiveStatusVerb,
+  archiveRun,
+];
