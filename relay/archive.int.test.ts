@@ -104,16 +104,18 @@ test("an archive and an inbox are pruned by age", async () => {
   await database.execute("UPDATE order_outbox_event_archive SET archived_at = archived_at - INTERVAL 2 HOUR LIMIT 4");
   expect(await pruneArchive({ ...options, database, batchSize: 3 })).toEqual({ deleted: 4 });
   expect(await count(tables.archiveTable)).toBe(6);
-  const inboxRow = (hoursAgo: number) =>
+  const inboxRow = (hoursAgo: number, outcome = "HANDLED") =>
     database.execute(
       `INSERT INTO order_inbox_event (event_id, aggregate_id, type, source, occurred_at, published_at, topic_partition,
          topic_offset, handled_at, batch_id, outcome)
-       VALUES (?, 'o', 't', 's', NOW(), NOW(), 0, 0, CURRENT_TIMESTAMP(3) - INTERVAL ? HOUR, 'b', 'HANDLED')`,
-      [Bun.randomUUIDv7(), hoursAgo],
+       VALUES (?, 'o', 't', 's', NOW(), NOW(), 0, 0, CURRENT_TIMESTAMP(3) - INTERVAL ? HOUR, 'b', ?)`,
+      [Bun.randomUUIDv7(), hoursAgo, outcome],
     );
   for (const hoursAgo of [0, 2, 3]) await inboxRow(hoursAgo);
+  await inboxRow(3, "PARKED");
   expect(await pruneInbox({ database, service: "order", olderThanMs: hourMs })).toEqual({ deleted: 2 });
-  expect(await count("order_inbox_event")).toBe(1);
+  expect(await count("order_inbox_event", "outcome = 'PARKED'")).toBe(1);
+  expect(await count("order_inbox_event")).toBe(2);
 });
 
 test("the relay's own account may do all of it", async () => {

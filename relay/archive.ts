@@ -87,18 +87,21 @@ export async function pruneInbox(
     readonly service: string;
   },
 ): Promise<{ readonly deleted: number }> {
-  return await deleteInBatches(options, inboxTableName(options.service), "handled_at");
+  // A parked event is not handled yet, however old its row is.
+  return await deleteInBatches(options, inboxTableName(options.service), "handled_at", "outcome <> 'PARKED'");
 }
 
 async function deleteInBatches(
   options: Pick<ArchiveOptions, "database" | "olderThanMs" | "batchSize" | "pauseMs" | "signal">,
   table: string,
   column: string,
+  condition = "TRUE",
 ): Promise<{ readonly deleted: number }> {
   let deleted = 0;
   for (;;) {
     const count = await options.database.execute(
-      `DELETE FROM ${table} WHERE ${column} < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND ORDER BY ${column} LIMIT ?`,
+      `DELETE FROM ${table} WHERE ${column} < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AND ${condition}
+        ORDER BY ${column} LIMIT ?`,
       [options.olderThanMs * 1_000, options.batchSize ?? batchSizeDefault],
     );
     deleted += count;

@@ -275,11 +275,13 @@ export async function parkEvents(
   events: readonly EventToPark[],
 ): Promise<void> {
   if (events.length === 0) return;
+  const table = parkedEventTableName(service);
   const insert = async (rows: readonly (readonly unknown[])[]) => {
+    // One that waits here already, although its inbox row is gone, goes on waiting in its place.
     await transaction.execute(
-      `INSERT INTO ${parkedEventTableName(service)}
+      `INSERT INTO ${table}
         (event_id, aggregate_id, type, source, occurred_at, published_at, topic_partition, topic_offset,
-         record_key, headers, payload, error) VALUES ?`,
+         record_key, headers, payload, error) VALUES ? ON DUPLICATE KEY UPDATE event_id = ${table}.event_id`,
       [rows],
     );
   };

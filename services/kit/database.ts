@@ -186,9 +186,9 @@ export function isDuplicateKey(error: unknown): boolean {
   return [1062, 1586].includes(errorNumber(error) ?? 0);
 }
 
-/** The statement's data is at fault, and will be at every try: too long, no such value, NULL, CHECK, foreign key. */
+/** The statement's data is at fault, and will be at every try: too long, malformed, out of range, NULL, CHECK, foreign key. */
 export function isDataError(error: unknown): boolean {
-  return [1406, 1366, 1264, 1048, 3819, 4025, 1451, 1452, 1216, 1217].includes(errorNumber(error) ?? 0);
+  return [1406, 1366, 1264, 1265, 1292, 1048, 3819, 4025, 1451, 1452, 1216, 1217].includes(errorNumber(error) ?? 0);
 }
 
 /** Inserts all rows in one statement; nothing for no rows. A duplicate key is thrown, see {@link isDuplicateKey}. */
