@@ -124,6 +124,8 @@ export interface TopicConsumerOptions extends KafkaOptions {
   readonly topic: string;
   /** Where a group starts that has committed nothing yet. */
   readonly from: "earliest" | "latest";
+  /** How long records may be gathered on the broker before they are delivered. Default: not at all. */
+  readonly gatherMs?: number;
   /** Whether the group's offsets are committed, some time after each batch. */
   readonly commitOffsets: boolean;
   readonly partitionsConcurrently: number;
@@ -142,6 +144,7 @@ export interface TopicConsumerOptions extends KafkaOptions {
 /** Above the interval at which an idle consumer hears from its broker, several times over. */
 const silenceMaxMs = 5_000;
 const commitIntervalMs = 200;
+const gatherBytes = 100_000;
 /** What a batch under way may take before its consumer leaves all the same. */
 const closeTimeoutMs = 3_000;
 
@@ -154,8 +157,9 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     sessionTimeout: 6_000,
     heartbeatInterval: 1_500,
     rebalanceTimeout: 10_000,
-    minBytes: 1,
-    maxWaitTimeInMs: 500,
+    // By default an answer comes as soon as there is a record; a consumer that can wait gathers more into each.
+    minBytes: options.gatherMs === undefined ? 1 : gatherBytes,
+    maxWaitTimeInMs: options.gatherMs ?? 500,
     retry: { initialRetryTime: 100, maxRetryTime: 1_000, retries: 8, restartOnFailure: async () => true },
   });
   const closing = new AbortController();

@@ -60,13 +60,15 @@ const inbox = createInbox({
 });
 const consumer = await startConsumer({ service: "order", topic, kafka, inbox, log, metrics, onCrash });
 
-// Another instance may handle what is watched here: every record on the topic is a hint.
+// Another instance may handle what is watched here: every record on the topic is a hint. What this instance handles is
+// hinted at its commit, so these may come a little later, and cost the less.
 const watchGroup = `order-watch-${config.instance}-${newId()}`;
 const watchConsumer = await consumeTopic({
   ...kafka,
   groupId: watchGroup,
   topic,
   from: "latest",
+  gatherMs: 50,
   commitOffsets: false,
   partitionsConcurrently: 12,
   batchSizeMax: 1_000,
