@@ -1,6 +1,6 @@
 /** The relay's configuration. A source is a line of it; adding one needs no code. */
 import type { Encoding } from "../proto/envelope.ts";
-import { json, port, processSettings, readConfig, text } from "../services/kit/config.ts";
+import { integer, json, port, processSettings, readConfig, text } from "../services/kit/config.ts";
 
 /** One outbox table, and where its events go. */
 export interface SourceConfig {
@@ -12,10 +12,15 @@ export interface SourceConfig {
   readonly outboxTable: string;
   readonly archiveTable: string;
   readonly topic: string;
+  /** Where events go that were given up. */
+  readonly deadLetterTopic: string;
   readonly encoding: Encoding;
   /** The CloudEvents source of its events. */
   readonly ceSource: string;
 }
+
+const dayMs = 24 * 60 * 60 * 1_000;
+const yearMs = 365 * dayMs;
 
 /** @throws ConfigError that names every faulty variable and, in `RELAY_SOURCES`, the entry and the field. */
 export const readRelayConfig = (env: Readonly<Record<string, string | undefined>>) =>
@@ -27,11 +32,30 @@ export const readRelayConfig = (env: Readonly<Record<string, string | undefined>
     /** The messages of all sources, from `buf build -o`. */
     descriptorSetPath: text("RELAY_DESCRIPTOR_SET", "proto/gen/descriptors.binpb"),
     sources: json("RELAY_SOURCES", parseSources),
+    /** How often a poison row is tried before it is dead, and how long it is left alone between: 1, 2, 4, … × base. */
+    attemptsMax: integer("RELAY_ATTEMPTS_MAX", { fallback: 10, min: 1, max: 1_000 }),
+    retryBaseMs: integer("RELAY_RETRY_BASE_MS", { fallback: 1_000, min: 1, max: dayMs }),
+    retryMaxMs: integer("RELAY_RETRY_MAX_MS", { fallback: 300_000, min: 1, max: dayMs }),
+    /** Published rows leave the outbox for the archive, and the archive for good. */
+    archiveAfterMs: integer("RELAY_ARCHIVE_AFTER_MS", { fallback: dayMs, min: 0, max: 10 * yearMs }),
+    archivePruneAfterMs: integer("RELAY_ARCHIVE_PRUNE_AFTER_MS", { fallback: 14 * dayMs, min: 0, max: 10 * yearMs }),
+    archiveIntervalMs: integer("RELAY_ARCHIVE_INTERVAL_MS", { fallback: 60_000, min: 100, max: dayMs }),
   });
 
 const sourcesMax = 100;
 const tableNamePattern = /^[a-z0-9_]{1,64}$/;
-const fields = new Set(["name", "databaseUrl", "outboxTable", "archiveTable", "topic", "encoding", "ceSource"]);
+const fields = new Set([
+  "name",
+  "databaseUrl",
+  "outboxTable",
+  "archiveTable",
+  "topic",
+  "deadLetterTopic",
+  "encoding",
+  "ceSource",
+]);
+// Kafka's own rule for topic names.
+const topicPattern = /^[a-zA-Z0-9._-]{1,249}$/;
 
 function parseSources(value: unknown): readonly SourceConfig[] {
   if (!Array.isArray(value) || value.length === 0 || value.length > sourcesMax) {
@@ -71,13 +95,17 @@ function parseSource(entry: unknown, place: string): SourceConfig {
   };
   const name = read("name", /^[a-z0-9][a-z0-9_-]{0,63}$/);
   const outboxTable = read("outboxTable", tableNamePattern);
+  const topic = read("topic", topicPattern);
+  const deadLetterTopic = read("deadLetterTopic", topicPattern, `${topic}.dlq`);
+  // Consumers of the topic would take a dead-letter record for the event.
+  if (deadLetterTopic === topic) throw new Error(`${place}: deadLetterTopic must be another topic than ${topic}`);
   return {
     name,
     ...readDatabase(given.databaseUrl, place),
     outboxTable,
     archiveTable: read("archiveTable", tableNamePattern, `${outboxTable}_archive`),
-    // Kafka's own rule for topic names.
-    topic: read("topic", /^[a-zA-Z0-9._-]{1,249}$/),
+    topic,
+    deadLetterTopic,
     encoding: read("encoding", /^(protobuf|json)$/, "protobuf") as Encoding,
     ceSource: read("ceSource", /^[!-~]{1,128}$/, `/shop/${name}`),
   };

@@ -15,6 +15,7 @@ test("a source takes its defaults", () => {
       ...order,
       schema: "shop_order",
       archiveTable: "order_outbox_event_archive",
+      deadLetterTopic: "shop.order-saga.dlq",
       encoding: "protobuf",
       ceSource: "/shop/order",
     },
@@ -22,7 +23,13 @@ test("a source takes its defaults", () => {
 });
 
 test("a source can set everything", () => {
-  const entry = { ...order, archiveTable: "old_event", encoding: "json", ceSource: "urn:billing" } as const;
+  const entry = {
+    ...order,
+    archiveTable: "old_event",
+    deadLetterTopic: "dead",
+    encoding: "json",
+    ceSource: "urn:billing",
+  } as const;
   expect(read([entry]).sources).toEqual([{ ...entry, schema: "shop_order" }]);
 });
 
@@ -32,6 +39,10 @@ test("the rest has defaults", () => {
     healthPort: 9467,
     hintPort: 9470,
     descriptorSetPath: "proto/gen/descriptors.binpb",
+    attemptsMax: 10,
+    retryBaseMs: 1_000,
+    archiveAfterMs: 86_400_000,
+    archivePruneAfterMs: 1_209_600_000,
     kafkaBrokers: [{ host: "127.0.0.1", port: 19_092 }],
   });
 });
@@ -51,6 +62,11 @@ describe("an error names the entry and the field", () => {
     ],
     ["an injection", [{ ...order, archiveTable: "a; DROP TABLE b" }], "entry 1: archiveTable must match"],
     ["an unknown encoding", [{ ...order, encoding: "avro" }], "entry 1: encoding must match"],
+    [
+      "a dead-letter topic that is the topic",
+      [{ ...order, deadLetterTopic: order.topic }],
+      "entry 1: deadLetterTopic must be another topic than shop.order-saga",
+    ],
     ["a number", [{ ...order, name: 7 }], "entry 1: name must match"],
     ["no schema", [{ ...order, databaseUrl: "mysql://u:p@h:3306" }], "entry 1: databaseUrl must be a URL"],
     ["the same name", [order, { ...second, name: "order" }], "entry 2: entry 1 has the same name order"],

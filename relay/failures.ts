@@ -28,3 +28,18 @@ export function kindOf(error: unknown): FailureKind {
   }
   return "outage";
 }
+
+/** What `last_error` and the dead-letter record hold of an error, at the most. */
+const errorLengthMax = 2_000;
+
+/** An error as an operator reads it: its name, its message, and those of what caused it. */
+export function describeError(error: unknown): string {
+  const parts: string[] = [];
+  for (let it: unknown = error, depth = 0; it !== undefined && depth < causeDepthMax; depth++) {
+    parts.push(it instanceof Error ? `${it.name}: ${it.message}` : String(it));
+    it = it instanceof Error ? it.cause : undefined;
+  }
+  // kafkajs wraps errors in ones with the same message. NUL has no place in a header or on a terminal.
+  const text = [...new Set(parts)].join(" ← ").replaceAll("\0", "\u{FFFD}");
+  return text.slice(0, errorLengthMax).toWellFormed();
+}

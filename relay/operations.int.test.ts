@@ -64,6 +64,7 @@ function sourceOn(on: Database, databaseUrl = schema.url): OperatedSource {
     outboxTable,
     archiveTable,
     topic,
+    deadLetterTopic: `${topic}.dlq`,
     encoding: "protobuf",
     ceSource: "/shop/order",
     database: on,

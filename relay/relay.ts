@@ -6,22 +6,27 @@
  * status. Only within one snapshot is read on from a `seq`, so that an event whose transaction commits late is neither
  * skipped nor overtaken by a later one of its key.
  *
- * A key is held while one of its rows cannot be sent: its later rows wait, its neighbours do not.
+ * A key is held while one of its rows cannot be sent: its later rows wait, its neighbours do not. A poison row becomes
+ * FAILED and is tried again later, and DEAD after its last attempt; an outage counts against no row.
  */
 import type { Registry } from "@bufbuild/protobuf";
 import { type Encoding, type EventRecord, type OutboxRow, toRecord } from "../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../services/kit/backoff.ts";
 import type { Logger } from "../services/kit/log.ts";
-import { type FailureKind, kindOf } from "./failures.ts";
+import { every } from "./archive.ts";
+import { toDeadLetter } from "./dead-letter.ts";
+import { describeError, type FailureKind, kindOf } from "./failures.ts";
 import type { RecordProducer } from "./kafka.ts";
 import type { RelayMetrics } from "./metrics.ts";
-import type { OutboxStore, PendingReader } from "./outbox-store.ts";
+import type { FrozenKeys, OutboxStore, PendingReader } from "./outbox-store.ts";
 import type { Ownership } from "./ownership.ts";
 
 export interface RelaySourceOptions {
   /** In logs and metrics. */
   readonly name: string;
   readonly topic: string;
+  /** Where events go that were given up. Default: the topic's name and `.dlq`. */
+  readonly deadLetterTopic?: string;
   /** CloudEvents source. */
   readonly ceSource: string;
   readonly encoding: Encoding;
@@ -34,8 +39,22 @@ export interface RelaySourceOptions {
   readonly metrics: RelayMetrics;
   /** How long an idle source sleeps when no hint comes. Default 600: 2 statements each time, and a ping every second. */
   readonly pollIntervalMs?: number;
-  /** How long a row that cannot be sent is left alone. Default 10,000. */
+  /** How long a row that is newer than the schema is left alone. Default 10,000. */
   readonly holdMs?: number;
+  /** How often a poison row is tried before it is dead. Default 10. */
+  readonly attemptsMax?: number;
+  /** How long a poison row is left alone: after its n-th attempt baseMs × 2ⁿ⁻¹, maxMs at the most. */
+  readonly retryBackoff?: RetryBackoff;
+  /** How often the gauges of rows are measured. Default 5,000: one statement each time. */
+  readonly measureIntervalMs?: number;
+}
+
+/** Waiting times between the attempts at a poison row, by the database's clock. */
+export interface RetryBackoff {
+  /** Default 1,000. */
+  readonly baseMs: number;
+  /** Default 300,000. */
+  readonly maxMs: number;
 }
 
 /** A running source. It outlives every outage of its database and of the broker. */
@@ -62,7 +81,20 @@ const snapshotAgeMaxMs = 500;
 /** Held keys that the database filters out; what is beyond is read and passed over. */
 const exceptKeysMax = 1_000;
 const backoffMs = { baseMs: 100, maxMs: 2_000 };
+const attemptsMaxDefault = 10;
+const retryBackoffDefault: RetryBackoff = { baseMs: 1_000, maxMs: 300_000 };
+/** In one pass, so that a pile of failed rows holds up nobody for long. */
+const dueRowsMax = 50;
 const toldRowsMax = 10_000;
+
+/** Why a key is held that was found here. */
+interface FoundKey {
+  /** What comes before the row that cannot be sent goes out. */
+  readonly fromSeq: bigint;
+  readonly kind: Exclude<FailureKind, "outage">;
+  /** After that, the row of a schema-behind key is tried again. Whether a poison one is, the table says. */
+  readonly untilMs: number;
+}
 
 interface Outgoing {
   readonly row: OutboxRow;
@@ -80,6 +112,9 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const log = options.log.child({ source: name });
   const pollIntervalMs = options.pollIntervalMs ?? 600;
   const holdMs = options.holdMs ?? 10_000;
+  const attemptsMax = options.attemptsMax ?? attemptsMaxDefault;
+  const retryBackoff = options.retryBackoff ?? retryBackoffDefault;
+  const deadLetterTopic = options.deadLetterTopic ?? `${options.topic}.dlq`;
   const closing = new AbortController();
   const labels = { source: name };
 
@@ -101,50 +136,97 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
 
   // Held keys: those that the table says are frozen, and those found here. During a pass they only grow: a key that was
   // let go between two of its rows would send the second one first.
-  let frozenKeys: ReadonlySet<string> = new Set();
-  let frozenKeysReadMs = Number.NEGATIVE_INFINITY;
-  const foundKeys = new Map<string, { readonly fromSeq: bigint; readonly untilMs: number }>();
+  let frozen: FrozenKeys = { keys: new Set(), deadKeys: 0, isDue: false };
+  let frozenReadMs = Number.NEGATIVE_INFINITY;
+  const foundKeys = new Map<string, FoundKey>();
+  /** Failed rows that are tried again now: their keys are frozen because of them. */
+  let retriedRows: ReadonlySet<string> = new Set();
   const toldRows = new Set<string>();
-  const isHeld = ({ aggregateId, seq }: OutboxRow) => {
+  const isHeld = ({ id, aggregateId, seq }: OutboxRow) => {
     const found = foundKeys.get(aggregateId);
-    // What comes before the row that cannot be sent goes out.
-    return frozenKeys.has(aggregateId) || (found !== undefined && BigInt(seq) >= found.fromSeq);
+    if (found !== undefined && BigInt(seq) >= found.fromSeq) return true;
+    return frozen.keys.has(aggregateId) && !retriedRows.has(id);
   };
-  const heldKeys = () => [...new Set([...frozenKeys, ...foundKeys.keys()])];
+  const heldKeys = () => [...new Set([...frozen.keys, ...foundKeys.keys()])];
+  const exceptKeys = () => heldKeys().slice(0, exceptKeysMax);
 
   /** Before a pass. A frozen key that was let go since the last look is only noticed a little later: no harm is done. */
   const refreshHeldKeys = async () => {
     const nowMs = performance.now();
-    if (nowMs - frozenKeysReadMs >= pollIntervalMs) {
-      frozenKeys = await store.frozenKeys();
-      frozenKeysReadMs = nowMs;
+    const found = [...foundKeys];
+    const poisoned = found.filter(([, { kind }]) => kind === "poison");
+    metrics.schemaBehindKeys.set(labels, found.length - poisoned.length);
+    if (poisoned.length > 0 || nowMs - frozenReadMs >= pollIntervalMs) {
+      frozen = await store.frozenKeys();
+      frozenReadMs = nowMs;
+      metrics.frozenKeys.set({ ...labels, status: "failed" }, frozen.keys.size - frozen.deadKeys);
+      metrics.frozenKeys.set({ ...labels, status: "dead" }, frozen.deadKeys);
     }
-    for (const [key, { untilMs }] of foundKeys) if (untilMs <= nowMs) foundKeys.delete(key);
-    metrics.heldKeys.set(labels, heldKeys().length);
+    // From here on the table says it.
+    for (const [key] of poisoned) foundKeys.delete(key);
+    for (const [key, { untilMs }] of found) if (untilMs <= nowMs) foundKeys.delete(key);
   };
 
-  /**
-   * Where a row ends that cannot be sent: its key is held, in memory, and the row tried again after a while. No status
-   * changes here yet; counting a poison row's attempts, FAILED and DEAD belong here. Schema-behind never counts.
-   */
-  const hold = (row: OutboxRow, kind: Exclude<FailureKind, "outage">, error: unknown) => {
-    foundKeys.set(row.aggregateId, { fromSeq: BigInt(row.seq), untilMs: performance.now() + holdMs });
+  /** Where a row ends that cannot be sent: its key is held. Rows of its key before it have been marked. */
+  const hold = async (row: OutboxRow, kind: FoundKey["kind"], error: unknown) => {
+    const untilMs = kind === "poison" ? Number.POSITIVE_INFINITY : performance.now() + holdMs;
+    foundKeys.set(row.aggregateId, { fromSeq: BigInt(row.seq), kind, untilMs });
+    if (kind === "poison") return await countAttempt(row, error);
+    // No status changes: a relay that knows the row's schema sends it, as if nothing had been.
     if (toldRows.has(row.id)) return;
     if (toldRows.size >= toldRowsMax) toldRows.clear();
     toldRows.add(row.id);
     metrics.failures.inc({ ...labels, kind });
-    log.error({ kind, id: row.id, type: row.type, key: row.aggregateId, seq: row.seq, err: error }, "key held");
+    log.error({ kind, ...nameOf(row), err: error }, "key held until a relay with a newer schema starts");
   };
 
-  const send = async (batch: readonly Outgoing[]) => {
+  /** A poison row becomes FAILED, and DEAD after its last attempt. */
+  const countAttempt = async (row: OutboxRow, cause: unknown) => {
+    const { id } = row;
+    const retryCount = await store.retryCountOf(id);
+    // Settled by somebody else; what it is now is read before the next pass.
+    if (retryCount === undefined) return;
+    const attempts = retryCount + 1;
+    const failure = { id, retryCount, error: describeError(cause) };
+    const said = { kind: "poison", ...nameOf(row), attempts, err: cause };
+    const isLast = attempts >= attemptsMax;
+    // Sent first: at least once, where a crash comes in between.
+    if (isLast && (await sendDeadLetter(row, failure.error, attempts))) {
+      if (!(await store.markDead(failure))) return;
+      metrics.failures.inc({ ...labels, kind: "poison" });
+      metrics.dead.inc(labels);
+      log.error(said, "event dead: its key waits for an operator to retry or discard it");
+      return;
+    }
+    const delayMs = Math.min(retryBackoff.maxMs, retryBackoff.baseMs * 2 ** Math.min(retryCount, 30));
+    // Without its dead-letter record a last attempt is none yet.
+    if (!(await store.markFailed({ ...failure, counts: !isLast, delayMs })) || isLast) return;
+    metrics.failures.inc({ ...labels, kind: "poison" });
+    if (attempts === 1) metrics.failed.inc(labels);
+    log.warn({ ...said, delayMs }, "event failed: its key waits until it is tried again");
+  };
+
+  /** False where the dead-letter topic does not take it: an outage, but one that holds up no other key. */
+  const sendDeadLetter = async (row: OutboxRow, error: string, attempts: number): Promise<boolean> => {
+    const { ceSource, topic } = options;
+    const place = { source: name, ceSource, place: store.place, topic };
+    try {
+      await send(deadLetterTopic, [toDeadLetter({ row, ...place, error, attempts, failedAt: new Date() })]);
+      return true;
+    } catch (failure) {
+      if (failure instanceof OwnershipLostError) throw failure;
+      metrics.failures.inc({ ...labels, kind: "outage" });
+      log.error({ ...nameOf(row), topic: deadLetterTopic, err: failure }, "no dead-letter record; tried again later");
+      return false;
+    }
+  };
+
+  const send = async (topic: string, records: readonly EventRecord[]) => {
     producer ??= await options.openProducer();
     // Looked at last of all: what comes before may take its time.
     if (!ownership.isFresh()) throw new OwnershipLostError();
     try {
-      await producer.send(
-        options.topic,
-        batch.map(({ record }) => record),
-      );
+      await producer.send(topic, records);
     } catch (error) {
       // A request of it may still be under way.
       discardProducer();
@@ -164,11 +246,14 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     const [first, ...others] = sendable;
     if (first === undefined) return;
     try {
-      await send(sendable);
+      await send(
+        options.topic,
+        sendable.map(({ record }) => record),
+      );
     } catch (error) {
       const kind = kindOf(error);
       if (kind === "outage") throw error;
-      if (others.length === 0) return hold(first.row, kind, error);
+      if (others.length === 0) return await hold(first.row, kind, error);
       const middle = Math.ceil(sendable.length / 2);
       await publish(sendable.slice(0, middle));
       return await publish(sendable.slice(middle));
@@ -177,10 +262,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     const marked = await store.markPublished(sendable.map(({ row }) => row.id));
     metrics.published.inc(labels, marked);
     metrics.batchRows.observe(labels, sendable.length);
-    for (const { row } of sendable) {
-      const latencyMs = Math.max(0, acknowledgedMs - row.occurredAt.getTime());
-      metrics.commitToPublishSeconds.observe(labels, latencyMs / 1_000);
-    }
+    const oldestMs = Math.min(...sendable.map(({ row }) => row.occurredAt.getTime()));
+    metrics.commitToPublishSeconds.observe(labels, Math.max(0, acknowledgedMs - oldestMs) / 1_000);
     if (marked < sendable.length) log.warn({ rows: sendable.length - marked }, "another relay had published these too");
   };
 
@@ -189,39 +272,57 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     let sent = false;
     let batch: Outgoing[] = [];
     let batchBytes = 0;
+    const flush = async () => {
+      const full = batch;
+      batch = [];
+      batchBytes = 0;
+      await publish(full);
+    };
     for (const row of rows) {
-      const outgoing = encode(row);
-      if (outgoing === undefined) continue;
-      const sizeBytes = outgoing.record.value.byteLength + recordOverheadBytes;
-      if (batchBytes + sizeBytes > sendSizeMaxBytes && batch.length > 0) {
-        await publish(batch);
-        batch = [];
-        batchBytes = 0;
+      if (isHeld(row)) continue;
+      const record = encode(row);
+      if ("kind" in record) {
+        // Failed, it would freeze its key, with rows before it that an outage may keep from being sent.
+        if (record.kind === "poison") await flush();
+        await hold(row, record.kind, record.error);
+        continue;
       }
-      batch.push(outgoing);
+      const sizeBytes = record.value.byteLength + recordOverheadBytes;
+      if (batchBytes + sizeBytes > sendSizeMaxBytes) await flush();
+      batch.push({ row, record });
       batchBytes += sizeBytes;
       sent = true;
     }
-    await publish(batch);
+    await flush();
     return sent;
   };
 
-  const encode = (row: OutboxRow): Outgoing | undefined => {
-    if (isHeld(row)) return undefined;
+  const encode = (row: OutboxRow): EventRecord | { readonly kind: FoundKey["kind"]; readonly error: unknown } => {
     const { ceSource: source, encoding, registry } = options;
     try {
-      return { row, record: toRecord(row, { source, encoding, registry }) };
+      return toRecord(row, { source, encoding, registry });
     } catch (error) {
       const kind = kindOf(error);
       if (kind === "outage") throw error;
-      hold(row, kind, error);
-      return undefined;
+      return { kind, error };
+    }
+  };
+
+  /** Failed rows that are due go before the later ones of their keys. True where some went out: look again at once. */
+  const retry = async (): Promise<boolean> => {
+    const rows = await store.readDue({ exceptKeys: [...foundKeys.keys()].slice(0, exceptKeysMax), limit: dueRowsMax });
+    retriedRows = new Set(rows.map(({ id }) => id));
+    try {
+      return await deliver(rows);
+    } finally {
+      retriedRows = new Set();
+      frozenReadMs = Number.NEGATIVE_INFINITY;
     }
   };
 
   const read = async (reader: PendingReader, afterSeq: string) => {
     const limit = pageRows;
-    const rows = await reader.readPending({ afterSeq, exceptKeys: heldKeys().slice(0, exceptKeysMax), limit });
+    const rows = await reader.readPending({ afterSeq, exceptKeys: exceptKeys(), limit });
     return { rows, isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
   };
 
@@ -235,13 +336,14 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   /** One look at the source. True where it has left a pile behind, to go on with at once. */
   const pass = async (isPile: boolean): Promise<boolean> => {
     await refreshHeldKeys();
-    if (isPile) return await drain();
+    const retried = frozen.isDue && (await retry());
+    if (isPile) return (await drain()) || retried;
     // Mostly there is little: one statement, no transaction.
     const { rows, isFull } = await read(store, "0");
     await deliver(rows);
     recovered();
     growPage(rows);
-    return isFull && (await drain());
+    return (isFull && (await drain())) || retried;
   };
 
   /** A pile: page by page from one snapshot, the next page read while the previous one is on its way. */
@@ -294,16 +396,37 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
         isPile = false;
         // A row that goes before a held one may not have been sent, and is not read while its key is held.
         foundKeys.clear();
+        frozenReadMs = Number.NEGATIVE_INFINITY;
         if (!(error instanceof OwnershipLostError)) await backOff(error);
       }
     }
   };
 
+  const measure = async () => {
+    if (!ownership.isFresh()) return;
+    const { pendingRows, heldRows, oldestPendingAgeMs } = await store.measure(exceptKeys());
+    if (!ownership.isFresh()) return;
+    metrics.pendingRows.set(labels, pendingRows);
+    metrics.heldRows.set(labels, heldRows);
+    metrics.oldestPendingAgeSeconds.set(labels, oldestPendingAgeMs / 1_000);
+  };
+  /** Another process shows them from now on. */
+  const forget = () => {
+    for (const gauge of [metrics.pendingRows, metrics.heldRows, metrics.oldestPendingAgeSeconds]) gauge.remove(labels);
+    for (const status of ["failed", "dead"]) metrics.frozenKeys.remove({ ...labels, status });
+    metrics.schemaBehindKeys.remove(labels);
+  };
+  // Beside the deliveries, which do not wait for it; what keeps it from working keeps them, and is told there.
+  const measuring = every(options.measureIntervalMs ?? 5_000, measure, () => undefined);
+
   ownership.onChange((owned) => {
     metrics.owner.set(labels, owned ? 1 : 0);
     // Whoever owned it in between may have frozen keys.
-    frozenKeysReadMs = Number.NEGATIVE_INFINITY;
-    if (!owned) outages = 0;
+    frozenReadMs = Number.NEGATIVE_INFINITY;
+    if (!owned) {
+      outages = 0;
+      forget();
+    }
     wake();
   });
   metrics.owner.set(labels, ownership.isFresh() ? 1 : 0);
@@ -315,8 +438,13 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     async close() {
       closing.abort();
       idle.abort();
-      await running;
+      await Promise.all([running, measuring.close()]);
       await Promise.allSettled([producer?.close(), ownership.close(), store.close()]);
     },
   };
+}
+
+/** A row in a log. */
+function nameOf({ id, type, aggregateId, seq }: OutboxRow) {
+  return { id, type, key: aggregateId, seq };
 }
