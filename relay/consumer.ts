@@ -427,17 +427,22 @@ async function recordFresh<M extends Message>(
     ];
   });
   // Not INSERT IGNORE, which would also hide a value that is cut or out of range.
-  await transaction.execute(
-    `INSERT INTO ${table} (${inboxColumns}) VALUES ? ON DUPLICATE KEY UPDATE event_id = ${table}.event_id`,
-    [rows],
-  );
-  const found = await transaction.query<{ event_id: string; now: Date }>(
-    `SELECT event_id, CURRENT_TIMESTAMP(3) AS now FROM ${table} WHERE event_id IN (?) AND batch_id = ?`,
-    [entries.map(({ identity }) => identity.eventId), batchId],
-  );
+  const [, found = []] = await transaction.pipeline([
+    {
+      sql: `INSERT INTO ${table} (${inboxColumns}) VALUES ? ON DUPLICATE KEY UPDATE event_id = ${table}.event_id`,
+      values: [rows],
+    },
+    {
+      sql: `SELECT event_id, CURRENT_TIMESTAMP(3) AS now FROM ${table} WHERE event_id IN (?) AND batch_id = ?`,
+      values: [entries.map(({ identity }) => identity.eventId), batchId],
+    },
+  ]);
   // Without a fresh row nothing is handled, and nobody asks for the time.
-  const ours = new Set(found.map((row) => row.event_id));
-  return { entries: entries.filter(({ identity }) => ours.has(identity.eventId)), now: found[0]?.now ?? new Date(0) };
+  const ours = new Set(found.map((row) => row.event_id as string));
+  return {
+    entries: entries.filter(({ identity }) => ours.has(identity.eventId)),
+    now: (found[0]?.now as Date | undefined) ?? new Date(0),
+  };
 }
 
 const replayIntervalMs = 1_000;

@@ -1,7 +1,7 @@
 /** Appends events to a service's outbox, inside the transaction of the change that they tell of. */
 import type { Message, Registry } from "@bufbuild/protobuf";
 import { type EventHeaders, type NewEvent, type ReceivedEnvelope, toOutboxRow } from "../proto/envelope.ts";
-import { insertRows, type Transaction } from "../services/kit/database.ts";
+import { insertStatement, type Statement, type Transaction } from "../services/kit/database.ts";
 import { childTraceparent } from "../services/kit/traceparent.ts";
 import { outboxTableName } from "./tables.ts";
 
@@ -12,6 +12,8 @@ export interface Outbox {
    * @throws OutboxAppendError for an event that could not be delivered later: the business change fails with it.
    */
   append(transaction: Transaction, events: readonly NewEvent[]): Promise<void>;
+  /** The statement of `append`, for a pipeline; none for no events. @throws OutboxAppendError */
+  statements(events: readonly NewEvent[]): readonly Statement[];
 }
 
 /** The event is at fault, and would be at every try. */
@@ -27,8 +29,12 @@ const aggregateIdLengthMax = 128;
 /** The outbox of one service. `registry` knows every event type that may be appended. */
 export function createOutbox(options: { readonly service: string; readonly registry: Registry }): Outbox {
   const table = outboxTableName(options.service);
-  return {
+  const outbox: Outbox = {
     async append(transaction, events) {
+      await transaction.pipeline(outbox.statements(events));
+    },
+    statements(events) {
+      if (events.length === 0) return [];
       const rows = events.map((event) => {
         const row = toOutboxRow(event, options.registry);
         if (row.aggregateId === "" || row.aggregateId.length > aggregateIdLengthMax) {
@@ -44,9 +50,10 @@ export function createOutbox(options: { readonly service: string; readonly regis
         }
         return [row.id, row.aggregateId, row.type, row.payload, row.headers];
       });
-      await insertRows(transaction, table, ["id", "aggregate_id", "type", "payload", "headers"], rows);
+      return [insertStatement(table, ["id", "aggregate_id", "type", "payload", "headers"], rows)];
     },
   };
+  return outbox;
 }
 
 /** The event that another one answers, as far as the answer needs it. Kept with work that is answered later. */

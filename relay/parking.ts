@@ -74,6 +74,7 @@ export async function runHandler<T>(
       transaction: true,
       query: (sql, values) => watched(transaction.query(sql, values)),
       execute: (sql, values) => watched(transaction.execute(sql, values)),
+      pipeline: (statements) => watched(transaction.pipeline(statements)),
     });
   } catch (error) {
     if (statementFailed) throw error;

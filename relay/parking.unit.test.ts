@@ -78,6 +78,7 @@ describe("the service's own code", () => {
     transaction: true,
     query: async () => Promise.reject(driverError),
     execute: async () => 1,
+    pipeline: () => Promise.reject(new Error("unused")),
   };
   const thrownBy = (work: (on: Transaction) => Promise<unknown>) =>
     runHandler(transaction, work).catch((it): unknown => it);

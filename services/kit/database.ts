@@ -16,6 +16,17 @@ export interface Queryable {
   query<R extends Row = Row>(sql: string, values?: readonly unknown[]): Promise<R[]>;
   /** The number of rows that a statement matched. */
   execute(sql: string, values?: readonly unknown[]): Promise<number>;
+  /**
+   * Statements that need nothing of each other's results, in one round trip: the rows of each, none for one that is no
+   * SELECT. The first one that fails ends it.
+   */
+  pipeline(statements: readonly Statement[]): Promise<readonly Row[][]>;
+}
+
+/** A statement with its values. */
+export interface Statement {
+  readonly sql: string;
+  readonly values: readonly unknown[];
 }
 
 /** An open transaction. Only {@link Database.transaction} makes and ends one. */
@@ -68,6 +79,8 @@ export function openDatabase(options: {
     supportBigNumbers: true,
     maxPreparedStatements: 100,
     enableKeepAlive: true,
+    // For `pipeline`, and to begin a transaction with its first statement. Values are always escaped, never pasted in.
+    multipleStatements: true,
   });
   pool.pool.on("connection", (connection) => {
     for (const sql of sessionSettings) {
@@ -79,32 +92,35 @@ export function openDatabase(options: {
   });
 
   // The driver's callbacks, not its promises: those capture a stack for every statement, a tenth of a busy process.
-  const on = (connection: CallbackQueryable): Queryable => {
-    const ask = <T>(sql: string, values: readonly unknown[]) =>
-      new Promise<T>((resolve, reject) => {
-        connection.query({ sql, timeout, values }, (error: unknown, result: unknown) => {
+  const askOn =
+    (connection: CallbackQueryable): Ask =>
+    (sql, values) =>
+      new Promise((resolve, reject) => {
+        connection.query({ sql, timeout, values }, (error, result) => {
           if (error) reject(error);
-          else resolve(result as T);
+          else resolve(result);
         });
       });
-    return {
-      query: (sql, values = []) => ask(sql, values),
-      execute: async (sql, values = []) => (await ask<ResultSetHeader>(sql, values)).affectedRows,
-    };
-  };
 
   const attempt = async <T>(work: (transaction: Transaction) => Promise<T>): Promise<T> => {
     const connection = await pool.getConnection();
-    const queryable = on(connection.connection as unknown as CallbackQueryable);
+    const ask = askOn(connection.connection as unknown as CallbackQueryable);
     let healthy = false;
+    let started = false;
+    // The transaction begins with its first statement, in the same packet.
+    const askInTransaction: Ask = async (sql, values) => {
+      if (started) return await ask(sql, values);
+      started = true;
+      const results = (await ask(`START TRANSACTION; ${sql}`, values)) as unknown[];
+      return results.length === 2 ? results[1] : results.slice(1);
+    };
     try {
-      await queryable.execute("START TRANSACTION");
       let result: T;
       try {
-        result = await work({ ...queryable, transaction: true });
+        result = await work({ ...queryableOf(askInTransaction), transaction: true });
       } catch (error) {
         // The server is asked to roll back even where it already did: 1205 ends the statement only.
-        await queryable.execute("ROLLBACK").then(
+        await ask("ROLLBACK", []).then(
           () => {
             healthy = isServerError(error) || !isDriverError(error);
           },
@@ -113,7 +129,7 @@ export function openDatabase(options: {
         throw error;
       }
       try {
-        await queryable.execute("COMMIT");
+        if (started) await ask("COMMIT", []);
       } catch (error) {
         if (isServerError(error)) throw error;
         throw new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
@@ -127,7 +143,7 @@ export function openDatabase(options: {
   };
 
   return {
-    ...on(pool.pool as unknown as CallbackQueryable),
+    ...queryableOf(askOn(pool.pool as unknown as CallbackQueryable)),
     pool,
     async transaction(work, { attempts = 3, onRetry } = {}) {
       for (let number = 1; ; number++) {
@@ -142,6 +158,26 @@ export function openDatabase(options: {
     },
     async close() {
       await pool.end();
+    },
+  };
+}
+
+/** Sends one packet; resolves to the driver's result, a list of results where it held several statements. */
+type Ask = (sql: string, values: readonly unknown[]) => Promise<unknown>;
+
+function queryableOf(ask: Ask): Queryable {
+  return {
+    query: async <R extends Row>(sql: string, values: readonly unknown[] = []) => (await ask(sql, values)) as R[],
+    execute: async (sql, values = []) => ((await ask(sql, values)) as ResultSetHeader).affectedRows,
+    async pipeline(statements) {
+      if (statements.length === 0) return [];
+      const sql = statements.map((statement) => statement.sql).join("; ");
+      const result = await ask(
+        sql,
+        statements.flatMap((statement) => statement.values),
+      );
+      const results = statements.length === 1 ? [result] : (result as unknown[]);
+      return results.map((rows) => (Array.isArray(rows) ? (rows as Row[]) : []));
     },
   };
 }
@@ -199,7 +235,17 @@ export async function insertRows(
   rows: readonly (readonly SqlValue[])[],
 ): Promise<void> {
   if (rows.length === 0) return;
-  await database.execute(`INSERT INTO ${table} (${columns.join(", ")}) VALUES ?`, [rows]);
+  const { sql, values } = insertStatement(table, columns, rows);
+  await database.execute(sql, values);
+}
+
+/** The statement of {@link insertRows}, for a pipeline. */
+export function insertStatement(
+  table: string,
+  columns: readonly string[],
+  rows: readonly (readonly SqlValue[])[],
+): Statement {
+  return { sql: `INSERT INTO ${table} (${columns.join(", ")}) VALUES ?`, values: [rows] };
 }
 
 /** Up to this many rows a CASE for each column is cheaper than a derived table; its cost grows with the square. */
@@ -230,11 +276,6 @@ export interface RowsUpdate {
   readonly rows: readonly (readonly SqlValue[])[];
   readonly also?: string;
   readonly guard?: string;
-}
-
-interface Statement {
-  readonly sql: string;
-  readonly values: readonly SqlValue[];
 }
 
 /** `next.name` becomes a CASE over the key. */

@@ -2,7 +2,7 @@
 import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox.ts";
-import { type Database, type Queryable, type Transaction, updateRows } from "../kit/database.ts";
+import { type Database, type Queryable, type Statement, type Transaction, updateRows } from "../kit/database.ts";
 import { DomainError, unreachable } from "../kit/errors.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
@@ -65,11 +65,12 @@ export async function placeOrders(
     const existing = await findByRequest(transaction, placements);
     const fresh = placements.filter(({ order }) => !existing.has(requestKey(order.owner, order.requestId)));
     // A request that came in elsewhere meanwhile is a duplicate key here: everything is undone, and tried again.
-    await insertOrders(transaction, fresh, deadlineMs);
-    await outbox.append(
-      transaction,
-      fresh.map((placement) => placement.event),
-    );
+    if (fresh.length > 0) {
+      await transaction.pipeline([
+        insertOrders(fresh, deadlineMs),
+        ...outbox.statements(fresh.map((placement) => placement.event)),
+      ]);
+    }
     return placements.map(({ order }) => {
       const row = existing.get(requestKey(order.owner, order.requestId));
       if (row === undefined) return { orderId: order.orderId, status: "PENDING", isNew: true };
@@ -96,8 +97,7 @@ const orderColumns = [
   "traceparent",
 ] as const;
 
-async function insertOrders(transaction: Transaction, placements: readonly Placement[], deadlineMs: number) {
-  if (placements.length === 0) return;
+function insertOrders(placements: readonly Placement[], deadlineMs: number): Statement {
   const rows = placements.map(({ order, event }) => [
     order.orderId,
     order.owner,
@@ -112,10 +112,10 @@ async function insertOrders(transaction: Transaction, placements: readonly Place
   ]);
   // The deadline is counted by the database's clock, by which it will be judged.
   const row = `(${orderColumns.map(() => "?").join(", ")}, CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND)`;
-  await transaction.execute(
-    `INSERT INTO orders (${orderColumns.join(", ")}, deadline_at) VALUES ${rows.map(() => row).join(", ")}`,
-    rows.flatMap((values) => [...values, deadlineMs * 1_000]),
-  );
+  return {
+    sql: `INSERT INTO orders (${orderColumns.join(", ")}, deadline_at) VALUES ${rows.map(() => row).join(", ")}`,
+    values: rows.flatMap((values) => [...values, deadlineMs * 1_000]),
+  };
 }
 
 async function findByRequest(
