@@ -144,6 +144,7 @@ export interface TopicConsumerOptions extends KafkaOptions {
 /** Above the interval at which an idle consumer hears from its broker, several times over. */
 const silenceMaxMs = 5_000;
 const commitIntervalMs = 200;
+const adminConnectTimeoutMs = 2_000;
 const gatherBytes = 100_000;
 /** What a batch under way may take before its consumer leaves all the same. */
 const closeTimeoutMs = 3_000;
@@ -172,6 +173,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   consumer.on(FETCH, contact);
   consumer.on(GROUP_JOIN, () => {
     contact();
+    group.joins++;
     handled = new Map();
     options.onAssigned?.();
   });
@@ -183,12 +185,20 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   // some times a second: what a crash lets come again is known to the inbox.
   let handled = new Map<number, string>();
   let batchesUnderWay = 0;
+  const group = { joins: 0 };
   const commitHandled = async () => {
     if (!options.commitOffsets || handled.size === 0) return;
     const offsets = [...handled].map(([partition, offset]) => ({ topic: options.topic, partition, offset }));
+    const committed = handled;
     handled = new Map();
-    // A commit that fails is made good by a later one; at a rebalance it must not be made by a member that has lost it.
-    await consumer.commitOffsets(offsets).catch((error) => options.log.warn({ err: error }, "offsets not committed"));
+    const { joins: joinsBefore } = group;
+    try {
+      await consumer.commitOffsets(offsets);
+    } catch (error) {
+      options.log.warn({ err: error }, "offsets not committed");
+      // The next time, unless the group has been joined anew: then somebody else may be further.
+      if (group.joins === joinsBefore) handled = new Map([...committed, ...handled]);
+    }
   };
   const committing = setInterval(commitHandled, commitIntervalMs);
 
@@ -290,8 +300,14 @@ export interface KafkaAdmin {
 
 /** Connects to the cluster for administration. @throws Error when no broker answers. */
 export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
-  const admin: Admin = kafka(options).admin({ retry: { initialRetryTime: 100, retries: 3 } });
-  await admin.connect();
+  const retry = { initialRetryTime: 100, retries: 1 };
+  const admin: Admin = kafka(options, retry).admin({ retry: { initialRetryTime: 100, retries: 3 } });
+  try {
+    await within(adminConnectTimeoutMs, "Connecting to the broker", admin.connect());
+  } catch (error) {
+    void admin.disconnect().catch(() => undefined);
+    throw error;
+  }
   return {
     async createTopics(topics) {
       await admin.createTopics({

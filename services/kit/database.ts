@@ -4,7 +4,7 @@
  */
 import { createPool, type Pool, type ResultSetHeader } from "mysql2/promise";
 import { fullJitterMs, sleep } from "./backoff.ts";
-import { UnavailableError } from "./errors.ts";
+import { DomainError, UnavailableError } from "./errors.ts";
 
 /** A value in a statement. Dates are sent in UTC. */
 export type SqlValue = string | number | bigint | Date | null;
@@ -119,13 +119,17 @@ export function openDatabase(options: {
       try {
         result = await work({ ...queryableOf(askInTransaction), transaction: true });
       } catch (error) {
-        // The server is asked to roll back even where it already did: 1205 ends the statement only.
-        await ask("ROLLBACK", []).then(
-          () => {
-            healthy = isServerError(error) || !isDriverError(error);
-          },
-          () => undefined,
-        );
+        // The server is asked to roll back even where it already did: 1205 ends the statement only. A connection that
+        // failed or does not answer is closed instead: the server rolls back by itself.
+        if (!started) healthy = true;
+        else if (isServerError(error) || !isDriverError(error)) {
+          await ask("ROLLBACK", []).then(
+            () => {
+              healthy = true;
+            },
+            () => undefined,
+          );
+        }
         throw error;
       }
       try {
@@ -143,7 +147,19 @@ export function openDatabase(options: {
   };
 
   return {
-    ...queryableOf(askOn(pool.pool as unknown as CallbackQueryable)),
+    ...queryableOf(async (sql, values) => {
+      const connection = await pool.getConnection();
+      try {
+        const result = await askOn(connection.connection as unknown as CallbackQueryable)(sql, values);
+        connection.release();
+        return result;
+      } catch (error) {
+        // One that failed, or still waits for an answer, must not be given to anybody else.
+        if (isServerError(error)) connection.release();
+        else connection.destroy();
+        throw error;
+      }
+    }),
     pool,
     async transaction(work, { attempts = 3, onRetry } = {}) {
       for (let number = 1; ; number++) {
@@ -208,8 +224,28 @@ function isServerError(error: unknown): boolean {
   return errorNumber(error) !== undefined && (error as { fatal?: boolean }).fatal !== true;
 }
 
+/** The driver's own: refused, reset, timed out, pool exhausted or closed. No statement is at fault. */
 function isDriverError(error: unknown): boolean {
-  return error instanceof Error && typeof (error as { code?: unknown }).code === "string";
+  if (!(error instanceof Error) || error instanceof DomainError) return false;
+  return (
+    typeof (error as { code?: unknown }).code === "string" ||
+    /^(Queue limit reached|Pool is closed)/.test(error.message)
+  );
+}
+
+/**
+ * Servers' numbers that say nothing of the statement: too many connections, shutting down, network, killed, read-only, and
+ * what is still transient after the last try.
+ */
+const outageNumbers: ReadonlySet<number> = new Set([
+  1020, 1040, 1042, 1043, 1053, 1077, 1079, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1290, 1792, 1836, 1927,
+]);
+
+/** Nobody could have succeeded: the database is away, or not ready. Asking again later may help. */
+export function isOutage(error: unknown): boolean {
+  if (error instanceof UnavailableError) return true;
+  const number = errorNumber(error);
+  return number === undefined ? isDriverError(error) : outageNumbers.has(number);
 }
 
 /** Deadlock, lock wait timed out, and MariaDB's "record has changed since last read": do the transaction again. */

@@ -80,7 +80,11 @@ export function createGroupCommit<Item, Result>(options: {
       if (group.length === 1 || options.isOutage(error)) {
         for (const entry of group) entry.reject(error);
       } else {
-        for (const entry of group) await commitGroup([entry]);
+        for (const entry of group) {
+          // Its caller may have been answered meanwhile.
+          if (entry.signal?.aborted) entry.reject(entry.signal.reason);
+          else await commitGroup([entry]);
+        }
       }
     }
   };

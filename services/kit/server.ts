@@ -6,7 +6,7 @@ import { createServer, type Http2ServerResponse, type ServerHttp2Session } from 
 import { Code, ConnectError, type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { errorNumber } from "./database.ts";
+import { isOutage } from "./database.ts";
 import { DomainError, type DomainErrorCode, UnavailableError } from "./errors.ts";
 import type { Logger } from "./log.ts";
 
@@ -118,10 +118,7 @@ export function toConnectError(error: unknown): ConnectError {
   if (error instanceof ConnectError) return error;
   if (error instanceof DomainError) return new ConnectError(error.message, codes[error.code]);
   if (error instanceof UnavailableError) return new ConnectError(error.message, Code.Unavailable);
-  // The driver's codes are texts like ECONNREFUSED; with an error number, it was the server that refused a statement.
-  if (error instanceof Error && "code" in error && errorNumber(error) === undefined) {
-    return new ConnectError("The database is away; ask again.", Code.Unavailable);
-  }
+  if (isOutage(error)) return new ConnectError("The database is away; ask again.", Code.Unavailable);
   return new ConnectError("Something went wrong here; it is in the log.", Code.Internal);
 }
 

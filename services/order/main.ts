@@ -133,7 +133,10 @@ closeOnSignal({
 
 /** The group was for this run alone. Where the broker is away, it goes by itself: it has committed nothing. */
 async function deleteGroup(): Promise<void> {
-  const admin = await openAdmin(kafka);
-  await admin.deleteGroup(watchGroup);
-  await admin.close();
+  const deleting = (async () => {
+    const admin = await openAdmin(kafka);
+    await admin.deleteGroup(watchGroup);
+    await admin.close();
+  })();
+  await Promise.race([deleting, Bun.sleep(1_000)]);
 }

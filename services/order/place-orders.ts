@@ -1,7 +1,7 @@
 /** PlaceOrder's way into the database: requests that arrive while a transaction commits share the next one. */
 import type { Outbox } from "../../relay/outbox.ts";
-import { CommitOutcomeUnknownError, type Database, errorNumber, isDuplicateKey } from "../kit/database.ts";
-import { DomainError, UnavailableError } from "../kit/errors.ts";
+import { CommitOutcomeUnknownError, type Database, isDuplicateKey, isOutage } from "../kit/database.ts";
+import { DomainError } from "../kit/errors.ts";
 import { createGroupCommit } from "../kit/group-commit.ts";
 import { type Placement, type PlacementResult, placeOrders, requestKey } from "./repository.ts";
 
@@ -40,7 +40,7 @@ export function createOrderPlacer(deps: {
     sizeMax: groupSizeMax,
     waitingMax,
     keyOf: ({ order }) => requestKey(order.owner, order.requestId),
-    isOutage: (error) => error instanceof UnavailableError || isConnectionError(error),
+    isOutage,
     async commit(placements) {
       for (let attempt = 1; ; attempt++) {
         try {
@@ -63,9 +63,4 @@ export function createOrderPlacer(deps: {
     },
     close: () => group.close(),
   };
-}
-
-/** The driver's own errors: refused, reset, timed out. No statement was at fault. */
-function isConnectionError(error: unknown): boolean {
-  return error instanceof Error && "code" in error && errorNumber(error) === undefined;
 }

@@ -64,9 +64,9 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
       async *watchOrder(request, context) {
         const orderId = parseUuid("order_id", request.orderId);
         const updates = deps.watch.watch(orderId, request.afterVersion, context.signal);
-        // Only the first answer has a time limit: then it is known that the order exists.
-        let next = await answering(() => updates.next());
         try {
+          // Only the first answer has a time limit: then it is known that the order exists.
+          let next = await answering(() => updates.next());
           for (; !next.done; next = await updates.next()) {
             const update = next.value;
             yield "order" in update
@@ -74,7 +74,8 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
               : { event: { case: "heartbeat" as const, value: { sentAt: timestampFromDate(update.heartbeat) } } };
           }
         } finally {
-          await updates.return(undefined);
+          // Not awaited: it waits for a read that is under way, and whoever gave up on that has an answer to give.
+          void updates.return(undefined).catch(() => undefined);
         }
       },
     });

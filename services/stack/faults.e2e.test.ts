@@ -37,7 +37,7 @@ async function place(index: number): Promise<Acknowledged> {
       const { orderId } = await stack.connect.placeOrder(request);
       return { orderId, outcome: kind.outcome, atMs: performance.now() };
     } catch (error) {
-      if (![Code.Unavailable, Code.Unknown, Code.Internal].includes(ConnectError.from(error).code)) throw error;
+      if (![Code.Unavailable, Code.Unknown].includes(ConnectError.from(error).code)) throw error;
       await sleep(100);
     }
   }

@@ -1,4 +1,5 @@
-import { resolve } from "node:path";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
 import { ConfigError, integer, port, readConfig, text } from "../kit/config.ts";
 
 /** The processes of which `--instances` may start several. */
@@ -62,7 +63,6 @@ export function readStackSettings(env: Environment, root: string): StackSettings
     portOffset: integer("STACK_PORT_OFFSET", { fallback: 0, min: 0, max: 40_000 }),
     dataFolder: text("STACK_DATA_DIR", ".data"),
     logLevel: text("LOG_LEVEL", "info"),
-    cacheFolder: text("XDG_CACHE_HOME", `${env.HOME ?? "/root"}/.cache`),
   });
   const withOffset = (name: PortName) =>
     port(portVariables[name].variable, portVariables[name].fallback + base.portOffset);
@@ -83,7 +83,8 @@ export function readStackSettings(env: Environment, root: string): StackSettings
     host: "127.0.0.1",
     root,
     dataFolder: resolve(root, base.dataFolder),
-    cacheFolder: resolve(base.cacheFolder, "order-saga"),
+    // An empty variable means that none is set: XDG Base Directory Specification.
+    cacheFolder: resolve(env.XDG_CACHE_HOME || join(env.HOME || homedir(), ".cache"), "order-saga"),
     logLevel: base.logLevel,
     ports,
   };

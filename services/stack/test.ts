@@ -9,11 +9,12 @@ import { environment } from "../kit/config.ts";
 import { say } from "./console.ts";
 import { ensurePrograms } from "./downloads.ts";
 import { explained, StackError } from "./errors.ts";
+import { requireFreePorts } from "./free-ports.ts";
 import { prepareKafka } from "./kafka.ts";
 import { lockDataFolder } from "./lock.ts";
 import { prepareMariadb } from "./mariadb.ts";
 import { stopOrphans } from "./orphans.ts";
-import { databaseAdminUrl, readStackSettings } from "./settings.ts";
+import { databaseAdminUrl, parseInstances, portVariables, readStackSettings } from "./settings.ts";
 import { Supervisor } from "./supervisor.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -21,6 +22,12 @@ const dataFolder = join(root, ".data/test");
 const portOffset = 10_000;
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
+
+/** What was set for a running `npm start` is not for the tests: their ports are their own. */
+function testEnvironment(): Readonly<Record<string, string | undefined>> {
+  const ports = new Set<string>(Object.values(portVariables).map(({ variable }) => variable));
+  return Object.fromEntries(Object.entries(environment()).filter(([name]) => !ports.has(name)));
+}
 
 let passed = 0;
 let failed = 0;
@@ -40,7 +47,7 @@ async function runTests(kind: string, files: readonly string[], extra: Readonly<
       `--reporter-outfile=${report}`,
       ...files.map((file) => `./${file}`),
     ],
-    { cwd: root, env: { ...environment(), ...extra }, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
+    { cwd: root, env: { ...testEnvironment(), ...extra }, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
   );
   const code = await child.exited;
   const counts = await readFile(report, "utf8").then(readCounts, () => ({ tests: 0, failures: 0, skipped: 0 }));
@@ -70,7 +77,7 @@ async function main(): Promise<void> {
 
   if (ofKind("int").length > 0) {
     const settings = readStackSettings(
-      { ...environment(), STACK_DATA_DIR: join(dataFolder, "servers"), STACK_PORT_OFFSET: String(portOffset) },
+      { ...testEnvironment(), STACK_DATA_DIR: join(dataFolder, "servers"), STACK_PORT_OFFSET: String(portOffset) },
       root,
     );
     const programs = await ensurePrograms(settings.cacheFolder);
@@ -85,7 +92,16 @@ async function main(): Promise<void> {
       logFolder: join(settings.dataFolder, "logs"),
       onChange: () => undefined,
     });
+    const stop = async () => {
+      await supervisor.stopAll();
+      await lock.release();
+    };
+    // The servers are in process groups of their own: nobody else would end them.
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+      process.on(signal, () => void stop().finally(() => process.exit(130)));
+    }
     try {
+      await requireFreePorts(settings, parseInstances("order=1"));
       await Promise.all([
         prepareMariadb(settings, programs).then((spec) => supervisor.start(spec)),
         prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
@@ -95,8 +111,7 @@ async function main(): Promise<void> {
         TEST_KAFKA_BROKERS: `${settings.host}:${settings.ports.kafka}`,
       });
     } finally {
-      await supervisor.stopAll();
-      await lock.release();
+      await stop();
     }
   }
 
