@@ -17,6 +17,9 @@ import {
 } from "./gen/shop/order/v1/events_pb.ts";
 import { PaymentAuthorizedSchema, PaymentFailedSchema, PaymentVoidedSchema } from "./gen/shop/payment/v1/events_pb.ts";
 
+/** Every saga event of every service is on the one topic, keyed by order, so that one order's events have one order. */
+export const sagaTopic = "shop.order-saga";
+
 /** A service is also a folder, a consumer group and the owner of one database. */
 export type ServiceName = "order" | "inventory" | "payment";
 

@@ -1,4 +1,4 @@
-import { eventRegistry } from "../../proto/event-table.ts";
+import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
 import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
@@ -34,7 +34,7 @@ const inbox = createInbox({
 });
 const consumer = await startConsumer({
   service: "inventory",
-  topic: "shop.order-saga",
+  topic: sagaTopic,
   kafka,
   inbox,
   log,

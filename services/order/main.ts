@@ -1,4 +1,4 @@
-import { eventRegistry } from "../../proto/event-table.ts";
+import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
 import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
@@ -22,7 +22,7 @@ const config = readOrderConfig(environment());
 const log = createLogger({ instance: config.instance, level: config.logLevel });
 const metrics = createMetrics(config.instance);
 const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
-const topic = "shop.order-saga";
+const topic = sagaTopic;
 const newId = () => Bun.randomUUIDv7();
 const onCrash = (error: Error) => {
   log.fatal({ err: error }, "the consumer has stopped");

@@ -1,5 +1,6 @@
 import { createFileRegistry, fromBinary, type Registry } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { sagaTopic } from "../../proto/event-table.ts";
 import { readRelayConfig } from "../../relay/config.ts";
 import { openProducer, type RecordProducer } from "../../relay/kafka.ts";
 import { type OperatedSource, operatorLengthMax } from "../../relay/operations-audit.ts";
@@ -8,7 +9,6 @@ import { ConfigError, integer, readConfig } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { StackError } from "./errors.ts";
-import { sagaTopic } from "./provision.ts";
 import { databaseServices, readStackSettings } from "./settings.ts";
 import { readStackFile } from "./stack-file.ts";
 

@@ -1,6 +1,6 @@
 import { join } from "node:path";
+import { sagaTopic } from "../../proto/event-table.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
-import { sagaTopic } from "./provision.ts";
 import {
   databaseServices,
   databaseUrl,

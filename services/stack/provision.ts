@@ -2,8 +2,10 @@
  * Makes the databases, users, tables, demo data and topics of the system, where they are missing. Part of `npm start`,
  * and by itself the one-shot set-up container of compose.yaml. Works on MySQL 8.4 and later and on MariaDB.
  */
+
 import { join } from "node:path";
 import { createConnection } from "mysql2/promise";
+import { sagaTopic } from "../../proto/event-table.ts";
 import { type KafkaAdmin, openAdmin } from "../../relay/kafka.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { seedStock } from "../inventory/seed.ts";
@@ -15,7 +17,6 @@ import { seedPrices } from "../order/seed.ts";
 import { say } from "./console.ts";
 import { type DatabaseService, databaseServices, schemaName } from "./settings.ts";
 
-export const sagaTopic = "shop.order-saga";
 export const deadLetterTopic = "shop.order-saga.dlq";
 
 /** Fixed at creation: the order of one order's events hangs on it. Growth is a new topic after draining. */

@@ -11,7 +11,7 @@ import { ensurePrograms } from "./downloads.ts";
 import { explained, StackError } from "./errors.ts";
 import { requireFreePorts } from "./free-ports.ts";
 import { prepareKafka } from "./kafka.ts";
-import { lockDataFolder } from "./lock.ts";
+import { type DataFolderLock, lockDataFolder } from "./lock.ts";
 import { prepareMariadb } from "./mariadb.ts";
 import { stopOrphans } from "./orphans.ts";
 import { databaseAdminUrl, parseInstances, portVariables, readStackSettings } from "./settings.ts";
@@ -31,6 +31,14 @@ function testEnvironment(): Readonly<Record<string, string | undefined>> {
 
 let passed = 0;
 let failed = 0;
+
+/** Locks a data folder for this run, and begins it with empty servers: what an earlier run left is ended and removed. */
+async function emptied(folder: string): Promise<DataFolderLock> {
+  const lock = await lockDataFolder(folder);
+  await stopOrphans(folder);
+  for (const name of ["mariadb", "kafka", "gateway"]) await rm(join(folder, name), { recursive: true, force: true });
+  return lock;
+}
 
 /** Runs the test files in one process of Bun's and adds up their results. */
 async function runTests(kind: string, files: readonly string[], extra: Readonly<Record<string, string>> = {}) {
@@ -81,11 +89,7 @@ async function main(): Promise<void> {
       root,
     );
     const programs = await ensurePrograms(settings.cacheFolder);
-    const lock = await lockDataFolder(settings.dataFolder);
-    await stopOrphans(settings.dataFolder);
-    // Each run begins with empty servers.
-    for (const name of ["mariadb", "kafka"])
-      await rm(join(settings.dataFolder, name), { recursive: true, force: true });
+    const lock = await emptied(settings.dataFolder);
     const supervisor = new Supervisor({
       root,
       dataFolder: settings.dataFolder,
@@ -115,8 +119,10 @@ async function main(): Promise<void> {
     }
   }
 
+  const stackFolder = join(dataFolder, "stack");
+  if (ofKind("e2e").length > 0) await (await emptied(stackFolder)).release();
   await runTests("e2e", ofKind("e2e"), {
-    STACK_DATA_DIR: join(dataFolder, "stack"),
+    STACK_DATA_DIR: stackFolder,
     STACK_PORT_OFFSET: String(portOffset),
   });
 }
