@@ -173,7 +173,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   consumer.on(FETCH, contact);
   consumer.on(GROUP_JOIN, () => {
     contact();
-    group.joins++;
+    joins++;
     handled = new Map();
     options.onAssigned?.();
   });
@@ -185,19 +185,19 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   // some times a second: what a crash lets come again is known to the inbox.
   let handled = new Map<number, string>();
   let batchesUnderWay = 0;
-  const group = { joins: 0 };
+  let joins = 0;
   const commitHandled = async () => {
     if (!options.commitOffsets || handled.size === 0) return;
     const offsets = [...handled].map(([partition, offset]) => ({ topic: options.topic, partition, offset }));
     const committed = handled;
     handled = new Map();
-    const { joins: joinsBefore } = group;
+    const joinsBefore = joins;
     try {
       await consumer.commitOffsets(offsets);
     } catch (error) {
       options.log.warn({ err: error }, "offsets not committed");
       // The next time, unless the group has been joined anew: then somebody else may be further.
-      if (group.joins === joinsBefore) handled = new Map([...committed, ...handled]);
+      if (joins === joinsBefore) handled = new Map([...committed, ...handled]);
     }
   };
   const committing = setInterval(commitHandled, commitIntervalMs);

@@ -44,6 +44,22 @@ const placer = (on: Database = database) =>
 const deadlineMs = 300_000;
 const forever = new AbortController().signal;
 
+/** Order's inbox as main.ts makes it, on a database of the test's choice. */
+const inboxOf = (on: Database) =>
+  createInbox({
+    service: "order",
+    database: on,
+    registry: eventRegistry,
+    handles: handledTypes,
+    records: "all",
+    handle: orderHandler({ newId }),
+    outbox,
+    hints,
+    newId,
+    log: silentLogger,
+    metrics: new Metrics(),
+  });
+
 async function countOf(table: string, where: string, values: readonly unknown[]): Promise<number> {
   const rows = await database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${table} WHERE ${where}`, values);
   return Number(rows[0]?.n);
@@ -123,20 +139,6 @@ describe("placing", () => {
 
 describe("a batch of events", () => {
   let inbox: Inbox;
-  const inboxOf = (on: Database) =>
-    createInbox({
-      service: "order",
-      database: on,
-      registry: eventRegistry,
-      handles: handledTypes,
-      records: "all",
-      handle: orderHandler({ newId }),
-      outbox,
-      hints,
-      newId,
-      log: silentLogger,
-      metrics: new Metrics(),
-    });
   beforeAll(() => {
     inbox = inboxOf(database);
   });
@@ -289,19 +291,7 @@ describe("cancelling and timing out", () => {
   });
 
   test("a cancel and a completion at the same time: one wins, and the other sees it", async () => {
-    const inbox = createInbox({
-      service: "order",
-      database: schema.open(),
-      registry: eventRegistry,
-      handles: handledTypes,
-      records: "all",
-      handle: orderHandler({ newId }),
-      outbox,
-      hints,
-      newId,
-      log: silentLogger,
-      metrics: new Metrics(),
-    });
+    const inbox = inboxOf(schema.open());
     const outcomes = new Set<string>();
     for (let round = 0; round < 20; round++) {
       const orderId = await place(deadlineMs);
