@@ -14,6 +14,7 @@ import {
   type RetryOptions,
 } from "kafkajs";
 import type { ConsumedRecord, EventRecord } from "../proto/envelope.ts";
+import { sleep } from "../services/kit/backoff.ts";
 import type { HostPort } from "../services/kit/config.ts";
 import type { Logger } from "../services/kit/log.ts";
 
@@ -211,7 +212,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
       } catch (error) {
         if (closing.signal.aborted) return;
         options.log.warn({ err: error, groupId: options.groupId }, "waiting for the broker");
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        await sleep(500);
       }
     }
     if (closing.signal.aborted) return;
@@ -260,11 +261,11 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     async close() {
       closing.abort(new Error("The consumer is closing."));
       clearInterval(committing);
-      await Promise.race([started, new Promise((resolve) => setTimeout(resolve, 1_000))]);
+      await Promise.race([started, sleep(1_000)]);
       for (let waitedMs = 0; batchesUnderWay > 0 && waitedMs < closeTimeoutMs; waitedMs += 10) {
-        await new Promise((resolve) => setTimeout(resolve, 10));
+        await sleep(10);
       }
-      await Promise.race([commitHandled(), new Promise((resolve) => setTimeout(resolve, 1_000))]);
+      await Promise.race([commitHandled(), sleep(1_000)]);
       await consumer.disconnect().catch(() => undefined);
     },
   };
