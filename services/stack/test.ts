@@ -5,7 +5,7 @@
  */
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { environment } from "../kit/config.ts";
+import { environment, integer, readConfig } from "../kit/config.ts";
 import { say } from "./console.ts";
 import { ensurePrograms } from "./downloads.ts";
 import { explained, StackError } from "./errors.ts";
@@ -19,7 +19,10 @@ import { Supervisor } from "./supervisor.ts";
 
 const root = join(import.meta.dir, "../..");
 const dataFolder = join(root, ".data/test");
-const portOffset = 10_000;
+/** Another checkout's tests run beside these when they are told another one. */
+const portOffset = readConfig(environment(), {
+  value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 40_000 }),
+}).value;
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
 
