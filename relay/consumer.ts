@@ -14,7 +14,7 @@ import {
   UndecodableRecordError,
 } from "../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../services/kit/backoff.ts";
-import type { Database, Transaction } from "../services/kit/database.ts";
+import { type Database, isDuplicateKey, type Row, type Statement, type Transaction } from "../services/kit/database.ts";
 import { createGroupCommit } from "../services/kit/group-commit.ts";
 import type { Logger } from "../services/kit/log.ts";
 import type { HintSender } from "./hint.ts";
@@ -46,23 +46,25 @@ export interface ReceivedEvent<M extends Message = Message> {
   readonly message: M;
 }
 
-/** What handling a batch came to. */
+/** What handling a batch came to. All of it is carried out in the transaction of the reads, in one round trip. */
 export interface BatchResult {
-  /** Appended to the outbox in this order, in the same transaction. */
+  /** What changed, in a number of statements that does not grow with the batch. */
+  readonly writes: readonly Statement[];
+  /** Appended to the outbox, in this order. */
   readonly publish: readonly NewEvent[];
   /** Ids of the events that changed nothing: late, out of order, or of no concern any more. */
   readonly ignored: readonly string[];
+  /** Called once the transaction is committed. Must not throw. */
+  readonly committed?: () => void;
 }
 
 /**
- * Loads what the events concern with locked reads in a fixed order, decides each in turn on state that evolves in
- * memory, and writes what changed: each in a fixed number of statements. `events` are in topic order, none was handled
- * before. `now` is the database's clock.
+ * Loads what the events concern with locked reads in a fixed order and decides each in turn on state that evolves in
+ * memory. `events` are in topic order, none was handled before.
  */
 export type BatchHandler<M extends Message> = (
   transaction: Transaction,
   events: readonly ReceivedEvent<M>[],
-  now: Date,
 ) => Promise<BatchResult>;
 
 export interface InboxOptions<M extends Message> {
@@ -140,15 +142,15 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
   });
 
   /** The effect of events that were not handled before. What it throws by itself is an event's fault. */
-  const handle = async (transaction: Transaction, events: readonly ReceivedEvent<M>[], now: Date) => {
-    const result = await runHandler(transaction, async (watched): Promise<BatchResult> => {
-      const it = events.length === 0 ? nothing : await options.handle(watched, events, now);
-      await options.outbox.append(watched, it.publish);
-      return it;
+  const handle = async (transaction: Transaction, events: readonly ReceivedEvent<M>[]) => {
+    if (events.length === 0) return nothing;
+    const { result, appends } = await runHandler(transaction, async (watched) => {
+      const it = await options.handle(watched, events);
+      return { result: it, appends: options.outbox.statements(it.publish) };
     });
-    if (result.ignored.length > 0) {
-      await transaction.execute(`UPDATE ${table} SET outcome = 'IGNORED' WHERE event_id IN (?)`, [result.ignored]);
-    }
+    const { writes, ignored } = result;
+    const sql = `UPDATE ${table} SET outcome = 'IGNORED' WHERE event_id IN (?)`;
+    await transaction.pipeline([...writes, ...appends, ...(ignored.length === 0 ? [] : [{ sql, values: [ignored] }])]);
     return result;
   };
 
@@ -157,7 +159,19 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     counted.inc({ outcome: "ignored" }, result.ignored.length);
     if (events.length > 0) streak.succeeds();
     if (result.publish.length > 0) options.hints.send();
+    result.committed?.();
     options.onCommitted?.(events);
+  };
+
+  /** Records events that are not handled here: a single statement is a transaction by itself. False where one was known. */
+  const recordAlone = async (entries: readonly Entry<M>[]) => {
+    try {
+      await database.pipeline([insertInbox(service, options.newId(), entries)]);
+      return true;
+    } catch (error) {
+      if (isDuplicateKey(error)) return false;
+      throw error;
+    }
   };
 
   /** One transaction. With `failure` its only entry's key is parked, unless somebody else has handled it meanwhile. */
@@ -169,43 +183,45 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     let result = nothing;
     let fresh: readonly Entry<M>[] = [];
     let parked: readonly Entry<M>[] = [];
-    await database.transaction(
-      async (transaction) => {
-        // A batch id of its own for every try: after a lost COMMIT, the rows of the first try are not ours.
-        const recorded = await recordFresh(transaction, table, options.newId(), entries);
-        fresh = recorded.entries;
-        const concerned = fresh.filter(isHandled);
-        const keys = concerned.map(({ identity }) => identity.key);
-        const parkedKeys = keys.length === 0 ? new Set<string>() : await lockParkedKeys(transaction, service, keys);
-        if (failure !== undefined) {
-          for (const { identity } of concerned) {
-            await parkKey(transaction, service, identity.key, {
-              eventId: identity.eventId,
-              reason: failure.reason,
-              error: describeError(failure.error),
-              attempts: triesMax,
-            });
-            parkedKeys.add(identity.key);
+    const inTransaction = () =>
+      database.transaction(
+        async (transaction) => {
+          // A batch id of its own for every try: after a lost COMMIT, the rows of the first try are not ours.
+          const recorded = await recordFresh(transaction, service, options.newId(), entries);
+          fresh = recorded.entries;
+          const { parkedKeys } = recorded;
+          const concerned = fresh.filter(isHandled);
+          if (failure !== undefined) {
+            for (const { identity } of concerned) {
+              await parkKey(transaction, service, identity.key, {
+                eventId: identity.eventId,
+                reason: failure.reason,
+                error: describeError(failure.error),
+                attempts: triesMax,
+              });
+              parkedKeys.add(identity.key);
+            }
           }
-        }
-        parked = concerned.filter(({ identity }) => parkedKeys.has(identity.key));
-        events = concerned.flatMap(({ identity, fault, event }) => {
-          if (parkedKeys.has(identity.key)) return [];
-          if (fault !== undefined) throw fault;
-          return event === undefined ? [] : [event];
-        });
-        result = await handle(transaction, events, recorded.now);
-        await parkEvents(
-          transaction,
-          service,
-          parked.map(({ record, identity, fault }) => {
-            const error = failure?.error ?? fault;
-            return { record, identity, error: error === undefined ? undefined : describeError(error) };
-          }),
-        );
-      },
-      { onRetry },
-    );
+          parked = concerned.filter(({ identity }) => parkedKeys.has(identity.key));
+          events = concerned.flatMap(({ identity, fault, event }) => {
+            if (parkedKeys.has(identity.key)) return [];
+            if (fault !== undefined) throw fault;
+            return event === undefined ? [] : [event];
+          });
+          result = await handle(transaction, events);
+          await parkEvents(
+            transaction,
+            service,
+            parked.map(({ record, identity, fault }) => {
+              const error = failure?.error ?? fault;
+              return { record, identity, error: error === undefined ? undefined : describeError(error) };
+            }),
+          );
+        },
+        { onRetry },
+      );
+    if (entries.some(isHandled) || !(await recordAlone(entries))) await inTransaction();
+    else fresh = entries;
     committed(events, result);
     const unhandled = fresh.filter((entry) => !isHandled(entry)).length;
     const duplicates = entries.length - fresh.length;
@@ -301,13 +317,13 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     log.info({ partition: records[0]?.partition, records: records.length, skipped, ...summary, seconds }, "batch");
   };
 
-  const replay = async (transaction: Transaction, parked: readonly ParkedRecord[], now: Date) => {
+  const replay = async (transaction: Transaction, parked: readonly ParkedRecord[]) => {
     const events = parked.map(({ eventId, record }) => {
       // What was recorded under another id, for want of one of its own, stays it.
       const envelope = { ...fromRecord(record), id: eventId };
       return { envelope, message: decodePayload(envelope, options.registry) as M };
     });
-    const result = await handle(transaction, events, now);
+    const result = await handle(transaction, events);
     return () => committed(events, result);
   };
 
@@ -335,7 +351,7 @@ class StoppedError extends Error {
   }
 }
 
-const nothing: BatchResult = { publish: [], ignored: [] };
+const nothing: BatchResult = { writes: [], publish: [], ignored: [] };
 
 interface Summary {
   readonly handled: number;
@@ -403,13 +419,8 @@ function entryOf<M extends Message>(record: TopicRecord, options: InboxOptions<M
 const inboxColumns =
   "event_id, aggregate_id, type, source, occurred_at, published_at, topic_partition, topic_offset, batch_id, outcome";
 
-/** Inserts the inbox rows and tells which were not there before, with the database's time. */
-async function recordFresh<M extends Message>(
-  transaction: Transaction,
-  table: string,
-  batchId: string,
-  entries: readonly Entry<M>[],
-): Promise<{ entries: readonly Entry<M>[]; now: Date }> {
+/** A row for each event. A duplicate key is thrown: then none is inserted. */
+function insertInbox<M extends Message>(service: string, batchId: string, entries: readonly Entry<M>[]): Statement {
   const rows = entries.map((entry) => {
     const { record, identity } = entry;
     const publishedAt = publishedAtOf(record);
@@ -426,23 +437,46 @@ async function recordFresh<M extends Message>(
       isHandled(entry) ? "HANDLED" : "IGNORED",
     ];
   });
+  return { sql: `INSERT INTO ${inboxTableName(service)} (${inboxColumns}) VALUES ?`, values: [rows] };
+}
+
+/**
+ * Inserts the inbox rows, and tells which events were not there before and which of the keys are parked. Mostly all of
+ * them are new: one round trip. Only where the database says that one is not is asked which.
+ */
+async function recordFresh<M extends Message>(
+  transaction: Transaction,
+  service: string,
+  batchId: string,
+  entries: readonly Entry<M>[],
+): Promise<{ readonly entries: readonly Entry<M>[]; readonly parkedKeys: Set<string> }> {
+  const table = inboxTableName(service);
+  const insert = insertInbox(service, batchId, entries);
+  const parkedKeysOf = (some: readonly Entry<M>[]) =>
+    lockParkedKeys(
+      service,
+      some.filter(isHandled).map(({ identity }) => identity.key),
+    );
+  const keysOf = (rows: readonly Row[] = []) => new Set(rows.map(({ aggregate_id: key }) => key as string));
+  try {
+    const [, parked] = await transaction.pipeline([insert, ...parkedKeysOf(entries)]);
+    return { entries, parkedKeys: keysOf(parked) };
+  } catch (error) {
+    // It has undone that statement alone: the transaction goes on.
+    if (!isDuplicateKey(error)) throw error;
+  }
   // Not INSERT IGNORE, which would also hide a value that is cut or out of range.
   const [, found = []] = await transaction.pipeline([
+    { ...insert, sql: `${insert.sql} ON DUPLICATE KEY UPDATE event_id = ${table}.event_id` },
     {
-      sql: `INSERT INTO ${table} (${inboxColumns}) VALUES ? ON DUPLICATE KEY UPDATE event_id = ${table}.event_id`,
-      values: [rows],
-    },
-    {
-      sql: `SELECT event_id, CURRENT_TIMESTAMP(3) AS now FROM ${table} WHERE event_id IN (?) AND batch_id = ?`,
+      sql: `SELECT event_id FROM ${table} WHERE event_id IN (?) AND batch_id = ?`,
       values: [entries.map(({ identity }) => identity.eventId), batchId],
     },
   ]);
-  // Without a fresh row nothing is handled, and nobody asks for the time.
   const ours = new Set(found.map((row) => row.event_id as string));
-  return {
-    entries: entries.filter(({ identity }) => ours.has(identity.eventId)),
-    now: (found[0]?.now as Date | undefined) ?? new Date(0),
-  };
+  const fresh = entries.filter(({ identity }) => ours.has(identity.eventId));
+  const [parked] = await transaction.pipeline(parkedKeysOf(fresh));
+  return { entries: fresh, parkedKeys: keysOf(parked) };
 }
 
 const replayIntervalMs = 1_000;

@@ -1,7 +1,7 @@
 /** Appends events to a service's outbox, inside the transaction of the change that they tell of. */
 import type { Message, Registry } from "@bufbuild/protobuf";
 import { type EventHeaders, type NewEvent, type ReceivedEnvelope, toOutboxRow } from "../proto/envelope.ts";
-import { insertStatement, type Statement, type Transaction } from "../services/kit/database.ts";
+import { insertStatements, type Statement, type Transaction } from "../services/kit/database.ts";
 import { childTraceparent } from "../services/kit/traceparent.ts";
 import { outboxTableName } from "./tables.ts";
 
@@ -12,7 +12,7 @@ export interface Outbox {
    * @throws OutboxAppendError for an event that could not be delivered later: the business change fails with it.
    */
   append(transaction: Transaction, events: readonly NewEvent[]): Promise<void>;
-  /** The statement of `append`, for a pipeline; none for no events. @throws OutboxAppendError */
+  /** The statement of `append`, to go with others in one round trip; none for no events. @throws OutboxAppendError */
   statements(events: readonly NewEvent[]): readonly Statement[];
 }
 
@@ -50,7 +50,7 @@ export function createOutbox(options: { readonly service: string; readonly regis
         }
         return [row.id, row.aggregateId, row.type, row.payload, row.headers];
       });
-      return [insertStatement(table, ["id", "aggregate_id", "type", "payload", "headers"], rows)];
+      return insertStatements(table, ["id", "aggregate_id", "type", "payload", "headers"], rows);
     },
   };
   return outbox;

@@ -5,7 +5,15 @@
 import { createHash } from "node:crypto";
 import { Counter, Gauge, type Registry as Metrics } from "prom-client";
 import { type ReceivedEnvelope, UndecodableRecordError } from "../proto/envelope.ts";
-import { type Database, errorNumber, isDataError, type Queryable, type Transaction } from "../services/kit/database.ts";
+import {
+  type Database,
+  errorNumber,
+  isDataError,
+  type Queryable,
+  RowsChangedError,
+  type Statement,
+  type Transaction,
+} from "../services/kit/database.ts";
 import { UnavailableError } from "../services/kit/errors.ts";
 import type { Logger } from "../services/kit/log.ts";
 import type { TopicRecord } from "./kafka.ts";
@@ -38,6 +46,8 @@ export function faultOf(error: unknown): FaultReason | undefined {
   if (thrown instanceof UndecodableRecordError) return "UNDECODABLE";
   if (thrown instanceof OutboxAppendError) return "APPEND";
   if (isDataError(thrown)) return "DATA";
+  // The rows were locked: it has not read what it writes.
+  if (thrown instanceof RowsChangedError) return "HANDLER";
   return own && !isFromOutside(thrown) ? "HANDLER" : undefined;
 }
 
@@ -223,21 +233,16 @@ export function publishedAtOf(record: TopicRecord): Date {
 }
 
 /**
- * Which of the keys are parked. Their rows are locked until the transaction ends: a replay and a new event of the same
- * key wait for each other. Asked after the inbox insert, by which instances that got the same event wait for each other.
+ * Reads which of the keys are parked, as `aggregate_id`. Their rows are locked until the transaction ends: a replay and a
+ * new event of the same key wait for each other. To be asked after the inbox insert, by which instances that got the same
+ * event wait for each other. None for no keys.
  */
-export async function lockParkedKeys(
-  transaction: Transaction,
-  service: string,
-  keys: readonly string[],
-): Promise<Set<string>> {
+export function lockParkedKeys(service: string, keys: readonly string[]): readonly Statement[] {
+  if (keys.length === 0) return [];
   // By force: a scan would wait for keys that are none of ours.
-  const rows = await transaction.query<{ aggregate_id: string }>(
-    `SELECT aggregate_id FROM ${parkedKeyTableName(service)} FORCE INDEX (PRIMARY)
-      WHERE aggregate_id IN (?) ORDER BY aggregate_id FOR UPDATE`,
-    [[...new Set(keys)]],
-  );
-  return new Set(rows.map((row) => row.aggregate_id));
+  const sql = `SELECT aggregate_id FROM ${parkedKeyTableName(service)} FORCE INDEX (PRIMARY)
+      WHERE aggregate_id IN (?) ORDER BY aggregate_id FOR UPDATE`;
+  return [{ sql, values: [[...new Set(keys)]] }];
 }
 
 /** An event that failed for good, and why. */
@@ -403,8 +408,8 @@ export interface ReplayOptions {
   readonly database: Database;
   readonly log: Logger;
   readonly metrics: ParkingMetrics;
-  /** Handles the events in the open transaction, whole; `now` is the database's clock. The result runs after the commit. */
-  readonly handle: (transaction: Transaction, events: readonly ParkedRecord[], now: Date) => Promise<() => void>;
+  /** Handles the events in the open transaction, whole. The result runs after the commit. */
+  readonly handle: (transaction: Transaction, events: readonly ParkedRecord[]) => Promise<() => void>;
   readonly onRetry: () => void;
 }
 
@@ -507,7 +512,7 @@ async function replayStep(
         `UPDATE ${inboxTableName(options.service)} SET outcome = 'HANDLED', handled_at = ? WHERE event_id IN (?)`,
         [locked.now, ids],
       );
-      committed = await options.handle(transaction, chosen, locked.now);
+      committed = await options.handle(transaction, chosen);
     } catch (error) {
       const reason = faultOf(error);
       if (reason === undefined) throw error;

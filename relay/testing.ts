@@ -1,10 +1,14 @@
 /** For integration tests: topics of their own, and records as the broker would deliver them. */
+import type { Message } from "@bufbuild/protobuf";
 import type { NewEvent } from "../proto/envelope.ts";
 import { toOutboxRow, toRecord } from "../proto/envelope.ts";
 import { eventRegistry } from "../proto/event-table.ts";
+import type { Transaction } from "../services/kit/database.ts";
 import { silentLogger } from "../services/kit/log.ts";
 import { testServers } from "../services/kit/testing.ts";
+import type { BatchHandler, BatchResult, ReceivedEvent } from "./consumer.ts";
 import { consumeTopic, type KafkaOptions, openAdmin, type TopicRecord } from "./kafka.ts";
+import type { Outbox } from "./outbox.ts";
 
 /** How to reach the tests' broker. */
 export function testKafka(): KafkaOptions {
@@ -18,6 +22,18 @@ export async function createTestTopic(partitions = 3, config: Readonly<Record<st
   await admin.createTopics([{ topic, partitions, replication: 1, config }]);
   await admin.close();
   return topic;
+}
+
+/** Carries a batch out as the inbox would, in the caller's transaction, without the inbox's own rows. */
+export async function handleBatch<M extends Message>(
+  transaction: Transaction,
+  handle: BatchHandler<M>,
+  outbox: Outbox,
+  events: readonly ReceivedEvent<M>[],
+): Promise<BatchResult> {
+  const result = await handle(transaction, events);
+  await transaction.pipeline([...result.writes, ...outbox.statements(result.publish)]);
+  return result;
 }
 
 /** Reads a topic from its start until `until` says that it has seen enough, and returns all that was read, in order. */

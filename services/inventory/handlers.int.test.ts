@@ -9,6 +9,7 @@ import {
 import { PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
 import type { ReceivedEvent } from "../../relay/consumer.ts";
 import { createOutbox } from "../../relay/outbox.ts";
+import { handleBatch } from "../../relay/testing.ts";
 import { type Database, isDataError, isDuplicateKey, type Transaction } from "../kit/database.ts";
 import { createServiceSchema, type TestSchema } from "../kit/testing.ts";
 import type { InventoryMessage, Line } from "./domain.ts";
@@ -59,11 +60,7 @@ const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, 
 /** Handles the messages as one batch. */
 async function batch(...messages: readonly InventoryMessage[]) {
   const events = messages.map(received);
-  const result = await database.transaction(async (transaction) => {
-    const handled = await handle(transaction, events, new Date());
-    await outbox.append(transaction, handled.publish);
-    return handled;
-  });
+  const result = await database.transaction((transaction) => handleBatch(transaction, handle, outbox, events));
   return { events, ...result, types: result.publish.map(({ message }) => message.$typeName.split(".").at(-1)) };
 }
 
@@ -182,7 +179,7 @@ test("a reservation that another instance made meanwhile is a duplicate key, and
           return rows as never;
         },
       };
-      await handle(late, [received(placed("order-1", { sku: "sku-a", quantity: 1 }))], new Date());
+      await handleBatch(late, handle, outbox, [received(placed("order-1", { sku: "sku-a", quantity: 1 }))]);
     })
     .catch((it) => it);
   expect(isDuplicateKey(error)).toBe(true);
@@ -202,8 +199,7 @@ test("the number of statements does not grow with the batch", async () => {
           received(completed(`old-${from + index}`)),
         ]);
       const before = await statements(transaction);
-      const { publish } = await handle(transaction, events, new Date());
-      await outbox.append(transaction, publish);
+      await handleBatch(transaction, handle, outbox, events);
       return (await statements(transaction)) - before;
     });
   const forOne = await counted(0, 1);

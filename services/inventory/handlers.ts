@@ -55,16 +55,12 @@ export function inventoryHandler(deps: { readonly newId: () => string }): BatchH
 
     const changed = [...after.values()].filter((reservation) => before.get(reservation.orderId) !== reservation);
     const isNew = ({ orderId }: Reservation) => !before.has(orderId);
-    await insertReservations(transaction, changed.filter(isNew));
-    await updateReservations(
-      transaction,
-      changed.filter((reservation) => !isNew(reservation)),
-    );
-    await updateStock(
-      transaction,
-      [...stock].filter(([sku, level]) => stockBefore.get(sku) !== level),
-    );
-    return { publish, ignored };
+    const writes = [
+      ...insertReservations(changed.filter(isNew)),
+      ...updateReservations(changed.filter((reservation) => !isNew(reservation))),
+      ...updateStock([...stock].filter(([sku, level]) => stockBefore.get(sku) !== level)),
+    ];
+    return { writes, publish, ignored };
   };
 }
 

@@ -1,5 +1,5 @@
 /** Inventory's rows, for a whole batch at once: one statement each, however many orders and SKUs. */
-import { insertRows, type Transaction, updateRows } from "../kit/database.ts";
+import { insertStatements, type Statement, type Transaction, updateStatements } from "../kit/database.ts";
 import { unreachable } from "../kit/errors.ts";
 import type { Line, Reservation, ReservationStatus, StockLevel, StockLevels } from "./domain.ts";
 
@@ -38,19 +38,13 @@ export async function lockStock(transaction: Transaction, skus: readonly string[
 }
 
 /** Inserts reservations that were not there. A duplicate key is thrown: another instance was first. */
-export async function insertReservations(
-  transaction: Transaction,
-  reservations: readonly Reservation[],
-): Promise<void> {
-  await insertRows(transaction, "reservation", ["order_id", "status", "held_lines"], reservations.map(toRow));
+export function insertReservations(reservations: readonly Reservation[]): readonly Statement[] {
+  return insertStatements("reservation", ["order_id", "status", "held_lines"], reservations.map(toRow));
 }
 
 /** Writes reservations that were there. Their rows are locked. */
-export async function updateReservations(
-  transaction: Transaction,
-  reservations: readonly Reservation[],
-): Promise<void> {
-  await updateRows(transaction, {
+export function updateReservations(reservations: readonly Reservation[]): readonly Statement[] {
+  return updateStatements({
     table: "reservation",
     columns: ["order_id", "status", "held_lines"],
     rows: reservations.map(toRow),
@@ -59,11 +53,8 @@ export async function updateReservations(
 }
 
 /** Writes stock levels. Their rows are locked; the table's CHECKs have the last word. */
-export async function updateStock(
-  transaction: Transaction,
-  levels: readonly (readonly [sku: string, level: StockLevel])[],
-): Promise<void> {
-  await updateRows(transaction, {
+export function updateStock(levels: readonly (readonly [sku: string, level: StockLevel])[]): readonly Statement[] {
+  return updateStatements({
     table: "stock",
     columns: ["sku", "available", "held", "sold"],
     rows: levels.map(([sku, { available, held, sold }]) => [sku, available, held, sold]),

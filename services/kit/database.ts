@@ -19,6 +19,7 @@ export interface Queryable {
   /**
    * Statements that need nothing of each other's results, in one round trip: the rows of each, none for one that is no
    * SELECT. The first one that fails ends it.
+   * @throws RowsChangedError when a statement did not match the rows that it should.
    */
   pipeline(statements: readonly Statement[]): Promise<readonly Row[][]>;
 }
@@ -27,6 +28,13 @@ export interface Queryable {
 export interface Statement {
   readonly sql: string;
   readonly values: readonly unknown[];
+  /** How many rows it must match. Default: any number. */
+  readonly rowsExpected?: number;
+}
+
+/** Rows were not as they had been read: one is missing, or does not meet its statement's guard. */
+export class RowsChangedError extends Error {
+  override readonly name = "RowsChangedError";
 }
 
 /** An open transaction. Only {@link Database.transaction} makes and ends one. */
@@ -46,6 +54,11 @@ export interface Database extends Queryable {
     work: (transaction: Transaction) => Promise<T>,
     options?: { readonly attempts?: number; readonly onRetry?: () => void },
   ): Promise<T>;
+  /**
+   * Runs the statements as one transaction, all or nothing, in one round trip. Tried again like `transaction`.
+   * @throws CommitOutcomeUnknownError when the answer was lost.
+   */
+  commit(statements: readonly Statement[]): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -102,6 +115,12 @@ export function openDatabase(options: {
         });
       });
 
+  const rollBack = (ask: Ask) =>
+    ask("ROLLBACK", []).then(
+      () => true,
+      () => false,
+    );
+
   const attempt = async <T>(work: (transaction: Transaction) => Promise<T>): Promise<T> => {
     const connection = await pool.getConnection();
     const ask = askOn(connection.connection as unknown as CallbackQueryable);
@@ -122,14 +141,7 @@ export function openDatabase(options: {
         // The server is asked to roll back even where it already did: 1205 ends the statement only. A connection that
         // failed or does not answer is closed instead: the server rolls back by itself.
         if (!started) healthy = true;
-        else if (isServerError(error) || !isDriverError(error)) {
-          await ask("ROLLBACK", []).then(
-            () => {
-              healthy = true;
-            },
-            () => undefined,
-          );
-        }
+        else if (isServerError(error) || !isDriverError(error)) healthy = await rollBack(ask);
         throw error;
       }
       try {
@@ -143,6 +155,39 @@ export function openDatabase(options: {
     } finally {
       if (healthy) connection.release();
       else connection.destroy();
+    }
+  };
+
+  const attemptAtOnce = async ({ sql, values }: Statement): Promise<void> => {
+    const connection = await pool.getConnection();
+    const ask = askOn(connection.connection as unknown as CallbackQueryable);
+    let healthy = false;
+    try {
+      await ask(`START TRANSACTION; ${sql}; COMMIT`, values);
+      healthy = true;
+    } catch (error) {
+      if (!isServerError(error))
+        throw new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
+      healthy = await rollBack(ask);
+      throw error;
+    } finally {
+      if (healthy) connection.release();
+      else connection.destroy();
+    }
+  };
+
+  const again = async <T>(
+    work: () => Promise<T>,
+    { attempts = 3, onRetry }: { readonly attempts?: number; readonly onRetry?: () => void } = {},
+  ): Promise<T> => {
+    for (let number = 1; ; number++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (number >= attempts || !isTransient(error)) throw error;
+        onRetry?.();
+        await sleep(fullJitterMs(number, { baseMs: 5, maxMs: 100 }));
+      }
     }
   };
 
@@ -161,17 +206,8 @@ export function openDatabase(options: {
       }
     }),
     pool,
-    async transaction(work, { attempts = 3, onRetry } = {}) {
-      for (let number = 1; ; number++) {
-        try {
-          return await attempt(work);
-        } catch (error) {
-          if (number >= attempts || !isTransient(error)) throw error;
-          onRetry?.();
-          await sleep(fullJitterMs(number, { baseMs: 5, maxMs: 100 }));
-        }
-      }
-    },
+    transaction: (work, options) => again(() => attempt(work), options),
+    commit: (statements) => again(() => attemptAtOnce(joined(statements))),
     async close() {
       await pool.end();
     },
@@ -187,14 +223,26 @@ function queryableOf(ask: Ask): Queryable {
     execute: async (sql, values = []) => ((await ask(sql, values)) as ResultSetHeader).affectedRows,
     async pipeline(statements) {
       if (statements.length === 0) return [];
-      const sql = statements.map((statement) => statement.sql).join("; ");
-      const result = await ask(
-        sql,
-        statements.flatMap((statement) => statement.values),
-      );
-      const results = statements.length === 1 ? [result] : (result as unknown[]);
-      return results.map((rows) => (Array.isArray(rows) ? (rows as Row[]) : []));
+      const { sql, values } = joined(statements);
+      const result = await ask(sql, values);
+      const results = (statements.length === 1 ? [result] : result) as readonly (ResultSetHeader | Row[])[];
+      return results.map((rows, index) => {
+        if (Array.isArray(rows)) return rows;
+        const { rowsExpected = rows.affectedRows, sql: text = "" } = statements[index] ?? {};
+        if (rows.affectedRows !== rowsExpected) {
+          // Without its values: they may be payment details.
+          throw new RowsChangedError(`${rows.affectedRows} of ${rowsExpected} rows matched: ${text.slice(0, 60)} …`);
+        }
+        return [];
+      });
     },
+  };
+}
+
+function joined(statements: readonly Statement[]): Statement {
+  return {
+    sql: statements.map(({ sql }) => sql).join("; "),
+    values: statements.flatMap(({ values }) => values),
   };
 }
 
@@ -270,39 +318,34 @@ export async function insertRows(
   columns: readonly string[],
   rows: readonly (readonly SqlValue[])[],
 ): Promise<void> {
-  if (rows.length === 0) return;
-  const { sql, values } = insertStatement(table, columns, rows);
-  await database.execute(sql, values);
+  await database.pipeline(insertStatements(table, columns, rows));
 }
 
-/** The statement of {@link insertRows}, for a pipeline. */
-export function insertStatement(
+/** What {@link insertRows} does, to go with others in one round trip. */
+export function insertStatements(
   table: string,
   columns: readonly string[],
   rows: readonly (readonly SqlValue[])[],
-): Statement {
-  return { sql: `INSERT INTO ${table} (${columns.join(", ")}) VALUES ?`, values: [rows] };
+): readonly Statement[] {
+  if (rows.length === 0) return [];
+  return [{ sql: `INSERT INTO ${table} (${columns.join(", ")}) VALUES ?`, values: [rows] }];
 }
 
 /** Up to this many rows a CASE for each column is cheaper than a derived table; its cost grows with the square. */
 const caseRowsMax = 50;
 
 /**
- * Updates many rows, each to its own values, in one statement; nothing for no rows.
- * @param options.columns the key column first; then the columns that are set.
- * @param options.also further assignments, as SQL over `target` (the row) and `next` (its new values).
- * @param options.guard a condition over `target` and `next` that every row must meet.
- * @param options.inputs names of values that `also` and `guard` use and that are no columns to set.
- * @throws Error when a row is missing or does not meet the guard: somebody else changed it.
+ * Updates many rows, each to its own values, in one statement that must match them all; none for no rows.
+ * @param update.columns the key column first; then the columns that are set.
+ * @param update.also further assignments, as SQL over `target` (the row) and `next` (its new values).
+ * @param update.guard a condition over `target` and `next` that every row must meet.
+ * @param update.inputs names of values that `also` and `guard` use and that are no columns to set.
  */
-export async function updateRows(database: Queryable, options: RowsUpdate): Promise<void> {
-  const { table, rows } = options;
-  if (rows.length === 0) return;
-  const { sql, values } = rows.length <= caseRowsMax ? updateByCase(options) : updateByDerivedTable(options);
-  const matched = await database.execute(sql, values);
-  if (matched !== rows.length) {
-    throw new Error(`${table}: ${rows.length - matched} of ${rows.length} rows were not as they had been read.`);
-  }
+export function updateStatements(update: RowsUpdate): readonly Statement[] {
+  const { length } = update.rows;
+  if (length === 0) return [];
+  const statement = length <= caseRowsMax ? updateByCase(update) : updateByDerivedTable(update);
+  return [{ ...statement, rowsExpected: length }];
 }
 
 export interface RowsUpdate {

@@ -11,7 +11,7 @@ import {
   type OrderView,
   readOrders,
   saveCancelReason,
-  saveOrders,
+  updateOrders,
 } from "./repository.ts";
 
 export interface CommandDeps {
@@ -93,8 +93,7 @@ async function carryOut(
       if (message !== undefined) events.push({ id: deps.newId(), aggregateId: state.orderId, message, headers });
     }
   }
-  await saveOrders(transaction, changes);
-  await deps.outbox.append(transaction, events);
+  await transaction.pipeline([...updateOrders(changes), ...deps.outbox.statements(events)]);
   return changes.map(({ before }) => before.orderId);
 }
 

@@ -2,7 +2,7 @@ import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts"
 import type { BatchHandler } from "../../relay/consumer.ts";
 import { answerTo, causeOf } from "../../relay/outbox.ts";
 import { decide, evolve, type OrderState, toEvent } from "./domain.ts";
-import { lockOrders, saveOrders } from "./repository.ts";
+import { lockOrders, updateOrders } from "./repository.ts";
 
 /** The event types that Order reacts to. */
 export const handledTypes = eventTypesHandledBy("order");
@@ -29,13 +29,12 @@ export function orderHandler(deps: { readonly newId: () => string }): BatchHandl
         if (answer !== undefined) publish.push(answerTo(causeOf(envelope), orderId, answer, deps.newId));
       }
     }
-    await saveOrders(
-      transaction,
+    const writes = updateOrders(
       [...before.values()].flatMap((state) => {
         const changed = after.get(state.orderId);
         return changed === undefined || changed === state ? [] : [{ before: state, after: changed }];
       }),
     );
-    return { publish, ignored };
+    return { writes, publish, ignored };
   };
 }

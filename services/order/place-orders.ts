@@ -3,7 +3,7 @@ import type { Outbox } from "../../relay/outbox.ts";
 import { CommitOutcomeUnknownError, type Database, isDuplicateKey, isOutage } from "../kit/database.ts";
 import { DomainError } from "../kit/errors.ts";
 import { createGroupCommit } from "../kit/group-commit.ts";
-import { type Placement, type PlacementResult, placeOrders, requestKey } from "./repository.ts";
+import { type Placement, type PlacementResult, placeNewOrders, placeOrders, requestKey } from "./repository.ts";
 
 /** An order that exists: a new one, or the one that the same request placed before. */
 export interface PlacedOrder {
@@ -26,7 +26,7 @@ const groupSizeMax = 100;
 /** Requests that may wait for a transaction: seconds of work at the highest rates measured. */
 const waitingMax = 5_000;
 /** Looks after a lost COMMIT or a request that raced with itself, before giving up. */
-const settleAttemptsMax = 3;
+const settleAttemptsMax = 4;
 
 /** @param deps.onPlaced called after a commit that placed something. */
 export function createOrderPlacer(deps: {
@@ -44,7 +44,9 @@ export function createOrderPlacer(deps: {
     async commit(placements) {
       for (let attempt = 1; ; attempt++) {
         try {
-          const results = await placeOrders(deps.database, deps.outbox, placements, deps.deadlineMs);
+          // Hardly a request comes twice: whether one did is only looked at when its key is there already.
+          const place = attempt === 1 ? placeNewOrders : placeOrders;
+          const results = await place(deps.database, deps.outbox, placements, deps.deadlineMs);
           if (results.some((result) => "isNew" in result && result.isNew)) deps.onPlaced();
           return results;
         } catch (error) {

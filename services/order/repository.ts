@@ -2,7 +2,7 @@
 import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox.ts";
-import { type Database, type Queryable, type Statement, type Transaction, updateRows } from "../kit/database.ts";
+import { type Database, type Queryable, type Statement, type Transaction, updateStatements } from "../kit/database.ts";
 import { DomainError, unreachable } from "../kit/errors.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
@@ -51,6 +51,20 @@ interface OrderRow extends Record<string, unknown> {
 }
 
 /**
+ * Places orders that nobody has placed before, in one transaction, each with its event.
+ * @throws what {@link isDuplicateKey} knows when a request was placed before: then nothing is placed.
+ */
+export async function placeNewOrders(
+  database: Database,
+  outbox: Outbox,
+  placements: readonly Placement[],
+  deadlineMs: number,
+): Promise<readonly PlacementResult[]> {
+  await database.commit(placing(outbox, placements, deadlineMs));
+  return placements.map(placedNow);
+}
+
+/**
  * Places orders in one transaction, each with its event. A request that was placed before answers the order of then,
  * so doing it again after a lost COMMIT settles it. No two placements may have the same owner and request id.
  * @param deadlineMs after this time an order that is not decided is given up.
@@ -65,15 +79,11 @@ export async function placeOrders(
     const existing = await findByRequest(transaction, placements);
     const fresh = placements.filter(({ order }) => !existing.has(requestKey(order.owner, order.requestId)));
     // A request that came in elsewhere meanwhile is a duplicate key here: everything is undone, and tried again.
-    if (fresh.length > 0) {
-      await transaction.pipeline([
-        insertOrders(fresh, deadlineMs),
-        ...outbox.statements(fresh.map((placement) => placement.event)),
-      ]);
-    }
-    return placements.map(({ order }) => {
+    if (fresh.length > 0) await transaction.pipeline(placing(outbox, fresh, deadlineMs));
+    return placements.map((placement) => {
+      const { order } = placement;
       const row = existing.get(requestKey(order.owner, order.requestId));
-      if (row === undefined) return { orderId: order.orderId, status: "PENDING", isNew: true };
+      if (row === undefined) return placedNow(placement);
       const before = { lines: decodeLines(row.lines_json, row.currency_code), paymentMethod: row.payment_method };
       if (sameRequest(before, order)) return { orderId: row.order_id, status: row.status, isNew: false };
       return new DomainError(
@@ -82,6 +92,14 @@ export async function placeOrders(
       );
     });
   });
+}
+
+function placing(outbox: Outbox, placements: readonly Placement[], deadlineMs: number): readonly Statement[] {
+  return [insertOrders(placements, deadlineMs), ...outbox.statements(placements.map(({ event }) => event))];
+}
+
+function placedNow({ order }: Placement): PlacementResult {
+  return { orderId: order.orderId, status: "PENDING", isNew: true };
 }
 
 const orderColumns = [
@@ -184,12 +202,11 @@ export async function saveCancelReason(transaction: Transaction, orderId: string
   await transaction.execute("UPDATE orders SET cancel_reason = ? WHERE order_id = ?", [reason, orderId]);
 }
 
-/** Writes where the orders stand now, in one statement. Their rows are locked. */
-export async function saveOrders(
-  transaction: Transaction,
+/** Writes where the orders stand now. Their rows are locked. */
+export function updateOrders(
   changes: readonly { readonly before: OrderState; readonly after: OrderState }[],
-): Promise<void> {
-  await updateRows(transaction, {
+): readonly Statement[] {
+  return updateStatements({
     table: "orders",
     columns: ["order_id", "status", "failure_reason", "awaits_stock", "awaits_payment", "version"],
     inputs: ["version_before"],

@@ -5,13 +5,21 @@ import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb
 import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import type { ReceivedEvent } from "../../relay/consumer.ts";
 import { createOutbox } from "../../relay/outbox.ts";
+import { handleBatch } from "../../relay/testing.ts";
 import type { Database, Transaction } from "../kit/database.ts";
 import { createServiceSchema, type TestSchema } from "../kit/testing.ts";
 import { paymentHandler } from "./handlers.ts";
-import { claimDuePayments, lockPayments } from "./repository.ts";
+import { claimDuePayments, lockPayments, type Payment } from "./repository.ts";
 
 const newId = () => Bun.randomUUIDv7();
-const handle = paymentHandler({ newId });
+/** A worker with so many free slots, and what it was given. */
+let free = 0;
+let started: Payment[] = [];
+let woken = 0;
+const handle = paymentHandler({
+  newId,
+  calls: { free: () => free, start: (claimed) => void started.push(...claimed), wake: () => void woken++ },
+});
 const outbox = createOutbox({ service: "payment", registry: eventRegistry });
 let schema: TestSchema;
 let database: Database;
@@ -50,20 +58,16 @@ const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, 
 /** Handles the messages as one batch. */
 async function batch(...messages: readonly Handled[]) {
   const events = messages.map(received);
-  const result = await database.transaction(async (transaction) => {
-    const [clock] = await transaction.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
-    const handled = await handle(transaction, events, clock?.now ?? new Date());
-    await outbox.append(transaction, handled.publish);
-    return handled;
-  });
+  const result = await database.transaction((transaction) => handleBatch(transaction, handle, outbox, events));
+  result.committed?.();
   return { events, ...result, types: result.publish.map(({ message }) => message.$typeName.split(".").at(-1)) };
 }
 
 async function paymentOf(orderId: string) {
-  return (await database.transaction((transaction) => lockPayments(transaction, [orderId]))).get(orderId);
+  return (await database.transaction((transaction) => lockPayments(transaction, [orderId]))).payments.get(orderId);
 }
 
-const claim = (limit: number) => claimDuePayments(database, { limit, leaseMs: 5_000 });
+const claim = (limit: number) => claimDuePayments(database, { limit });
 
 test("what is noted waits; what is reserved is due at once, for one claimant", async () => {
   await batch(placed("due-1"), placed("due-2"), placed("due-3"));
@@ -81,6 +85,29 @@ test("what is noted waits; what is reserved is due at once, for one claimant", a
       attempts: 1,
     },
   });
+});
+
+test("the commit that asks for a call claims it, as far as the worker has slots; the rest is due at once", async () => {
+  await batch(placed("slot-1"), placed("slot-2"), placed("slot-3"));
+  free = 2;
+  started = [];
+  woken = 0;
+  try {
+    await batch(stockReserved("slot-1"), stockReserved("slot-2"), stockReserved("slot-3"));
+  } finally {
+    free = 0;
+  }
+  expect(started.map(({ state, pending }) => [state.orderId, state.status, pending?.attempts])).toEqual([
+    ["slot-1", "AUTHORIZING", 1],
+    ["slot-2", "AUTHORIZING", 1],
+  ]);
+  expect(woken).toBe(1);
+  expect((await claim(10)).map(({ state }) => state.orderId)).toEqual(["slot-3"]);
+  // A claim is a lease like any other: the row says until when.
+  const [row] = await database.query<{ ms: number }>(
+    "SELECT TIMESTAMPDIFF(MICROSECOND, CURRENT_TIMESTAMP(3), next_attempt_at) DIV 1000 AS ms FROM payment WHERE order_id = 'slot-1'",
+  );
+  expect(row?.ms).toBeGreaterThan(0);
 });
 
 test("a claim that came to nothing is due again after its lease", async () => {
@@ -136,13 +163,12 @@ test("the number of statements does not grow with the batch", async () => {
           received(cancelRequested(`cancelled-${orderId}`)),
         ]);
       const before = await statements(transaction);
-      const { publish } = await handle(transaction, events, new Date());
-      await outbox.append(transaction, publish);
+      await handleBatch(transaction, handle, outbox, events);
       return (await statements(transaction)) - before;
     });
   const forOne = await counted(0, 1);
-  // Payments are read, inserted and updated, the outbox is inserted.
-  expect(forOne).toBe(4);
+  // The time and the payments are read, payments inserted and updated, the outbox is inserted.
+  expect(forOne).toBe(5);
   expect(await counted(1, 200)).toBe(forOne);
 });
 

@@ -2,22 +2,35 @@ import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/consumer.ts";
 import { answerTo, type Cause, causeOf } from "../../relay/outbox.ts";
-import type { Transaction } from "../kit/database.ts";
+import type { Statement } from "../kit/database.ts";
 import { decide, evolve, nextCall, noPayment, type PaymentFact, type PaymentMessage, toEvent } from "./domain.ts";
-import { insertPayments, lockPayments, type Payment, updatePayments } from "./repository.ts";
+import { claim, insertPayments, lockPayments, type Payment, updatePayments } from "./repository.ts";
 
 /** The event types that payment reacts to. */
 export const handledTypes = eventTypesHandledBy("payment");
 
-/** Whether handling the event may have left a gateway call to be made: the worker is woken for it. */
-export function mayNeedCall(message: HandledBy<"payment">): boolean {
-  return message.$typeName !== "shop.order.v1.OrderPlaced";
+/** What makes the calls that payments wait for: the worker. */
+export interface GatewayCalls {
+  /** How many calls could be started at once. */
+  free(): number;
+  /** Makes the calls of payments that are claimed for it. */
+  start(claimed: readonly Payment[]): void;
+  /** Something is due: look at once. */
+  wake(): void;
 }
 
-/** Handles a batch of events: every payment concerned is locked once, decided event by event, written once. */
-export function paymentHandler(deps: { readonly newId: () => string }): BatchHandler<HandledBy<"payment">> {
-  return async (transaction, events, now) => {
-    const before = await lockPayments(transaction, [...new Set(events.map(({ message }) => message.orderId))]);
+/**
+ * Handles a batch of events: every payment concerned is locked once, decided event by event, written once. As many calls
+ * as can be started at once are claimed by the commit that asks for them; others are due for whoever looks first.
+ */
+export function paymentHandler(deps: {
+  readonly newId: () => string;
+  readonly calls: GatewayCalls;
+}): BatchHandler<HandledBy<"payment">> {
+  const { newId, calls } = deps;
+  return async (transaction, events) => {
+    const orderIds = [...new Set(events.map(({ message }) => message.orderId))];
+    const { payments: before, now } = await lockPayments(transaction, orderIds);
     const after = new Map(before);
     const publish: NewEvent[] = [];
     const ignored: string[] = [];
@@ -31,10 +44,20 @@ export function paymentHandler(deps: { readonly newId: () => string }): BatchHan
         continue;
       }
       after.set(orderId, changed);
-      publish.push(...eventsOf(orderId, facts, cause, deps.newId));
+      publish.push(...eventsOf(orderId, facts, cause, newId));
     }
-    await savePayments(transaction, before, after);
-    return { publish, ignored };
+    const due = [...after.values()].filter(({ pending }) => pending?.attempts === 0);
+    const claimed = due.slice(0, calls.free()).map((payment) => claim(payment, now));
+    for (const payment of claimed) after.set(payment.state.orderId, payment);
+    return {
+      writes: writesOf(before, after),
+      publish,
+      ignored,
+      committed() {
+        calls.start(claimed);
+        if (claimed.length < due.length) calls.wake();
+      },
+    };
   };
 }
 
@@ -67,18 +90,14 @@ export function eventsOf(
 }
 
 /** Writes what differs: new rows in one statement, changed rows in another. */
-export async function savePayments(
-  transaction: Transaction,
+export function writesOf(
   before: ReadonlyMap<string, Payment>,
   after: ReadonlyMap<string, Payment>,
-): Promise<void> {
+): readonly Statement[] {
   const changed = [...after].filter(([orderId, payment]) => before.get(orderId) !== payment);
-  await insertPayments(
-    transaction,
-    changed.flatMap(([orderId, payment]) => (before.has(orderId) ? [] : [payment])),
-  );
-  await updatePayments(
-    transaction,
-    changed.flatMap(([orderId, payment]) => (before.has(orderId) ? [payment] : [])),
-  );
+  const [old, fresh] = [
+    changed.filter(([orderId]) => before.has(orderId)),
+    changed.filter(([orderId]) => !before.has(orderId)),
+  ];
+  return [...insertPayments(fresh.map(([, payment]) => payment)), ...updatePayments(old.map(([, payment]) => payment))];
 }

@@ -10,7 +10,7 @@ import { createLogger } from "../kit/log.ts";
 import { closeOnSignal } from "../kit/shutdown.ts";
 import { readPaymentConfig } from "./config.ts";
 import { createGateway } from "./gateway.ts";
-import { handledTypes, mayNeedCall, paymentHandler } from "./handlers.ts";
+import { handledTypes, paymentHandler } from "./handlers.ts";
 import { startPaymentWorker } from "./worker.ts";
 
 const config = readPaymentConfig(environment());
@@ -32,15 +32,12 @@ const inbox = createInbox({
   registry: eventRegistry,
   handles: handledTypes,
   records: "handled",
-  handle: paymentHandler({ newId }),
+  handle: paymentHandler({ newId, calls: worker }),
   outbox,
   hints,
   newId,
   log,
   metrics,
-  onCommitted(events) {
-    if (events.some(({ message }) => mayNeedCall(message))) worker.wake();
-  },
 });
 const consumer = await startConsumer({
   service: "payment",

@@ -1,6 +1,13 @@
 /** Payment's rows, for a whole batch at once: one statement each, however many orders. */
 import type { Cause } from "../../relay/outbox.ts";
-import { type Database, insertRows, type SqlValue, type Transaction, updateRows } from "../kit/database.ts";
+import {
+  type Database,
+  insertStatements,
+  type SqlValue,
+  type Statement,
+  type Transaction,
+  updateStatements,
+} from "../kit/database.ts";
 import { unreachable } from "../kit/errors.ts";
 import { nextCall, type PaymentState, type PaymentStatus, type Terms } from "./domain.ts";
 
@@ -46,27 +53,43 @@ const columns = [
   "next_attempt_at",
 ] as const;
 
-/** Locks the orders' payments, in the order of their ids. Orders that have none are left out. */
+/** Locks the orders' payments, in the order of their ids, and tells the database's time. Orders that have none are left out. */
 export async function lockPayments(
   transaction: Transaction,
   orderIds: readonly string[],
-): Promise<ReadonlyMap<string, Payment>> {
-  // By force: a scan of a small table would wait for rows that are none of ours, in no fixed order.
-  const rows = await transaction.query<PaymentRow>(
-    `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (PRIMARY)
-      WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
-    [orderIds],
-  );
-  return new Map(rows.map((row) => [row.order_id, paymentOf(row)]));
+): Promise<{ readonly payments: ReadonlyMap<string, Payment>; readonly now: Date }> {
+  const [clock = [], rows = []] = await transaction.pipeline([
+    { sql: "SELECT CURRENT_TIMESTAMP(3) AS now", values: [] },
+    {
+      // By force: a scan of a small table would wait for rows that are none of ours, in no fixed order.
+      sql: `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (PRIMARY)
+        WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
+      values: [orderIds],
+    },
+  ]);
+  return {
+    payments: new Map((rows as PaymentRow[]).map((row) => [row.order_id, paymentOf(row)])),
+    now: clock[0]?.now as Date,
+  };
 }
 
 /**
- * Takes up to `limit` payments whose call is due, and moves them out of everybody's reach for `leaseMs`: longer than a
- * call may take. Whoever does not record an outcome by then loses the call to the next one who asks.
+ * How long a claimed payment is out of everybody's reach: past the call's timeout, with time to record the outcome.
+ * Whoever has not recorded one by then loses the call to the next one who asks.
  */
+export const leaseMs = 5_000;
+
+/** A payment with a call pending, claimed by whoever writes it. */
+export function claim({ state, pending }: Payment, now: Date): Payment {
+  if (pending === undefined) return { state, pending };
+  const dueAt = new Date(now.getTime() + leaseMs);
+  return { state, pending: { ...pending, attempts: pending.attempts + 1, dueAt } };
+}
+
+/** Claims up to `limit` payments whose call is due. */
 export async function claimDuePayments(
   database: Database,
-  options: { readonly limit: number; readonly leaseMs: number },
+  options: { readonly limit: number; readonly leaseMs?: number },
 ): Promise<readonly Payment[]> {
   return await database.transaction(async (transaction) => {
     const rows = await transaction.query<PaymentRow>(
@@ -80,20 +103,20 @@ export async function claimDuePayments(
       `UPDATE payment FORCE INDEX (PRIMARY)
           SET next_attempt_at = CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND, attempts = attempts + 1
         WHERE order_id IN (?)`,
-      [options.leaseMs * 1_000, rows.map((row) => row.order_id)],
+      [(options.leaseMs ?? leaseMs) * 1_000, rows.map((row) => row.order_id)],
     );
     return rows.map((row) => paymentOf({ ...row, attempts: row.attempts + 1 }));
   });
 }
 
 /** Inserts payments that were not there. A duplicate key is thrown: another instance was first. */
-export async function insertPayments(transaction: Transaction, payments: readonly Payment[]): Promise<void> {
-  await insertRows(transaction, "payment", columns, payments.map(toRow));
+export function insertPayments(payments: readonly Payment[]): readonly Statement[] {
+  return insertStatements("payment", columns, payments.map(toRow));
 }
 
 /** Writes payments that were there. Their rows are locked. */
-export async function updatePayments(transaction: Transaction, payments: readonly Payment[]): Promise<void> {
-  await updateRows(transaction, {
+export function updatePayments(payments: readonly Payment[]): readonly Statement[] {
+  return updateStatements({
     table: "payment",
     columns,
     rows: payments.map(toRow),

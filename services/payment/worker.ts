@@ -13,12 +13,10 @@ import { createGroupCommit } from "../kit/group-commit.ts";
 import type { Logger } from "../kit/log.ts";
 import { type GatewayCall, type GatewayOutcome, nextCall } from "./domain.ts";
 import type { Gateway, GatewayAnswer } from "./gateway.ts";
-import { apply, eventsOf, savePayments } from "./handlers.ts";
-import { claimDuePayments, lockPayments, type Payment } from "./repository.ts";
+import { apply, eventsOf, type GatewayCalls, writesOf } from "./handlers.ts";
+import { claimDuePayments, leaseMs, lockPayments, type Payment } from "./repository.ts";
 
-export interface PaymentWorker {
-  /** Something may be due: look at once. */
-  wake(): void;
+export interface PaymentWorker extends GatewayCalls {
   /** Claims nothing more and records what the calls under way come to; gives up on those that take over 4 s. */
   close(): Promise<void>;
 }
@@ -33,8 +31,6 @@ interface MadeCall {
 
 /** For retries that are due, other instances' rows and lost wake-ups. */
 const pollIntervalMs = 500;
-/** Past the call's timeout, with time to record the outcome. */
-const leaseMs = 5_000;
 /** Between tries of one call. */
 const backoff = { baseMs: 100, maxMs: 5_000 };
 const closeMaxMs = 4_000;
@@ -75,6 +71,7 @@ export function startPaymentWorker(options: {
 
   let closing = false;
   let calling = 0;
+  const free = () => Math.max(0, callsMax - calling);
   let bell = new AbortController();
   const underWay = new Set<Promise<void>>();
 
@@ -98,25 +95,23 @@ export function startPaymentWorker(options: {
     let publish: NewEvent[] = [];
     await database.transaction(async (transaction) => {
       publish = [];
-      const [clock] = await transaction.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
-      if (clock === undefined) throw new Error("The database does not tell the time.");
-      const before = await lockPayments(transaction, [...new Set(made.map(({ call }) => call.orderId))]);
+      const orderIds = [...new Set(made.map(({ call }) => call.orderId))];
+      const { payments: before, now } = await lockPayments(transaction, orderIds);
       const after = new Map(before);
       for (const { call, answer, retryInMs } of made) {
         const payment = after.get(call.orderId);
         // What the call was made for may be settled by now, by another instance or a cancel.
         if (payment?.pending === undefined) continue;
-        const { changed, facts } = apply(payment, answer.outcome, payment.pending.cause, clock.now);
+        const { changed, facts } = apply(payment, answer.outcome, payment.pending.cause, now);
         if (facts.length > 0) {
           after.set(call.orderId, changed);
           publish.push(...eventsOf(call.orderId, facts, payment.pending.cause, newId));
         } else if (answer.outcome.$typeName === "GatewayUnknown" && isPending(call, payment)) {
-          const dueAt = new Date(clock.now.getTime() + retryInMs);
+          const dueAt = new Date(now.getTime() + retryInMs);
           after.set(call.orderId, { ...payment, pending: { ...payment.pending, dueAt } });
         }
       }
-      await savePayments(transaction, before, after);
-      await outbox.append(transaction, publish);
+      await transaction.pipeline([...writesOf(before, after), ...outbox.statements(publish)]);
     });
     if (publish.length > 0) hints.send();
     logBatch(log, made, publish.length);
@@ -156,9 +151,9 @@ export function startPaymentWorker(options: {
     while (!closing) {
       // Replaced before looking, so that whoever rings while we look is heard.
       bell = new AbortController();
-      const limit = callsMax - calling;
+      const limit = free();
       try {
-        const claimed = limit === 0 ? [] : await claimDuePayments(database, { limit, leaseMs });
+        const claimed = limit === 0 ? [] : await claimDuePayments(database, { limit });
         for (const payment of claimed) start(payment);
         failed = 0;
         // A full load: there may be more, as soon as a slot is free.
@@ -175,6 +170,8 @@ export function startPaymentWorker(options: {
   const running = run();
 
   return {
+    free: () => (closing ? 0 : free()),
+    start: (claimed) => claimed.forEach(start),
     wake: () => bell.abort(),
     async close() {
       closing = true;
