@@ -2,8 +2,9 @@
  * The sagas as figures: how many begin, how they end and after how long, how often one is undone, how many are in flight.
  * Counted after the commit, by the instance that made it: over all instances, each saga once.
  */
-import { Counter, Gauge, Histogram, type Registry as Metrics } from "prom-client";
+import { Counter, Histogram, type Registry as Metrics } from "prom-client";
 import type { Queryable } from "../kit/database.ts";
+import { createCountGauge } from "../kit/health.ts";
 import type { Logger } from "../kit/log.ts";
 import type { FailureReason, OrderFact, OrderStatus } from "./domain.ts";
 import { countOrdersInFlight } from "./repository.ts";
@@ -20,10 +21,7 @@ export interface SagaMetrics {
   stepped(steps: readonly OrderStep[]): void;
 }
 
-/** A scrape does not wait longer than this for the database: then there is no figure. */
-const answerWithinMs = 1_000;
 const failureReasons: readonly FailureReason[] = ["OUT_OF_STOCK", "PAYMENT_DECLINED", "TIMED_OUT", "CANCELLED"];
-const statusesInFlight: readonly OrderStatus[] = ["PENDING", "STOCK_RESERVED", "COMPENSATING"];
 
 /** One a process. */
 export function createSagaMetrics(options: {
@@ -60,20 +58,14 @@ export function createSagaMetrics(options: {
   // Shown from the start, so that the first of them is seen as a rise.
   for (const reason of failureReasons) failed.inc({ reason }, 0);
   for (const reason of failureReasons) if (reason !== "OUT_OF_STOCK") compensations.inc({ reason }, 0);
-  new Gauge({
+  createCountGauge({
     name: "order_sagas_in_flight",
     help: "Orders that are not final, by status. Read from the database, so each instance shows all: take the max, not the sum.",
-    labelNames: ["status"],
-    registers,
-    async collect() {
-      this.reset();
-      try {
-        const counts = await withinMs(answerWithinMs, countOrdersInFlight(options.database));
-        for (const status of statusesInFlight) this.set({ status }, counts.get(status) ?? 0);
-      } catch (error) {
-        options.log.warn({ err: error }, "the orders in flight could not be counted");
-      }
-    },
+    label: "status",
+    values: ["PENDING", "STOCK_RESERVED", "COMPENSATING"] satisfies readonly OrderStatus[],
+    count: () => countOrdersInFlight(options.database),
+    log: options.log,
+    metrics: options.metrics,
   });
 
   return {
@@ -89,14 +81,4 @@ export function createSagaMetrics(options: {
       }
     },
   };
-}
-
-async function withinMs<T>(limitMs: number, answer: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`No answer within ${limitMs} ms.`)), limitMs);
-  try {
-    return await Promise.race([answer, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
