@@ -13,7 +13,7 @@ import { listenForHints } from "./hint.ts";
 import { openProducer } from "./kafka.ts";
 import { createRelayMetrics } from "./metrics.ts";
 import { openOutboxStore } from "./outbox-store.ts";
-import { claimOwnership, type Ownership } from "./ownership.ts";
+import { claimOwnership, createOwnedSources, type Ownership } from "./ownership.ts";
 import { startRelaySource } from "./relay.ts";
 import { checkTables, checkTopics, type SourceCheck, type SourceFault } from "./source-check.ts";
 
@@ -36,6 +36,7 @@ const away = await checkAtStart();
 
 const metrics = createMetrics(config.instance);
 const relayMetrics = createRelayMetrics(metrics);
+const ownedSources = createOwnedSources();
 const retryBackoff = { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs };
 const sources = new Map(config.sources.map((source) => [source.name, start(source)] as const));
 const rechecks = away.map((check) => every(recheckIntervalMs, check, () => undefined));
@@ -146,7 +147,7 @@ async function withinTime(asking: Promise<SourceCheck>): Promise<SourceCheck> {
 /** A source at work: relayed and archived while it is owned. */
 function start(source: SourceConfig) {
   const { databaseUrl, schema, outboxTable: table } = source;
-  const ownership = claimOwnership({ databaseUrl, schema, table, log });
+  const ownership = claimOwnership({ databaseUrl, schema, table, log, ownedSources });
   const archiving = archive(source, ownership);
   const relaying = startRelaySource({
     ...source,

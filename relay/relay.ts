@@ -119,6 +119,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const labels = { source: name };
 
   let producer: RecordProducer | undefined;
+  /** The last look at the source, under way or over; never rejects. */
+  let looking: Promise<unknown> = Promise.resolve();
   let pageRows = probeRows;
   let outages = 0;
 
@@ -390,7 +392,9 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
         }
         // Connected before the first event needs it.
         producer ??= await options.openProducer();
-        isPile = await pass(isPile);
+        const passing = pass(isPile);
+        looking = passing.catch(() => undefined);
+        isPile = await passing;
         if (!isPile) await sleepUntilHinted(pollIntervalMs);
       } catch (error) {
         isPile = false;
@@ -428,6 +432,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
       forget();
     }
     wake();
+    // Nothing more is sent by now; what was sent gets marked before another one looks.
+    return looking;
   });
   metrics.owner.set(labels, ownership.isFresh() ? 1 : 0);
   const running = run();
