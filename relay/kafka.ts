@@ -5,6 +5,7 @@
 import { createConnection } from "node:net";
 import {
   type Admin,
+  ConfigResourceTypes,
   type Consumer,
   type ISocketFactory,
   Kafka,
@@ -288,6 +289,8 @@ export interface KafkaAdmin {
   endOffsets(
     topic: string,
   ): Promise<readonly { readonly partition: number; readonly offset: string; readonly low: string }[]>;
+  /** How long the topic keeps records; Infinity where it keeps them all. */
+  retentionMs(topic: string): Promise<number>;
   /** The committed offsets of a group, decimal; -1 where there is none. */
   committedOffsets(
     groupId: string,
@@ -324,6 +327,13 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
     listTopics: () => admin.listTopics(),
     deleteTopics: (topics) => admin.deleteTopics({ topics: [...topics] }),
     endOffsets: (topic) => admin.fetchTopicOffsets(topic),
+    async retentionMs(topic) {
+      const resource = { type: ConfigResourceTypes.TOPIC, name: topic, configNames: ["retention.ms"] };
+      const { resources } = await admin.describeConfigs({ resources: [resource], includeSynonyms: false });
+      const value = Number(resources[0]?.configEntries[0]?.configValue);
+      if (Number.isNaN(value)) throw new Error(`The broker does not tell how long ${topic} keeps records.`);
+      return value < 0 ? Number.POSITIVE_INFINITY : value;
+    },
     async committedOffsets(groupId, topic) {
       const [found] = await admin.fetchOffsets({ groupId, topics: [topic] });
       return found?.partitions ?? [];

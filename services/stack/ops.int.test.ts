@@ -176,7 +176,7 @@ describe("what it changes", () => {
     const [record] = await readTopic(topic, (records) => records.length > 0);
     expect(String(record?.headers?.ce_id)).toBe(published);
     const tooOld = await ops(["replay", "--source", "order", "--from", "-2d", "--yes"], {
-      OPS_INBOX_RETENTION_DAYS: "1",
+      ARCHIVE_RETENTION_HOURS: "24",
     });
     expect([tooOld.code, tooOld.errors]).toEqual([1, expect.stringContaining("too old to be sent again")]);
 
