@@ -102,9 +102,14 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
   };
 }
 
+/** The broker did not answer in the time that it was given; it may have done what was asked. */
+export class BrokerTimeoutError extends Error {
+  override readonly name = "BrokerTimeoutError";
+}
+
 async function within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
   const { promise: expired, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`${what} took longer than ${ms} ms.`)), ms);
+  const timer = setTimeout(() => reject(new BrokerTimeoutError(`${what} took longer than ${ms} ms.`)), ms);
   try {
     return await Promise.race([promise, expired]);
   } finally {

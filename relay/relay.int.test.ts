@@ -166,6 +166,9 @@ function observed(onSend: (ids: readonly string[]) => void) {
   };
 }
 
+const producerErrors = async (kind: string) =>
+  (await metrics.producerErrors.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
+
 describe("order", () => {
   test("everything pending arrives once, in order per key, and is marked", async () => {
     await insert(keyed(2_600, 40));
@@ -312,6 +315,7 @@ describe("outage", () => {
     await insert(keyed(900, 20));
     await eventually(() => expect(refusedConnections).toBeGreaterThan(2));
     expect(refusedSends).toBe(1);
+    expect(await producerErrors("unreachable")).toBeGreaterThan(2);
     expect(await countByStatus()).toEqual({ PUBLISHED: 700, PENDING: 900 });
     isBrokerUp = true;
     const backMs = performance.now();
@@ -566,6 +570,8 @@ describe("held keys", () => {
     );
     const byKey = expectInOrder(await readTopic(topic, distinct(published)));
     expect(byKey.get("key-7")?.length).toBe(2);
+    // Once for each halving, and for the row alone.
+    expect(await producerErrors("too-large")).toBeGreaterThan(3);
     expect(byKey.has("key-20")).toBe(false);
     expect(byKey.size).toBe(49);
     expect(await database.query(`SELECT aggregate_id FROM ${table} WHERE retry_count <> 0 ORDER BY seq`)).toEqual([

@@ -15,7 +15,7 @@ import { fullJitterMs, sleep } from "../services/kit/backoff.ts";
 import type { Logger } from "../services/kit/log.ts";
 import { every } from "./archive.ts";
 import { toDeadLetter } from "./dead-letter.ts";
-import { describeError, type FailureKind, kindOf } from "./failures.ts";
+import { describeError, type FailureKind, kindOf, producerErrorOf } from "./failures.ts";
 import type { RecordProducer } from "./kafka.ts";
 import type { RelayMetrics } from "./metrics.ts";
 import type { FrozenKeys, OutboxStore, PendingReader } from "./outbox-store.ts";
@@ -224,14 +224,25 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   };
 
   const send = async (topic: string, records: readonly EventRecord[]) => {
-    producer ??= await options.openProducer();
+    const open = await connected();
     // Looked at last of all: what comes before may take its time.
     if (!ownership.isFresh()) throw new OwnershipLostError();
     try {
-      await producer.send(topic, records);
+      await open.send(topic, records);
     } catch (error) {
+      metrics.producerErrors.inc({ ...labels, kind: producerErrorOf(error) });
       // A request of it may still be under way.
       discardProducer();
+      throw error;
+    }
+  };
+
+  const connected = async (): Promise<RecordProducer> => {
+    try {
+      producer ??= await options.openProducer();
+      return producer;
+    } catch (error) {
+      metrics.producerErrors.inc({ ...labels, kind: producerErrorOf(error) });
       throw error;
     }
   };
@@ -391,7 +402,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
           continue;
         }
         // Connected before the first event needs it.
-        producer ??= await options.openProducer();
+        await connected();
         const passing = pass(isPile);
         looking = passing.catch(() => undefined);
         isPile = await passing;

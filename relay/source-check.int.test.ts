@@ -192,6 +192,29 @@ describe("the process", () => {
     );
   });
 
+  test("ends with exit code 2 on a URL that leads nowhere, and on a right that is missing", async () => {
+    const named = (name: string, databaseUrl: string) => ({ ...entry(), name, databaseUrl });
+    await administer(`REVOKE ALL PRIVILEGES, GRANT OPTION FROM '${user}'@'%'`);
+    await administer(`GRANT SELECT, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
+    await administer(`GRANT SELECT, INSERT, DELETE ON ${schema.name}.${archive} TO '${user}'@'%'`);
+    const elsewhere = urlOf("root", "", (url) => {
+      url.pathname = "/no_such_database";
+    });
+    await expectRefused(
+      [
+        named("password", urlOf(user, "wrong-secret")),
+        named("database", elsewhere),
+        named("right", urlOf(user, "secret")),
+      ].map((it, index) => ({ ...it, outboxTable: index === 2 ? outbox : `${outbox}_${index}` })),
+      [
+        `databaseUrl: the database does not let the user '${user}' in with this password`,
+        "databaseUrl: there is no database no_such_database",
+        `outboxTable: '${user}'@'%' may not UPDATE in ${outbox}`,
+        `GRANT UPDATE ON ${schema.name}.${outbox} TO '${user}'@'%'`,
+      ],
+    );
+  });
+
   test("ends with exit code 2 on what it cannot read", async () => {
     await expectRefused(
       [{ ...entry(), databaseUrl: "postgres://u:secret@h/s" }],
