@@ -10,7 +10,7 @@ import { closeOnSignal } from "../services/kit/shutdown.ts";
 import { every, pruneArchive, runArchive } from "./archive.ts";
 import { readRelayConfig, type SourceConfig } from "./config.ts";
 import { listenForHints } from "./hint.ts";
-import { openProducer } from "./kafka.ts";
+import { openAdmin, openProducer } from "./kafka.ts";
 import { createRelayMetrics } from "./metrics.ts";
 import { openOutboxStore } from "./outbox-store.ts";
 import { claimOwnership, createOwnedSources, type Ownership } from "./ownership.ts";
@@ -51,7 +51,7 @@ const health = serveHealth({
   metrics,
   checks: {
     // A source that waits, or is idle, has no news of the broker.
-    broker: answersAnywhere,
+    broker: brokerAnswers,
     ...Object.fromEntries([...sources].map(([name, source]) => [`source ${name}`, source.isHealthy])),
   },
 });
@@ -201,6 +201,14 @@ function archive({ name, databaseUrl, outboxTable, archiveTable }: SourceConfig,
       await database.close();
     },
   };
+}
+
+/** One that hangs accepts connections all the same, so it is asked something. @throws Error when it does not answer. */
+async function brokerAnswers(): Promise<boolean> {
+  if (!(await answersAnywhere())) return false;
+  const admin = await openAdmin(kafka);
+  await admin.close();
+  return true;
 }
 
 async function answersAnywhere(): Promise<boolean> {

@@ -248,5 +248,16 @@ test("a broker that hangs for 15 s in the middle of a drain: nothing is counted,
   const records = await readTopic(topic, distinct(total), 30_000, kafka);
   const sequences = [...firstOccurrences(records).values()].flat().map(sequenceOf);
   expect(sequences.length).toBe(total);
-  expect((await fetch(`${relay.health}/readyz`)).status).toBe(200);
+  const ready = async () => (await fetch(`${relay.health}/readyz`)).status;
+  await eventually(async () => expect(await ready()).toBe(200));
+
+  // With nothing to send it has no news of the broker by itself, and tells the truth all the same.
+  process.kill(pid, "SIGSTOP");
+  try {
+    expect(await ready()).toBe(503);
+    expect((await fetch(`${relay.health}/livez`)).status).toBe(200);
+  } finally {
+    process.kill(pid, "SIGCONT");
+  }
+  await eventually(async () => expect(await ready()).toBe(200));
 }, 120_000);
