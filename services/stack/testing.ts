@@ -36,13 +36,19 @@ export interface TestStack {
   stop(): Promise<void>;
 }
 
-/** Starts a stack on the tests' ports and data (set by `npm test`), and resolves when it is ready. */
-export async function startStack(args: readonly string[] = []): Promise<TestStack> {
+/**
+ * Starts a stack on the tests' ports and data (set by `npm test`), and resolves when it is ready.
+ * @param env what its processes are told beside that.
+ */
+export async function startStack(
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Promise<TestStack> {
   const dataFolder = environment().STACK_DATA_DIR;
   if (dataFolder === undefined) throw new Error("Run the end-to-end tests with: npm test -- e2e");
   const child = Bun.spawn([process.execPath, "services/stack/start.ts", "--no-samples", ...args], {
     cwd: root,
-    env: environment(),
+    env: { ...environment(), ...env },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "inherit",
