@@ -629,6 +629,8 @@ describe("held keys", () => {
       { key: "failed", status: "FAILED" },
     ]);
     await insert(Array.from({ length: 5_000 }, (_, index) => ({ key: index % 2 === 0 ? "dead" : "failed" })));
+    // What a server does by itself some time later; from then on it believes that it knows better than the index.
+    await administer(`ANALYZE TABLE ${schema.name}.${table}`);
     const behind = await publishNeighbours();
     // A look passes over the pile within its index. Were the rows read, it would be 5,000 more at every look.
     expect({ ...behind, rowsRead: 0 }).toEqual({ ...without, rowsRead: 0 });
