@@ -5,6 +5,7 @@
 import { sleep } from "../services/kit/backoff.ts";
 import type { Database } from "../services/kit/database.ts";
 import type { Logger } from "../services/kit/log.ts";
+import { type KafkaOptions, openAdmin } from "./kafka.ts";
 import { inboxTableName } from "./tables.ts";
 
 /** One outbox and where its rows go. */
@@ -168,21 +169,46 @@ export function every(
   };
 }
 
-const pruneIntervalMs = 3_600_000;
+const hourMs = 3_600_000;
+const pruneIntervalMs = hourMs;
 
-/** Prunes a service's inbox every hour, in the service itself: the rows are its own. */
+/**
+ * How long an inbox must remember an event: as long as it can come again, from the topic or by a replay from outbox and
+ * archive, and a day more, in which what was replayed at the last moment is handled.
+ */
+export function inboxRetentionMs(retention: {
+  readonly topicRetentionMs: number;
+  readonly archiveRetentionMs: number;
+}): number {
+  return Math.max(retention.topicRetentionMs, retention.archiveRetentionMs) + 24 * hourMs;
+}
+
+/**
+ * Prunes a service's inbox every hour, in the service itself: the rows are its own. How long the topic keeps records is
+ * asked of the broker each time; while it does not answer, nothing is pruned.
+ */
 export function startInboxPruning(options: {
   readonly service: string;
   readonly database: Database;
-  /** Longer than the topic keeps records, and than the archive keeps rows for a replay. */
-  readonly retentionHours: number;
+  readonly kafka: KafkaOptions;
+  readonly topic: string;
+  /** How long outbox and archive together keep an event for a replay, from its publication on. */
+  readonly archiveRetentionHours: number;
   readonly log: Logger;
+  /** Default: an hour. */
+  readonly intervalMs?: number;
 }): Schedule {
-  const { service, database, log } = options;
+  const { service, database, topic, log } = options;
   return every(
-    pruneIntervalMs,
+    options.intervalMs ?? pruneIntervalMs,
     async (signal) => {
-      const olderThanMs = options.retentionHours * 3_600_000;
+      const admin = await openAdmin(options.kafka);
+      const topicRetentionMs = await admin.retentionMs(topic).finally(() => admin.close());
+      const olderThanMs = inboxRetentionMs({
+        topicRetentionMs,
+        archiveRetentionMs: options.archiveRetentionHours * hourMs,
+      });
+      if (olderThanMs === Number.POSITIVE_INFINITY) return;
       const { deleted } = await pruneInbox({ service, database, olderThanMs, signal });
       if (deleted > 0) log.info({ deleted }, "inbox pruned");
     },

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { archiveRetentionHours, readConfig } from "../services/kit/config.ts";
 import { readRelayConfig } from "./config.ts";
 
 const order = {
@@ -45,6 +46,12 @@ test("the rest has defaults", () => {
     archivePruneAfterMs: 1_209_600_000,
     kafkaBrokers: [{ host: "127.0.0.1", port: 19_092 }],
   });
+});
+
+test("by default, services remember what the relay keeps for as long as it keeps it", () => {
+  const { archiveAfterMs, archivePruneAfterMs } = read([order]);
+  const hours = readConfig({}, { archiveRetentionHours }).archiveRetentionHours;
+  expect(hours * 3_600_000).toBe(archiveAfterMs + archivePruneAfterMs);
 });
 
 describe("an error names the entry and the field", () => {

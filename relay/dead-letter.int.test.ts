@@ -366,6 +366,7 @@ describe("inserted by hand", () => {
     ["a payload of another shape", { payload: '{"orderId":7}' }, "DEAD"],
     ["an empty payload", { payload: "" }, "DEAD"],
     ["a NUL in the payload", { payload: '{"orderId":"a\0b"}' }, "DEAD"],
+    ["half of a 4-byte character in a value", { payload: '{"orderId":"a\\ud83d"}' }, "DEAD"],
     ["a NUL and 4-byte characters in a value", { payload: '{"orderId":"a\\u0000b😀"}' }, "PUBLISHED"],
     ["a key of 128 characters", { key: "k".repeat(128) }, "PUBLISHED"],
     ["a key of 128 4-byte characters", { key: "😀".repeat(128) }, "PUBLISHED"],

@@ -12,21 +12,96 @@ import { SchemaBehindError, UnencodablePayloadError } from "../proto/envelope.ts
 export type FailureKind = "outage" | "poison" | "schema-behind";
 
 /**
- * The broker's answers that blame the records: larger than the topic's `max.message.bytes`, or than its
- * `segment.bytes`. Source: org.apache.kafka.common.protocol.Errors, codes 10 and 18.
+ * What a producer met with, for a metric: a closed list, so that it stays a few time series.
+ *
+ * - `too-large`: the records. The only answer that blames them.
+ * - `no-topic`, `not-authorized`: somebody has to mend the cluster, or the configuration.
+ * - `not-ready`: the broker is there, and cannot take records now.
+ * - `unreachable`, `timeout`: there is no answer.
+ * - `other`: whatever is not on the list.
  */
-const tooLarge: ReadonlySet<unknown> = new Set(["MESSAGE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"]);
+export type ProducerErrorKind =
+  | "too-large"
+  | "no-topic"
+  | "not-authorized"
+  | "not-ready"
+  | "unreachable"
+  | "timeout"
+  | "other";
+
+/**
+ * Every code that a send is known to fail with: the broker's answers (org.apache.kafka.common.protocol.Errors, in
+ * kafkajs' spelling), the operating system's, and the names of what the client throws where there is no code.
+ */
+const producerErrors: Readonly<Record<string, ProducerErrorKind>> = {
+  // Larger than the topic's `max.message.bytes`, or than its `segment.bytes`.
+  MESSAGE_TOO_LARGE: "too-large",
+  RECORD_LIST_TOO_LARGE: "too-large",
+  UNKNOWN_TOPIC_OR_PARTITION: "no-topic",
+  INVALID_TOPIC_EXCEPTION: "no-topic",
+  KafkaJSTopicMetadataNotLoaded: "no-topic",
+  TOPIC_AUTHORIZATION_FAILED: "not-authorized",
+  CLUSTER_AUTHORIZATION_FAILED: "not-authorized",
+  SASL_AUTHENTICATION_FAILED: "not-authorized",
+  UNSUPPORTED_SASL_MECHANISM: "not-authorized",
+  ILLEGAL_SASL_STATE: "not-authorized",
+  KafkaJSSASLAuthenticationError: "not-authorized",
+  LEADER_NOT_AVAILABLE: "not-ready",
+  NOT_LEADER_FOR_PARTITION: "not-ready",
+  FENCED_LEADER_EPOCH: "not-ready",
+  UNKNOWN_LEADER_EPOCH: "not-ready",
+  REPLICA_NOT_AVAILABLE: "not-ready",
+  BROKER_NOT_AVAILABLE: "not-ready",
+  NOT_ENOUGH_REPLICAS: "not-ready",
+  NOT_ENOUGH_REPLICAS_AFTER_APPEND: "not-ready",
+  KAFKA_STORAGE_ERROR: "not-ready",
+  KafkaJSMetadataNotLoaded: "not-ready",
+  KafkaJSBrokerNotFound: "not-ready",
+  NETWORK_EXCEPTION: "unreachable",
+  ECONNREFUSED: "unreachable",
+  ECONNRESET: "unreachable",
+  EHOSTUNREACH: "unreachable",
+  ENETUNREACH: "unreachable",
+  ENOTFOUND: "unreachable",
+  EAI_AGAIN: "unreachable",
+  EPIPE: "unreachable",
+  KafkaJSConnectionError: "unreachable",
+  KafkaJSConnectionClosedError: "unreachable",
+  KafkaJSNoBrokerAvailableError: "unreachable",
+  REQUEST_TIMED_OUT: "timeout",
+  ETIMEDOUT: "timeout",
+  KafkaJSRequestTimeoutError: "timeout",
+  KafkaJSTimeout: "timeout",
+  BrokerTimeoutError: "timeout",
+};
 const causeDepthMax = 5;
 
 /** Sorts an error. Unknown is an outage. */
 export function kindOf(error: unknown): FailureKind {
-  // kafkajs wraps the broker's answer in errors of its own.
-  for (let it: unknown = error, depth = 0; it instanceof Error && depth < causeDepthMax; it = it.cause, depth++) {
+  for (const it of chainOf(error)) {
     if (it instanceof UnencodablePayloadError) return "poison";
     if (it instanceof SchemaBehindError) return "schema-behind";
-    if (tooLarge.has((it as Error & { type?: unknown }).type)) return "poison";
   }
-  return "outage";
+  return producerErrorOf(error) === "too-large" ? "poison" : "outage";
+}
+
+/** Sorts what opening a producer or sending threw. */
+export function producerErrorOf(error: unknown): ProducerErrorKind {
+  for (const it of chainOf(error)) {
+    const { type, code } = it as Error & { readonly type?: unknown; readonly code?: unknown };
+    for (const known of [type, code, it.name]) {
+      const kind =
+        typeof known === "string" && Object.hasOwn(producerErrors, known) ? producerErrors[known] : undefined;
+      if (kind !== undefined) return kind;
+    }
+  }
+  return "other";
+}
+
+/** kafkajs wraps the broker's answer in errors of its own. */
+function* chainOf(error: unknown): Generator<Error> {
+  for (let it: unknown = error, depth = 0; it instanceof Error && depth < causeDepthMax; it = it.cause, depth++)
+    yield it;
 }
 
 /** What `last_error` and the dead-letter record hold of an error, at the most. */

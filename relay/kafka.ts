@@ -5,6 +5,7 @@
 import { createConnection } from "node:net";
 import {
   type Admin,
+  ConfigResourceTypes,
   type Consumer,
   type ISocketFactory,
   Kafka,
@@ -101,9 +102,14 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
   };
 }
 
+/** The broker did not answer in the time that it was given; it may have done what was asked. */
+export class BrokerTimeoutError extends Error {
+  override readonly name = "BrokerTimeoutError";
+}
+
 async function within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
   const { promise: expired, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`${what} took longer than ${ms} ms.`)), ms);
+  const timer = setTimeout(() => reject(new BrokerTimeoutError(`${what} took longer than ${ms} ms.`)), ms);
   try {
     return await Promise.race([promise, expired]);
   } finally {
@@ -288,6 +294,8 @@ export interface KafkaAdmin {
   endOffsets(
     topic: string,
   ): Promise<readonly { readonly partition: number; readonly offset: string; readonly low: string }[]>;
+  /** How long the topic keeps records; Infinity where it keeps them all. */
+  retentionMs(topic: string): Promise<number>;
   /** The committed offsets of a group, decimal; -1 where there is none. */
   committedOffsets(
     groupId: string,
@@ -324,6 +332,13 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
     listTopics: () => admin.listTopics(),
     deleteTopics: (topics) => admin.deleteTopics({ topics: [...topics] }),
     endOffsets: (topic) => admin.fetchTopicOffsets(topic),
+    async retentionMs(topic) {
+      const resource = { type: ConfigResourceTypes.TOPIC, name: topic, configNames: ["retention.ms"] };
+      const { resources } = await admin.describeConfigs({ resources: [resource], includeSynonyms: false });
+      const value = Number(resources[0]?.configEntries[0]?.configValue);
+      if (Number.isNaN(value)) throw new Error(`The broker does not tell how long ${topic} keeps records.`);
+      return value < 0 ? Number.POSITIVE_INFINITY : value;
+    },
     async committedOffsets(groupId, topic) {
       const [found] = await admin.fetchOffsets({ groupId, topics: [topic] });
       return found?.partitions ?? [];

@@ -10,10 +10,10 @@ import { closeOnSignal } from "../services/kit/shutdown.ts";
 import { every, pruneArchive, runArchive } from "./archive.ts";
 import { readRelayConfig, type SourceConfig } from "./config.ts";
 import { listenForHints } from "./hint.ts";
-import { openProducer } from "./kafka.ts";
+import { openAdmin, openProducer } from "./kafka.ts";
 import { createRelayMetrics } from "./metrics.ts";
 import { openOutboxStore } from "./outbox-store.ts";
-import { claimOwnership, type Ownership } from "./ownership.ts";
+import { claimOwnership, createOwnedSources, type Ownership } from "./ownership.ts";
 import { startRelaySource } from "./relay.ts";
 import { checkTables, checkTopics, type SourceCheck, type SourceFault } from "./source-check.ts";
 
@@ -36,6 +36,7 @@ const away = await checkAtStart();
 
 const metrics = createMetrics(config.instance);
 const relayMetrics = createRelayMetrics(metrics);
+const ownedSources = createOwnedSources();
 const retryBackoff = { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs };
 const sources = new Map(config.sources.map((source) => [source.name, start(source)] as const));
 const rechecks = away.map((check) => every(recheckIntervalMs, check, () => undefined));
@@ -50,7 +51,7 @@ const health = serveHealth({
   metrics,
   checks: {
     // A source that waits, or is idle, has no news of the broker.
-    broker: answersAnywhere,
+    broker: brokerAnswers,
     ...Object.fromEntries([...sources].map(([name, source]) => [`source ${name}`, source.isHealthy])),
   },
 });
@@ -146,7 +147,7 @@ async function withinTime(asking: Promise<SourceCheck>): Promise<SourceCheck> {
 /** A source at work: relayed and archived while it is owned. */
 function start(source: SourceConfig) {
   const { databaseUrl, schema, outboxTable: table } = source;
-  const ownership = claimOwnership({ databaseUrl, schema, table, log });
+  const ownership = claimOwnership({ databaseUrl, schema, table, log, ownedSources });
   const archiving = archive(source, ownership);
   const relaying = startRelaySource({
     ...source,
@@ -200,6 +201,14 @@ function archive({ name, databaseUrl, outboxTable, archiveTable }: SourceConfig,
       await database.close();
     },
   };
+}
+
+/** One that hangs accepts connections all the same, so it is asked something. @throws Error when it does not answer. */
+async function brokerAnswers(): Promise<boolean> {
+  if (!(await answersAnywhere())) return false;
+  const admin = await openAdmin(kafka);
+  await admin.close();
+  return true;
 }
 
 async function answersAnywhere(): Promise<boolean> {

@@ -10,6 +10,8 @@ export interface RelayMetrics {
   readonly commitToPublishSeconds: Histogram<"source">;
   /** `kind` is a FailureKind (failures.ts). */
   readonly failures: Counter<"source" | "kind">;
+  /** `kind` is a ProducerErrorKind (failures.ts). */
+  readonly producerErrors: Counter<"source" | "kind">;
   readonly owner: Gauge<"source">;
   // What follows is shown by the source's owner alone: nobody else has looked.
   readonly pendingRows: Gauge<"source">;
@@ -60,6 +62,12 @@ export function createRelayMetrics(registry: Registry): RelayMetrics {
     failures: new Counter({
       name: "relay_failures_total",
       help: "What went wrong, by kind: outage and poison by attempt, schema-behind by event.",
+      labelNames: ["source", "kind"] as const,
+      registers,
+    }),
+    producerErrors: new Counter({
+      name: "relay_producer_errors_total",
+      help: "Sends, and connections for them, that failed: too-large, no-topic, not-authorized, not-ready, unreachable, timeout, other.",
       labelNames: ["source", "kind"] as const,
       registers,
     }),

@@ -62,13 +62,14 @@ export interface ReplayPlan {
 
 /**
  * Counts what {@link replay} would send. Reads all published rows: with millions of them it takes some seconds.
- * @param inboxRetentionMs how long inbox rows are kept, at the least.
+ * @param archiveRetentionMs how long outbox and archive keep an event, from its publication on. Inboxes remember it for a
+ *   day more at the least (archive.ts), in which what is sent at the last moment gets handled.
  * @throws DomainError INVALID_ARGUMENT for a range that is none, FAILED_PRECONDITION for what an inbox may have forgotten.
  */
 export async function planReplay(
   source: OperatedSource,
   { from, to, key }: ReplayRange,
-  inboxRetentionMs: number,
+  archiveRetentionMs: number,
 ): Promise<ReplayPlan> {
   const nowMs = (await databaseNow(source.database)).getTime();
   // Later ones are the relay's own to send.
@@ -79,11 +80,11 @@ export async function planReplay(
       `--from (${from.toISOString()}) must be before --to (${to.toISOString()}) and before now (${new Date(nowMs).toISOString()}).`,
     );
   }
-  const oldest = new Date(nowMs - inboxRetentionMs);
+  const oldest = new Date(nowMs - archiveRetentionMs);
   if (from < oldest) {
     throw new DomainError(
       "FAILED_PRECONDITION",
-      `Events from ${from.toISOString()} are too old to be sent again: inboxes are kept for ${inboxRetentionMs / 86_400_000} days, and whoever has forgotten an event would handle it twice. The oldest that is safe is ${oldest.toISOString()}.`,
+      `Events from ${from.toISOString()} are too old to be sent again: events are kept for ${archiveRetentionMs / 86_400_000} days and remembered by inboxes for little longer, and whoever has forgotten an event would handle it twice. The oldest that is safe is ${oldest.toISOString()}.`,
     );
   }
   return { range, count: await countEvents(source, range) };

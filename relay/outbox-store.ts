@@ -86,17 +86,39 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
   const exceptKeysOf = (keys: readonly string[]) =>
     keys.length === 0 ? { sql: "", values: [] } : { sql: "AND event.aggregate_id NOT IN (?)", values: [keys] };
 
+  /** `FORCE INDEX (…)`, once it is known; nothing where there is no such index. */
+  let forced: string | undefined;
+  const forcedIndex = async () => {
+    if (forced !== undefined) return forced;
+    const [index] = await database.query<{ name: string }>(
+      `SELECT INDEX_NAME AS name FROM information_schema.STATISTICS
+        WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?
+          AND (SEQ_IN_INDEX, COLUMN_NAME) IN ((1, 'status'), (2, 'seq'))
+        GROUP BY INDEX_NAME HAVING COUNT(*) = 2 ORDER BY MAX(CARDINALITY) DESC LIMIT 1`,
+      [table],
+    );
+    forced = index === undefined ? "" : `FORCE INDEX (\`${index.name}\`)`;
+    return forced;
+  };
+
   const readerOn = (query: Queryable["query"]): PendingReader => ({
     async readPending({ afterSeq, exceptKeys, limit }) {
       const except = exceptKeysOf(exceptKeys);
-      // By status, through the index on (status, seq): published rows cost nothing.
-      const rows = await query(
-        `SELECT ${columns} FROM ${table} AS event
-          WHERE event.status = 'PENDING' AND event.seq > CAST(? AS UNSIGNED) ${except.sql}
-          ORDER BY event.seq LIMIT ?`,
-        [afterSeq, ...except.values, limit],
-      );
-      return rows as unknown as OutboxRow[];
+      try {
+        // By status, through the index on (status, seq): published rows cost nothing. By force, since a server that sees
+        // a pile of pending rows would rather read all of the table in the order of `seq`.
+        const rows = await query(
+          `SELECT ${columns} FROM ${table} AS event ${await forcedIndex()}
+            WHERE event.status = 'PENDING' AND event.seq > CAST(? AS UNSIGNED) ${except.sql}
+            ORDER BY event.seq LIMIT ?`,
+          [afterSeq, ...except.values, limit],
+        );
+        return rows as unknown as OutboxRow[];
+      } catch (error) {
+        // It may have been replaced by another one.
+        forced = undefined;
+        throw error;
+      }
     },
   });
 

@@ -11,6 +11,7 @@ import {
   administer,
   createServiceSchema,
   eventually,
+  freePort,
   readCounters,
   type TestSchema,
   testServers,
@@ -21,7 +22,18 @@ import { createRelayMetrics } from "./metrics.ts";
 import { type OutboxStore, openOutboxStore } from "./outbox-store.ts";
 import { claimOwnership, lockNameOf, type Ownership } from "./ownership.ts";
 import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./relay.ts";
-import { createTestTopic, readTopic, testKafka } from "./testing.ts";
+import {
+  createTestTopic,
+  distinct,
+  firstOccurrences,
+  idOf,
+  keyOf,
+  type RelayProcess,
+  readTopic,
+  sequenceOf,
+  startRelayProcess,
+  testKafka,
+} from "./testing.ts";
 
 const table = "order_outbox_event";
 const newId = () => Bun.randomUUIDv7();
@@ -75,6 +87,17 @@ async function insert(events: readonly Given[], on: Queryable = database): Promi
   return rows.map(([id]) => String(id));
 }
 
+/** Rows that were published long ago; a multiple of 10,000. */
+async function insertPublished(count: number): Promise<void> {
+  const digits = Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS n`).join(" UNION ALL ");
+  const tens = Array.from({ length: count / 10_000 }, (_, index) => `SELECT ${index}`).join(" UNION ALL ");
+  await administer(
+    `INSERT INTO ${schema.name}.${table} (id, aggregate_id, type, payload, headers, status, published_at)
+     SELECT UUID(), CONCAT('key-', a.n), 'shop.order.v1.OrderCompleted', '{}', '{}', 'PUBLISHED', NOW(3)
+       FROM (${digits}) a, (${digits}) b, (${digits}) c, (${digits}) d, (${tens}) e`,
+  );
+}
+
 const keyed = (count: number, keys: number): Given[] =>
   Array.from({ length: count }, (_, index) => ({ key: `key-${index % keys}` }));
 
@@ -94,26 +117,10 @@ async function expectAllPublished(count: number, timeoutMs?: number) {
 
 // What comes out
 
-const idOf = (record: TopicRecord) => String(record.headers?.ce_id);
-const keyOf = (record: TopicRecord) => new TextDecoder().decode(record.key ?? undefined);
-const sequenceOf = (record: TopicRecord) => Number(record.headers?.ce_sequence);
-
-/** The first occurrences by key, which must be in the order of `ce_sequence`. Returns the sequences by key. */
+/** The first occurrences by key, which must be in order. Returns their sequences. */
 function expectInOrder(records: readonly TopicRecord[]): ReadonlyMap<string, readonly number[]> {
-  const seen = new Set<string>();
-  const byKey = new Map<string, number[]>();
-  for (const record of records) {
-    if (seen.has(idOf(record))) continue;
-    seen.add(idOf(record));
-    byKey.set(keyOf(record), [...(byKey.get(keyOf(record)) ?? []), sequenceOf(record)]);
-  }
-  for (const [key, sequences] of byKey) {
-    expect({ key, sequences }).toEqual({ key, sequences: sequences.toSorted((a, b) => a - b) });
-  }
-  return byKey;
+  return new Map([...firstOccurrences(records)].map(([key, occurrences]) => [key, occurrences.map(sequenceOf)]));
 }
-
-const distinct = (count: number) => (records: readonly TopicRecord[]) => new Set(records.map(idOf)).size >= count;
 
 // The relay under test
 
@@ -158,6 +165,9 @@ function observed(onSend: (ids: readonly string[]) => void) {
     };
   };
 }
+
+const producerErrors = async (kind: string) =>
+  (await metrics.producerErrors.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
 
 describe("order", () => {
   test("everything pending arrives once, in order per key, and is marked", async () => {
@@ -228,6 +238,51 @@ describe("order", () => {
   });
 });
 
+describe("late commits", () => {
+  test("of 8 writers, whose transactions take any time: no row is skipped, and keys keep their order", async () => {
+    start({ pollIntervalMs: 50 });
+    const writersCount = 8;
+    const transactions = 25;
+    let overtaken = 0;
+    let highestCommitted = 0;
+    const write = async (writer: number) => {
+      for (let number = 0; number < transactions; number++) {
+        await database.transaction(async (transaction) => {
+          const own = { key: `writer-${writer}` };
+          await insert([own, { key: `shared-${(writer + number) % writersCount}-${writer}` }], transaction);
+          // Between nothing and a tenth of a second, many short and some long.
+          await Bun.sleep(100 * Math.random() ** 3);
+          if (Math.random() < 0.3) await insert([own], transaction);
+        });
+        const [last] = await database.query<{ seq: number }>(
+          `SELECT MAX(seq) AS seq FROM ${table} WHERE aggregate_id = ?`,
+          [`writer-${writer}`],
+        );
+        if (Number(last?.seq) < highestCommitted) overtaken++;
+        highestCommitted = Math.max(highestCommitted, Number(last?.seq));
+      }
+    };
+    const writers = Array.from({ length: writersCount }, (_, writer) => write(writer));
+    // A pile now and then, so that it also reads page by page from a snapshot while they commit.
+    const piles = (async () => {
+      for (let pile = 0; pile < 3; pile++) {
+        await insert(keyed(1_200, 60));
+        await Bun.sleep(200);
+      }
+    })();
+    await Promise.all([...writers, piles]);
+    // It did happen: transactions became visible after others with a higher seq.
+    expect(overtaken).toBeGreaterThan(10);
+    const [rows] = await database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${table}`);
+    const total = Number(rows?.n);
+    await expectAllPublished(total);
+    const records = await readTopic(topic, distinct(total));
+    expect(records.length).toBe(total);
+    const byKey = expectInOrder(records);
+    expect([...byKey.values()].flat().length).toBe(total);
+  }, 30_000);
+});
+
 describe("outage", () => {
   test("of the broker: nothing is counted, everything arrives afterwards, in order", async () => {
     let isBrokerUp = true;
@@ -260,6 +315,7 @@ describe("outage", () => {
     await insert(keyed(900, 20));
     await eventually(() => expect(refusedConnections).toBeGreaterThan(2));
     expect(refusedSends).toBe(1);
+    expect(await producerErrors("unreachable")).toBeGreaterThan(2);
     expect(await countByStatus()).toEqual({ PUBLISHED: 700, PENDING: 900 });
     isBrokerUp = true;
     const backMs = performance.now();
@@ -451,12 +507,7 @@ describe("wake-up", () => {
     await poll();
     const empty = await poll();
     expect(empty.rows).toBe(5);
-    const digits = Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS n`).join(" UNION ALL ");
-    await administer(
-      `INSERT INTO ${schema.name}.${table} (id, aggregate_id, type, payload, headers, status, published_at)
-       SELECT UUID(), CONCAT('key-', a.n), 'shop.order.v1.OrderCompleted', '{}', '{}', 'PUBLISHED', NOW(3)
-         FROM (${digits}) a, (${digits}) b, (${digits}) c, (${digits}) d, (${digits}) e, (SELECT 0 UNION ALL SELECT 1) f`,
-    );
+    await insertPublished(200_000);
     expect((await countByStatus()).PUBLISHED).toBe(200_000);
     expect(await poll()).toEqual(empty);
   });
@@ -519,6 +570,8 @@ describe("held keys", () => {
     );
     const byKey = expectInOrder(await readTopic(topic, distinct(published)));
     expect(byKey.get("key-7")?.length).toBe(2);
+    // Once for each halving, and for the row alone.
+    expect(await producerErrors("too-large")).toBeGreaterThan(3);
     expect(byKey.has("key-20")).toBe(false);
     expect(byKey.size).toBe(49);
     expect(await database.query(`SELECT aggregate_id FROM ${table} WHERE retry_count <> 0 ORDER BY seq`)).toEqual([
@@ -531,22 +584,69 @@ describe("held keys", () => {
     expect(sizes.length).toBe(sends);
   });
 
-  test("a pile behind a dead event hides nobody, and goes on in order when the event is retried", async () => {
+  test("5,000 rows behind frozen keys cost their neighbours nothing, and go on in order when the event is retried", async () => {
+    await insertPublished(20_000);
+    const neighboursCount = 20;
+    /** What the database does for some neighbours, one after the other, and how often the relay looks, sends and marks. */
+    const publishNeighbours = async () => {
+      const store = openOutboxStore({ databaseUrl: schema.url, table });
+      const done = { looks: 0, sends: 0, marks: 0 };
+      const marked = new Set<string>();
+      const { source, ownership } = start({
+        pollIntervalMs: 60_000,
+        measureIntervalMs: 600_000,
+        store: {
+          ...store,
+          readPending: (options) => store.readPending(options).finally(() => done.looks++),
+          async markPublished(ids) {
+            const rows = await store.markPublished(ids);
+            done.marks++;
+            for (const id of ids) marked.add(id);
+            return rows;
+          },
+        },
+        openProducer: observed(() => void done.sends++),
+      });
+      await eventually(() => expect(ownership.isFresh()).toBe(true));
+      await eventually(() => expect(done.looks).toBe(1));
+      const before = await readCounters("Handler_read%");
+      for (let index = 0; index < neighboursCount; index++) {
+        const [id = ""] = await insert([{ key: `neighbour-${index}` }]);
+        source.hint();
+        await eventually(() => expect(marked.has(id)).toBe(true));
+        // The look after it, which finds nothing more.
+        await eventually(() => expect(done.looks).toBeGreaterThan(index + 1));
+      }
+      const after = await readCounters("Handler_read%");
+      await source.close();
+      const rowsRead = [...after].reduce((sum, [name, value]) => sum + value - (before.get(name) ?? 0), 0);
+      return { ...done, rowsRead };
+    };
+    const without = await publishNeighbours();
+
     await insert([
       { key: "dead", status: "DEAD" },
       { key: "failed", status: "FAILED" },
     ]);
-    await insert(Array.from({ length: 1_500 }, (_, index) => ({ key: index % 2 === 0 ? "dead" : "failed" })));
-    await insert(keyed(20, 20));
-    start({ pollIntervalMs: 100 });
-    const waiting = { DEAD: 1, FAILED: 1, PENDING: 1_500 };
-    await eventually(async () => expect(await countByStatus()).toEqual({ ...waiting, PUBLISHED: 20 }));
-    await insert(keyed(20, 20));
-    await eventually(async () => expect(await countByStatus()).toEqual({ ...waiting, PUBLISHED: 40 }), 1_000);
+    await insert(Array.from({ length: 5_000 }, (_, index) => ({ key: index % 2 === 0 ? "dead" : "failed" })));
+    // What a server does by itself some time later; from then on it believes that it knows better than the index.
+    await administer(`ANALYZE TABLE ${schema.name}.${table}`);
+    const behind = await publishNeighbours();
+    // A look passes over the pile within its index. Were the rows read, it would be 5,000 more at every look.
+    expect({ ...behind, rowsRead: 0 }).toEqual({ ...without, rowsRead: 0 });
+    expect(behind.rowsRead).toBeLessThan(without.rowsRead + 20 * neighboursCount);
+    expect(await countByStatus()).toEqual({
+      DEAD: 1,
+      FAILED: 1,
+      PENDING: 5_000,
+      PUBLISHED: 20_000 + 2 * neighboursCount,
+    });
+
+    start();
     await database.execute(`UPDATE ${table} SET status = 'PENDING' WHERE status IN ('DEAD', 'FAILED')`);
-    await expectAllPublished(1_542);
-    const byKey = expectInOrder(await readTopic(topic, distinct(1_542)));
-    expect(byKey.get("dead")?.length).toBe(751);
+    await expectAllPublished(25_002 + 2 * neighboursCount);
+    const byKey = expectInOrder(await readTopic(topic, distinct(5_002 + 2 * neighboursCount)));
+    expect(byKey.get("dead")?.length).toBe(2_501);
   });
 
   test("more of them than the database filters out are passed over", async () => {
@@ -561,38 +661,21 @@ describe("held keys", () => {
 });
 
 describe("the process", () => {
-  interface Process {
-    readonly child: Bun.Subprocess;
-    readonly health: string;
-    readonly hintPort: number;
-  }
-
-  async function startProcess(): Promise<Process> {
-    const { kafkaBrokers } = testServers();
-    const [healthPort, hintPort] = [await freePort(), await freePort()];
+  async function startProcess(): Promise<RelayProcess & { readonly hintPort: number }> {
+    const hintPort = await freePort();
     const deadLetterTopic = await newTopic(1);
-    const child = Bun.spawn([process.execPath, "relay/main.ts"], {
-      cwd: join(import.meta.dir, ".."),
-      env: {
-        ...environment(),
-        KAFKA_BROKERS: kafkaBrokers.map(({ host, port }) => `${host}:${port}`).join(","),
-        HEALTH_PORT: String(healthPort),
-        RELAY_HINT_PORT: String(hintPort),
-        RELAY_SOURCES: JSON.stringify([
-          { name: "order", databaseUrl: schema.url, outboxTable: table, topic, deadLetterTopic },
-          // Nobody listens there: the other source must not mind.
-          { name: "away", databaseUrl: "mysql://nobody@127.0.0.1:1/away", outboxTable: "away", topic, deadLetterTopic },
-        ]),
-      },
-      stdin: "ignore",
-      stdout: "ignore",
-      stderr: "inherit",
+    const { child, health } = await startRelayProcess({
+      sources: [
+        { name: "order", databaseUrl: schema.url, outboxTable: table, topic, deadLetterTopic },
+        // Nobody listens there: the other source must not mind.
+        { name: "away", databaseUrl: "mysql://nobody@127.0.0.1:1/away", outboxTable: "away", topic, deadLetterTopic },
+      ],
+      env: { RELAY_HINT_PORT: String(hintPort) },
     });
     closers.push(async () => {
       child.kill("SIGKILL");
       await child.exited;
     });
-    const health = `http://127.0.0.1:${healthPort}`;
     await eventually(async () => {
       const { checks } = await (await fetch(`${health}/readyz`)).json();
       expect(checks).toEqual({ broker: true, "source order": true, "source away": false });
@@ -631,7 +714,59 @@ describe("the process", () => {
     expect(performance.now() - killedMs).toBeLessThan(5_000);
   });
 
-  test("frozen and woken after the takeover, it sends nothing new", async () => {
+  test("frozen with a batch read and unsent, and woken after the takeover: it comes twice, and in order all the same", async () => {
+    // One partition, so that what comes late can be told by its place.
+    topic = await newTopic(1);
+    // The first send is the probe of ten rows; in the second one stands what is frozen.
+    await insert(keyed(10, 5));
+    const frozenIds = await insert(keyed(40, 5));
+    const { kafkaBrokers } = testServers();
+    const child = Bun.spawn([process.execPath, "relay/testing-freezing-relay.ts"], {
+      cwd: join(import.meta.dir, ".."),
+      env: {
+        ...environment(),
+        KAFKA_BROKERS: kafkaBrokers.map(({ host, port }) => `${host}:${port}`).join(","),
+        DATABASE_URL: schema.url,
+        OUTBOX_TABLE: table,
+        TOPIC: topic,
+        FREEZE_AT_SEND: "2",
+      },
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "inherit",
+    });
+    closers.push(async () => {
+      child.kill("SIGKILL");
+      await child.exited;
+    });
+    await eventually(async () => {
+      const stat = await Bun.file(`/proc/${child.pid}/stat`).text();
+      expect(stat.slice(stat.lastIndexOf(")") + 2, stat.lastIndexOf(")") + 3)).toBe("T");
+    });
+    expect(await countByStatus()).toEqual({ PUBLISHED: 10, PENDING: 40 });
+
+    const { ownership } = start();
+    const laterIds = await insert(keyed(30, 5));
+    await expectAllPublished(80, 10_000);
+    expect(ownership.isFresh()).toBe(true);
+    expect((await readTopic(topic, distinct(80))).length).toBe(80);
+
+    child.kill("SIGCONT");
+    const records = await readTopic(topic, (seen) => seen.length >= 120);
+    const late = records.slice(80).map(idOf);
+    expect(late.toSorted()).toEqual(frozenIds.toSorted());
+    // They came after everything else, which they belong before; whoever drops duplicates does not notice.
+    const byKey = firstOccurrences(records);
+    expect(byKey.size).toBe(5);
+    expect([...byKey.values()].flat().map(idOf)).toEqual(expect.arrayContaining([...laterIds]));
+    // It finds its ownership gone, and its marks change nothing.
+    await insert(keyed(20, 5));
+    await expectAllPublished(100);
+    expect((await readTopic(topic, distinct(100))).length).toBe(140);
+    expect(ownership.isFresh()).toBe(true);
+  }, 40_000);
+
+  test("frozen when idle and woken after the takeover, it sends nothing new", async () => {
     const { child } = await startProcess();
     await insert(keyed(10, 5));
     await expectAllPublished(10);
@@ -651,13 +786,6 @@ describe("the process", () => {
 });
 
 // Plumbing
-
-async function freePort(): Promise<number> {
-  const server = await listening(createServer());
-  const port = portOf(server);
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 const portOf = (server: Server) => {
   const address = server.address();

@@ -15,7 +15,7 @@ import { fullJitterMs, sleep } from "../services/kit/backoff.ts";
 import type { Logger } from "../services/kit/log.ts";
 import { every } from "./archive.ts";
 import { toDeadLetter } from "./dead-letter.ts";
-import { describeError, type FailureKind, kindOf } from "./failures.ts";
+import { describeError, type FailureKind, kindOf, producerErrorOf } from "./failures.ts";
 import type { RecordProducer } from "./kafka.ts";
 import type { RelayMetrics } from "./metrics.ts";
 import type { FrozenKeys, OutboxStore, PendingReader } from "./outbox-store.ts";
@@ -119,6 +119,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const labels = { source: name };
 
   let producer: RecordProducer | undefined;
+  /** The last look at the source, under way or over; never rejects. */
+  let looking: Promise<unknown> = Promise.resolve();
   let pageRows = probeRows;
   let outages = 0;
 
@@ -222,14 +224,25 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   };
 
   const send = async (topic: string, records: readonly EventRecord[]) => {
-    producer ??= await options.openProducer();
+    const open = await connected();
     // Looked at last of all: what comes before may take its time.
     if (!ownership.isFresh()) throw new OwnershipLostError();
     try {
-      await producer.send(topic, records);
+      await open.send(topic, records);
     } catch (error) {
+      metrics.producerErrors.inc({ ...labels, kind: producerErrorOf(error) });
       // A request of it may still be under way.
       discardProducer();
+      throw error;
+    }
+  };
+
+  const connected = async (): Promise<RecordProducer> => {
+    try {
+      producer ??= await options.openProducer();
+      return producer;
+    } catch (error) {
+      metrics.producerErrors.inc({ ...labels, kind: producerErrorOf(error) });
       throw error;
     }
   };
@@ -389,8 +402,10 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
           continue;
         }
         // Connected before the first event needs it.
-        producer ??= await options.openProducer();
-        isPile = await pass(isPile);
+        await connected();
+        const passing = pass(isPile);
+        looking = passing.catch(() => undefined);
+        isPile = await passing;
         if (!isPile) await sleepUntilHinted(pollIntervalMs);
       } catch (error) {
         isPile = false;
@@ -428,6 +443,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
       forget();
     }
     wake();
+    // Nothing more is sent by now; what was sent gets marked before another one looks.
+    return looking;
   });
   metrics.owner.set(labels, ownership.isFresh() ? 1 : 0);
   const running = run();

@@ -1,8 +1,5 @@
 /** What is wrong with a source is named with what mends it, on a real database and a real broker. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
-import { createServer } from "node:net";
-import { join } from "node:path";
-import { environment } from "../services/kit/config.ts";
 import { insertRows } from "../services/kit/database.ts";
 import {
   administer,
@@ -10,12 +7,11 @@ import {
   createTestSchema,
   eventually,
   type TestSchema,
-  testServers,
 } from "../services/kit/testing.ts";
 import { readRelayConfig, type SourceConfig } from "./config.ts";
 import { openAdmin } from "./kafka.ts";
 import { checkTables, checkTopics } from "./source-check.ts";
-import { createTestTopic, readTopic, testKafka } from "./testing.ts";
+import { createTestTopic, readTopic, startRelayProcess, testKafka } from "./testing.ts";
 
 const outbox = "order_outbox_event";
 const archive = "order_outbox_event_archive";
@@ -157,33 +153,21 @@ describe("topics", () => {
 describe("the process", () => {
   /** Starts the relay on `sources`. */
   async function run(sources: unknown, env: Readonly<Record<string, string>> = {}) {
-    const { kafkaBrokers } = testServers();
-    const healthPort = await freePort();
-    const child = Bun.spawn([process.execPath, "relay/main.ts"], {
-      cwd: join(import.meta.dir, ".."),
-      env: {
-        ...environment(),
-        KAFKA_BROKERS: kafkaBrokers.map(({ host, port }) => `${host}:${port}`).join(","),
-        HEALTH_PORT: String(healthPort),
-        RELAY_HINT_PORT: "0",
-        RELAY_SOURCES: JSON.stringify(sources),
-        ...env,
-      },
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
-    });
+    const { child, health } = await startRelayProcess({ sources, env, isPiped: true });
     closers.push(async () => {
       child.kill("SIGKILL");
       await child.exited;
     });
-    return { child, health: `http://127.0.0.1:${healthPort}` };
+    return { child, health };
   }
 
   async function expectRefused(sources: unknown, said: readonly string[], env: Readonly<Record<string, string>> = {}) {
     const startedMs = performance.now();
     const { child } = await run(sources, env);
-    const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+    const [stdout, stderr] = await Promise.all([
+      new Response(child.stdout ?? "").text(),
+      new Response(child.stderr ?? "").text(),
+    ]);
     expect({ code: await child.exited, stderr }).toMatchObject({ code: 2 });
     expect(performance.now() - startedMs).toBeLessThan(10_000);
     for (const part of said) expect(stdout + stderr).toContain(part);
@@ -204,6 +188,29 @@ describe("the process", () => {
         `outboxTable: ${schema.name} has no table no_such_table`,
         `CREATE TABLE ${schema.name}.no_such_table (`,
         `archiveTable: ${schema.name} has no table no_such_table_archive`,
+      ],
+    );
+  });
+
+  test("ends with exit code 2 on a URL that leads nowhere, and on a right that is missing", async () => {
+    const named = (name: string, databaseUrl: string) => ({ ...entry(), name, databaseUrl });
+    await administer(`REVOKE ALL PRIVILEGES, GRANT OPTION FROM '${user}'@'%'`);
+    await administer(`GRANT SELECT, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
+    await administer(`GRANT SELECT, INSERT, DELETE ON ${schema.name}.${archive} TO '${user}'@'%'`);
+    const elsewhere = urlOf("root", "", (url) => {
+      url.pathname = "/no_such_database";
+    });
+    await expectRefused(
+      [
+        named("password", urlOf(user, "wrong-secret")),
+        named("database", elsewhere),
+        named("right", urlOf(user, "secret")),
+      ].map((it, index) => ({ ...it, outboxTable: index === 2 ? outbox : `${outbox}_${index}` })),
+      [
+        `databaseUrl: the database does not let the user '${user}' in with this password`,
+        "databaseUrl: there is no database no_such_database",
+        `outboxTable: '${user}'@'%' may not UPDATE in ${outbox}`,
+        `GRANT UPDATE ON ${schema.name}.${outbox} TO '${user}'@'%'`,
       ],
     );
   });
@@ -309,12 +316,3 @@ describe("the process", () => {
     expect(await child.exited).toBe(0);
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("The server listens on no port.");
-  return address.port;
-}

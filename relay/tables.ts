@@ -59,8 +59,9 @@ export function outboxTable(service: string) {
     },
     (table) => [
       unique(`${name}_seq`).on(table.seq),
-      // What the relay reads: pending rows in order, however many published ones lie beside them.
-      index(`${name}_status_seq`).on(table.status, table.seq),
+      // What the relay reads: pending rows in order, however many published ones lie beside them. With the key, so that
+      // the rows of held keys are passed over without a look at them.
+      index(`${name}_pending`).on(table.status, table.seq, table.aggregateId),
       index(`${name}_aggregate_id`).on(table.aggregateId, table.seq),
     ],
   );

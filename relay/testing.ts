@@ -1,11 +1,13 @@
-/** For integration tests: topics of their own, and records as the broker would deliver them. */
+/** For integration tests: topics of their own, records as the broker would deliver them, and the relay as a process. */
+import { join } from "node:path";
 import type { Message } from "@bufbuild/protobuf";
 import type { NewEvent } from "../proto/envelope.ts";
 import { toOutboxRow, toRecord } from "../proto/envelope.ts";
 import { eventRegistry } from "../proto/event-table.ts";
+import { environment } from "../services/kit/config.ts";
 import type { Transaction } from "../services/kit/database.ts";
 import { silentLogger } from "../services/kit/log.ts";
-import { testServers } from "../services/kit/testing.ts";
+import { freePort, testServers } from "../services/kit/testing.ts";
 import type { BatchHandler, BatchResult, ReceivedEvent } from "./consumer.ts";
 import { consumeTopic, type KafkaOptions, openAdmin, type TopicRecord } from "./kafka.ts";
 import type { Outbox } from "./outbox.ts";
@@ -16,9 +18,13 @@ export function testKafka(): KafkaOptions {
 }
 
 /** Creates a topic that nobody else uses. */
-export async function createTestTopic(partitions = 3, config: Readonly<Record<string, string>> = {}): Promise<string> {
+export async function createTestTopic(
+  partitions = 3,
+  config: Readonly<Record<string, string>> = {},
+  kafka = testKafka(),
+): Promise<string> {
   const topic = `test.${crypto.randomUUID()}`;
-  const admin = await openAdmin(testKafka());
+  const admin = await openAdmin(kafka);
   await admin.createTopics([{ topic, partitions, replication: 1, config }]);
   await admin.close();
   return topic;
@@ -41,6 +47,7 @@ export async function readTopic(
   topic: string,
   until: (records: readonly TopicRecord[]) => boolean,
   timeoutMs = 20_000,
+  kafka = testKafka(),
 ): Promise<readonly TopicRecord[]> {
   const records: TopicRecord[] = [];
   const done = Promise.withResolvers<void>();
@@ -49,7 +56,7 @@ export async function readTopic(
     timeoutMs,
   );
   const consumer = await consumeTopic({
-    ...testKafka(),
+    ...kafka,
     groupId: `test-${crypto.randomUUID()}`,
     topic,
     from: "earliest",
@@ -86,4 +93,62 @@ export function asTopicRecord(
     offset: String(options.offset ?? 0),
     publishedAt: new Date(),
   };
+}
+
+export const idOf = (record: TopicRecord) => String(record.headers?.ce_id);
+export const keyOf = (record: TopicRecord) => new TextDecoder().decode(record.key ?? undefined);
+export const sequenceOf = (record: TopicRecord) => Number(record.headers?.ce_sequence);
+/** For {@link readTopic}: until so many different events have been seen. */
+export const distinct = (count: number) => (records: readonly TopicRecord[]) =>
+  new Set(records.map(idOf)).size >= count;
+
+/**
+ * The first occurrence of every event, by key.
+ * @throws Error that names the key where they are not in the order of `ce_sequence`.
+ */
+export function firstOccurrences(records: readonly TopicRecord[]): ReadonlyMap<string, readonly TopicRecord[]> {
+  const first = new Map(records.toReversed().map((record) => [idOf(record), record]));
+  const byKey = Map.groupBy(
+    records.filter((record) => first.get(idOf(record)) === record),
+    keyOf,
+  );
+  for (const [key, occurrences] of byKey) {
+    const sequences = occurrences.map(sequenceOf);
+    const wrong = sequences.findIndex((sequence, index) => index > 0 && sequence <= (sequences[index - 1] ?? 0));
+    if (wrong > 0) throw new Error(`${key}: ${sequences[wrong]} comes after ${sequences[wrong - 1]}.`);
+  }
+  return byKey;
+}
+
+/** A relay as it runs in production: a process of its own. Whoever starts it ends it. */
+export interface RelayProcess {
+  readonly child: Bun.Subprocess<"ignore", "pipe" | "ignore", "pipe" | "inherit">;
+  /** The address of `/livez`, `/readyz` and `/metrics`. */
+  readonly health: string;
+}
+
+/** Starts `relay/main.ts` on `sources`, as they stand in `RELAY_SOURCES`. What it prints is only kept where it is piped. */
+export async function startRelayProcess(options: {
+  readonly sources: unknown;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly kafka?: KafkaOptions;
+  readonly isPiped?: boolean;
+}): Promise<RelayProcess> {
+  const { brokers } = options.kafka ?? testKafka();
+  const healthPort = await freePort();
+  const child = Bun.spawn([process.execPath, "relay/main.ts"], {
+    cwd: join(import.meta.dir, ".."),
+    env: {
+      ...environment(),
+      KAFKA_BROKERS: brokers.map(({ host, port }) => `${host}:${port}`).join(","),
+      HEALTH_PORT: String(healthPort),
+      RELAY_HINT_PORT: "0",
+      RELAY_SOURCES: JSON.stringify(options.sources),
+      ...options.env,
+    },
+    stdin: "ignore",
+    stdout: options.isPiped ? "pipe" : "ignore",
+    stderr: options.isPiped ? "pipe" : "inherit",
+  });
+  return { child, health: `http://127.0.0.1:${healthPort}` };
 }

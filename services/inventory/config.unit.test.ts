@@ -10,7 +10,7 @@ test("only the database has to be told", () => {
     healthPort: 9_465,
     databaseUrl: "mysql://inventory@db/shop_inventory",
     relayHints: [{ host: "127.0.0.1", port: 9_470 }],
-    inboxRetentionHours: 360,
+    archiveRetentionHours: 360,
   });
 });
 

@@ -47,7 +47,9 @@ const consumer = await startConsumer({
 const pruning = startInboxPruning({
   service: "inventory",
   database: database,
-  retentionHours: config.inboxRetentionHours,
+  kafka,
+  topic: sagaTopic,
+  archiveRetentionHours: config.archiveRetentionHours,
   log,
 });
 const health = serveHealth({

@@ -140,12 +140,15 @@ export const processSettings = {
   kafkaBrokers: hostPorts("KAFKA_BROKERS", "127.0.0.1:19092"),
 };
 
-/** What every service of the saga is told beside that. Inbox rows are kept longer than the topic keeps records. */
+/** How long outbox and archive together keep an event for a replay: the relay's 24 hours and 14 days. */
+export const archiveRetentionHours = integer("ARCHIVE_RETENTION_HOURS", { fallback: 15 * 24, min: 1, max: 100_000 });
+
+/** What every service of the saga is told beside that. Inbox rows are kept longer than the topic and the archive keep events. */
 export const serviceSettings = (name: string, healthPort: number) => ({
   ...processSettings,
   instance: text("INSTANCE", name),
   healthPort: port("HEALTH_PORT", healthPort),
   databaseUrl: url("DATABASE_URL", ["mysql:"]),
   relayHints: hostPorts("RELAY_HINTS", "127.0.0.1:9470"),
-  inboxRetentionHours: integer("INBOX_RETENTION_HOURS", { fallback: 15 * 24, min: 1, max: 100_000 }),
+  archiveRetentionHours,
 });

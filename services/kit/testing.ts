@@ -1,4 +1,5 @@
 /** For integration tests: real servers over TCP, a schema or topic of its own for each test file, and waiting without sleeping. */
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { createConnection, type RowDataPacket } from "mysql2/promise";
 import { environment, type HostPort, hostPorts, readConfig, text } from "./config.ts";
@@ -83,4 +84,14 @@ export async function eventually<T>(check: () => T | Promise<T>, timeoutMs = 10_
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
+}
+
+/** A TCP port of this machine on which nobody listens at the moment. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("The server listens on no port.");
+  return address.port;
 }

@@ -112,7 +112,9 @@ const server = await serveRpc({
 const pruning = startInboxPruning({
   service: "order",
   database: sagaDatabase,
-  retentionHours: config.inboxRetentionHours,
+  kafka,
+  topic,
+  archiveRetentionHours: config.archiveRetentionHours,
   log,
 });
 const health = serveHealth({

@@ -30,7 +30,11 @@ export function createSagaMetrics(options: {
   readonly metrics: Metrics;
 }): SagaMetrics {
   const registers = [options.metrics];
-  const started = new Counter({ name: "order_sagas_started_total", help: "Orders that were placed.", registers });
+  const started = new Counter({
+    name: "order_sagas_started_total",
+    help: "Orders that were placed.",
+    registers,
+  });
   const completed = new Counter({
     name: "order_sagas_completed_total",
     help: "Orders that became COMPLETED.",

@@ -11,7 +11,7 @@ test("only the database has to be told", () => {
     databaseUrl: "mysql://payment@db/shop_payment",
     gatewayUrl: "http://127.0.0.1:8090",
     relayHints: [{ host: "127.0.0.1", port: 9_470 }],
-    inboxRetentionHours: 360,
+    archiveRetentionHours: 360,
   });
 });
 

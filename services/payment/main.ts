@@ -54,7 +54,9 @@ const consumer = await startConsumer({
 const pruning = startInboxPruning({
   service: "payment",
   database: database,
-  retentionHours: config.inboxRetentionHours,
+  kafka,
+  topic: sagaTopic,
+  archiveRetentionHours: config.archiveRetentionHours,
   log,
 });
 const health = serveHealth({

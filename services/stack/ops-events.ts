@@ -199,7 +199,7 @@ export const replayVerb: Verb = {
     if (source === undefined) throw new UsageError("replay needs --source S.");
     const now = await databaseNow(source.database);
     const wanted = { from: from(now), to: to(now), key: args.text("key") };
-    const plan = await planReplay(source, wanted, context.inboxRetentionMs);
+    const plan = await planReplay(source, wanted, context.archiveRetentionMs);
     const { range, count } = plan;
     const ofKey = range.key === undefined ? "" : ` of the key ${range.key}`;
     const what = `${counted(count.events, "event")}${ofKey} that ${source.name} published from ${range.from.toISOString()} to ${range.to.toISOString()}`;

@@ -5,7 +5,7 @@ import { readRelayConfig } from "../../relay/config.ts";
 import { openProducer, type RecordProducer } from "../../relay/kafka.ts";
 import { type OperatedSource, operatorLengthMax } from "../../relay/operations-audit.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
-import { ConfigError, integer, readConfig } from "../kit/config.ts";
+import { archiveRetentionHours, ConfigError, readConfig } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { StackError } from "./errors.ts";
@@ -17,8 +17,8 @@ export interface OpsSettings {
   readonly sources: readonly OperatedSource[];
   /** Whoever is recorded with a change. */
   readonly operator: string;
-  /** How long consumers remember what they have handled, at the least. */
-  readonly inboxRetentionMs: number;
+  /** How long outbox and archive keep an event for a replay; consumers remember it for longer. */
+  readonly archiveRetentionMs: number;
   /** The messages of all sources. */
   readonly openRegistry: () => Promise<Registry>;
   readonly openProducer: () => Promise<RecordProducer>;
@@ -33,7 +33,7 @@ const connectTimeoutMs = 3_000;
 const statementTimeoutMs = 120_000;
 /** As the relay's: see relay/ownership.ts. */
 const sendTimeoutMs = 2_000;
-const dayMs = 24 * 60 * 60 * 1_000;
+const hourMs = 60 * 60 * 1_000;
 
 /**
  * The sources of `OPS_SOURCES`, or else of the local stack. Nothing is connected yet.
@@ -44,10 +44,7 @@ export async function readOpsSettings(
   root: string,
   operator: string | undefined,
 ): Promise<OpsSettings> {
-  const { inboxRetentionDays } = readConfig(env, {
-    // max(topic's 7 days, archive's 14 days) and one more: what is in neither can come from nowhere.
-    inboxRetentionDays: integer("OPS_INBOX_RETENTION_DAYS", { fallback: 15, min: 1, max: 3_650 }),
-  });
+  const retention = readConfig(env, { archiveRetentionHours });
   const config = env.OPS_SOURCES === undefined ? await readLocalStack(env, root) : readGivenSources(env);
   const sources = config.sources.map((source) => ({
     ...source,
@@ -57,7 +54,7 @@ export async function readOpsSettings(
   return {
     sources,
     operator: readOperator(operator),
-    inboxRetentionMs: inboxRetentionDays * dayMs,
+    archiveRetentionMs: retention.archiveRetentionHours * hourMs,
     openRegistry: async () =>
       createFileRegistry(fromBinary(FileDescriptorSetSchema, await Bun.file(config.descriptorSetPath).bytes())),
     openProducer: () => openProducer({ ...kafka, timeoutMs: sendTimeoutMs }),

@@ -41,22 +41,25 @@ interface Ran {
   document(): any;
 }
 
-/** Runs the command with no terminal. */
-async function ops(args: readonly string[], change: Readonly<Record<string, string>> = {}): Promise<Ran> {
+function operatorEnvironment(): Readonly<Record<string, string | undefined>> {
   const source = (name: string, databaseUrl: string) => ({
     name,
     databaseUrl,
     outboxTable: `${name}_outbox_event`,
     topic,
   });
+  return {
+    ...environment(),
+    OPS_SOURCES: JSON.stringify([source("order", order.url), source("inventory", inventory.url)]),
+    KAFKA_BROKERS: broker(),
+  };
+}
+
+/** Runs the command with no terminal. */
+async function ops(args: readonly string[], change: Readonly<Record<string, string>> = {}): Promise<Ran> {
   const child = Bun.spawn([process.execPath, "services/stack/ops.ts", ...args], {
     cwd: root,
-    env: {
-      ...environment(),
-      OPS_SOURCES: JSON.stringify([source("order", order.url), source("inventory", inventory.url)]),
-      KAFKA_BROKERS: broker(),
-      ...change,
-    },
+    env: { ...operatorEnvironment(), ...change },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
@@ -67,6 +70,20 @@ async function ops(args: readonly string[], change: Readonly<Record<string, stri
     child.exited,
   ]);
   return { code, output, errors, document: () => JSON.parse(output) };
+}
+
+/** Runs the command at a terminal, where somebody types `typed`. */
+async function opsAtTerminal(args: readonly string[], typed: string): Promise<{ code: number; output: string }> {
+  const command = [process.execPath, "services/stack/ops.ts", ...args].map((word) => `'${word}'`).join(" ");
+  const child = Bun.spawn(["script", "--quiet", "--return", "--command", command, "/dev/null"], {
+    cwd: root,
+    env: operatorEnvironment(),
+    stdin: new TextEncoder().encode(typed),
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  const [output, code] = await Promise.all([new Response(child.stdout).text(), child.exited]);
+  return { code, output };
 }
 
 async function insert(status: string, key: string): Promise<string> {
@@ -145,6 +162,48 @@ describe("what it changes", () => {
     await orders.execute("DELETE FROM order_outbox_event");
   });
 
+  test("nothing, where the answer is no; by every verb that changes something", async () => {
+    await orders.execute("DROP TABLE IF EXISTS ops_audit");
+    const [id, published] = [await insert("DEAD", "asked"), await insert("PUBLISHED", "asked")];
+    const parkedKey = ["asked", "event-1", "DATA", "no", 3];
+    await insertRows(
+      orders,
+      "order_parked_key",
+      ["aggregate_id", "event_id", "reason", "error", "attempts"],
+      [parkedKey as (string | number)[]],
+    );
+    const questions: readonly (readonly [readonly string[], RegExp])[] = [
+      [["retry", id], /Retry shop.order.v1.OrderCompleted of asked .*\? \[y\/N\]/],
+      [["retry", "--all"], /Retry 1 failed or dead event \(order 1\)\?/],
+      [["discard", id, "--reason", "x"], /Discard .*, for good\? Nobody will ever receive it\./],
+      [["parked", "replay", "asked"], /Replay the parked key asked \(order\)\?/],
+      [["parked", "replay", "--all"], /Replay 1 parked key \(order 1\)\?/],
+      [["replay", "--source", "order", "--from", "-1h"], /Send 1 event that order published .* again .*\?/],
+      [["archive", "run", "--older-than", "0s"], /Archive what order, inventory published longer than 0s ago\?/],
+    ];
+    const answered = await Promise.all(questions.map(([args]) => opsAtTerminal(args, "n\n")));
+    for (const [index, { code, output }] of answered.entries()) {
+      expect(output).toMatch(questions[index]?.[1] ?? /$^/);
+      expect({ args: questions[index]?.[0], code, told: /Nothing was changed\./.test(output) }).toEqual({
+        args: questions[index]?.[0],
+        code: 1,
+        told: true,
+      });
+    }
+    expect([await statusOf(id), await statusOf(published)]).toEqual(["DEAD", "PUBLISHED"]);
+    expect(
+      await orders.query("SELECT aggregate_id FROM order_parked_key WHERE replay_requested_at IS NOT NULL"),
+    ).toEqual([]);
+    await expect(orders.query("SELECT id FROM ops_audit")).rejects.toThrow("doesn't exist");
+
+    const agreed = await opsAtTerminal(["retry", id], "y\n");
+    expect([agreed.code, await statusOf(id)]).toEqual([0, "PENDING"]);
+    expect(await orders.query("SELECT command FROM ops_audit")).toEqual([{ command: "retry" }]);
+    await orders.execute("DELETE FROM order_parked_key");
+    await orders.execute("DELETE FROM order_outbox_event");
+    await orders.execute("DROP TABLE ops_audit");
+  });
+
   test("a retry, a discard and a replay, each under the operator's name", async () => {
     const [first, second] = [await insert("DEAD", "a"), await insert("DEAD", "b")];
     expect((await ops(["dead", "--json"])).document().events.map(({ id }: { id: string }) => id)).toEqual([
@@ -176,7 +235,7 @@ describe("what it changes", () => {
     const [record] = await readTopic(topic, (records) => records.length > 0);
     expect(String(record?.headers?.ce_id)).toBe(published);
     const tooOld = await ops(["replay", "--source", "order", "--from", "-2d", "--yes"], {
-      OPS_INBOX_RETENTION_DAYS: "1",
+      ARCHIVE_RETENTION_HOURS: "24",
     });
     expect([tooOld.code, tooOld.errors]).toEqual([1, expect.stringContaining("too old to be sent again")]);
 

@@ -116,6 +116,7 @@ async function main(): Promise<void> {
       await runTests("int", ofKind("int"), {
         TEST_DATABASE_ADMIN_URL: databaseAdminUrl(settings),
         TEST_KAFKA_BROKERS: `${settings.host}:${settings.ports.kafka}`,
+        TEST_DATA_DIR: settings.dataFolder,
       });
     } finally {
       await stop();

@@ -1,4 +1,8 @@
-/** For end-to-end tests: a whole stack as `npm start` runs it, clients of every protocol, and the books of all services. */
+/**
+ * For end-to-end tests: a whole stack as `npm start` runs it, clients of every protocol, and the books of all services.
+ * For integration tests: a broker that only one of them uses, and may do anything to.
+ */
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
@@ -6,10 +10,15 @@ import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/conn
 import { credentials, Client as GrpcClient, type ServiceError } from "@grpc/grpc-js";
 import { type Order, Order_FailureReason, Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService, type PlaceOrderRequestSchema } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
-import { environment } from "../kit/config.ts";
+import { environment, type HostPort } from "../kit/config.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
+import { freePort } from "../kit/testing.ts";
+import { ensurePrograms } from "./downloads.ts";
 import type { LedgerEntry } from "./gateway.ts";
+import { prepareKafka } from "./kafka.ts";
+import { readStackSettings } from "./settings.ts";
 import { readStackFile, type StackFile } from "./stack-file.ts";
+import { Supervisor } from "./supervisor.ts";
 
 const root = join(import.meta.dir, "../..");
 
@@ -27,13 +36,19 @@ export interface TestStack {
   stop(): Promise<void>;
 }
 
-/** Starts a stack on the tests' ports and data (set by `npm test`), and resolves when it is ready. */
-export async function startStack(args: readonly string[] = []): Promise<TestStack> {
+/**
+ * Starts a stack on the tests' ports and data (set by `npm test`), and resolves when it is ready.
+ * @param env what its processes are told beside that.
+ */
+export async function startStack(
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Promise<TestStack> {
   const dataFolder = environment().STACK_DATA_DIR;
   if (dataFolder === undefined) throw new Error("Run the end-to-end tests with: npm test -- e2e");
   const child = Bun.spawn([process.execPath, "services/stack/start.ts", "--no-samples", ...args], {
     cwd: root,
-    env: environment(),
+    env: { ...environment(), ...env },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "inherit",
@@ -226,4 +241,40 @@ export async function readLedger(stack: StackFile): Promise<readonly LedgerEntry
     after = page.nextAfter;
   }
   return entries;
+}
+
+/** A broker of one test file's own. Whatever ends it, it is started again on the same port with the same records. */
+export interface TestKafka {
+  readonly address: HostPort;
+  /** For signals. It changes with every start. */
+  pid(): number;
+  stop(): Promise<void>;
+}
+
+/** Starts an empty broker beside the one that `npm test` started for all. */
+export async function startTestKafka(): Promise<TestKafka> {
+  const env = environment();
+  if (env.TEST_DATA_DIR === undefined) throw new Error("Run the integration tests with: npm test -- PART_OF_A_PATH");
+  const dataFolder = join(env.TEST_DATA_DIR, "own");
+  await rm(dataFolder, { recursive: true, force: true });
+  const [kafkaPort, controllerPort] = [String(await freePort()), String(await freePort())];
+  const ports = { KAFKA_PORT: kafkaPort, KAFKA_CONTROLLER_PORT: controllerPort };
+  const settings = readStackSettings({ ...env, ...ports, STACK_DATA_DIR: dataFolder }, root);
+  const supervisor = new Supervisor({
+    root,
+    // Left behind by a kill -9, it is found by the next run, as the common servers are.
+    dataFolder: env.TEST_DATA_DIR,
+    logFolder: join(dataFolder, "logs"),
+    onChange: () => undefined,
+  });
+  await supervisor.start(await prepareKafka(settings, await ensurePrograms(settings.cacheFolder)));
+  return {
+    address: { host: settings.host, port: settings.ports.kafka },
+    pid() {
+      const pid = supervisor.processIds().kafka;
+      if (pid === undefined) throw new Error("The broker is not running.");
+      return pid;
+    },
+    stop: () => supervisor.stopAll(),
+  };
 }

@@ -1,0 +1,48 @@
+/**
+ * A relay that stands still in the middle: it stops itself (SIGSTOP) with a batch read, its ownership just looked at, and
+ * nothing sent. Woken (SIGCONT), it goes on as if no time had passed. A program of its own, since it is the process that
+ * must stand still, its clocks and timers too.
+ */
+import { Registry } from "prom-client";
+import { eventRegistry } from "../proto/event-table.ts";
+import { environment, hostPorts, integer, readConfig, text } from "../services/kit/config.ts";
+import { silentLogger } from "../services/kit/log.ts";
+import { openProducer } from "./kafka.ts";
+import { createRelayMetrics } from "./metrics.ts";
+import { openOutboxStore } from "./outbox-store.ts";
+import { claimOwnership } from "./ownership.ts";
+import { startRelaySource } from "./relay.ts";
+
+const log = silentLogger;
+const { brokers, databaseUrl, table, topic, freezeAtSend } = readConfig(environment(), {
+  brokers: hostPorts("KAFKA_BROKERS"),
+  databaseUrl: text("DATABASE_URL"),
+  table: text("OUTBOX_TABLE"),
+  topic: text("TOPIC"),
+  freezeAtSend: integer("FREEZE_AT_SEND", { min: 1, max: 1_000 }),
+});
+const schema = new URL(databaseUrl).pathname.slice(1);
+
+let sends = 0;
+startRelaySource({
+  name: "order",
+  topic,
+  ceSource: "/shop/order",
+  encoding: "protobuf",
+  registry: eventRegistry,
+  store: openOutboxStore({ databaseUrl, table }),
+  ownership: claimOwnership({ databaseUrl, schema, table, log }),
+  async openProducer() {
+    const producer = await openProducer({ brokers, clientId: "freezing", log, timeoutMs: 2_000 });
+    return {
+      close: producer.close,
+      async send(to, records) {
+        if (++sends === freezeAtSend) process.kill(process.pid, "SIGSTOP");
+        await producer.send(to, records);
+      },
+    };
+  },
+  log,
+  metrics: createRelayMetrics(new Registry()),
+  pollIntervalMs: 100,
+});
