@@ -111,7 +111,7 @@ export function startPaymentWorker(options: {
           after.set(call.orderId, { ...payment, pending: { ...payment.pending, dueAt } });
         }
       }
-      await transaction.pipeline([...writesOf(before, after), ...outbox.statements(publish)]);
+      await transaction.commit([...writesOf(before, after), ...outbox.statements(publish)]);
     });
     if (publish.length > 0) hints.send();
     logBatch(log, made, publish.length);
