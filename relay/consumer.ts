@@ -141,17 +141,16 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     },
   });
 
-  /** The effect of events that were not handled before. What it throws by itself is an event's fault. */
-  const handle = async (transaction: Transaction, events: readonly ReceivedEvent<M>[]) => {
-    if (events.length === 0) return nothing;
-    const { result, appends } = await runHandler(transaction, async (watched) => {
-      const it = await options.handle(watched, events);
-      return { result: it, appends: options.outbox.statements(it.publish) };
+  /** Decides events that were not handled before. What it throws by itself is an event's fault. */
+  const decide = async (transaction: Transaction, events: readonly ReceivedEvent<M>[]) => {
+    if (events.length === 0) return { result: nothing, effect: [] };
+    return await runHandler(transaction, async (watched) => {
+      const result = await options.handle(watched, events);
+      const { writes, publish, ignored } = result;
+      const sql = `UPDATE ${table} SET outcome = 'IGNORED' WHERE event_id IN (?)`;
+      const marks = ignored.length === 0 ? [] : [{ sql, values: [ignored] }];
+      return { result, effect: [...writes, ...options.outbox.statements(publish), ...marks] };
     });
-    const { writes, ignored } = result;
-    const sql = `UPDATE ${table} SET outcome = 'IGNORED' WHERE event_id IN (?)`;
-    await transaction.pipeline([...writes, ...appends, ...(ignored.length === 0 ? [] : [{ sql, values: [ignored] }])]);
-    return result;
   };
 
   const committed = (events: readonly ReceivedEvent<M>[], result: BatchResult) => {
@@ -208,7 +207,8 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
             if (fault !== undefined) throw fault;
             return event === undefined ? [] : [event];
           });
-          result = await handle(transaction, events);
+          const decided = await decide(transaction, events);
+          result = decided.result;
           await parkEvents(
             transaction,
             service,
@@ -217,6 +217,7 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
               return { record, identity, error: error === undefined ? undefined : describeError(error) };
             }),
           );
+          await transaction.commit(decided.effect);
         },
         { onRetry },
       );
@@ -323,7 +324,8 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
       const envelope = { ...fromRecord(record), id: eventId };
       return { envelope, message: decodePayload(envelope, options.registry) as M };
     });
-    const result = await handle(transaction, events);
+    const { result, effect } = await decide(transaction, events);
+    await transaction.pipeline(effect);
     return () => committed(events, result);
   };
 

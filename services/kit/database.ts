@@ -42,6 +42,15 @@ export interface Transaction extends Queryable {
   readonly transaction: true;
 }
 
+/** A transaction in the hands of whoever began it. */
+export interface OwnTransaction extends Transaction {
+  /**
+   * The last statements: they and the COMMIT are one round trip. Nothing may follow.
+   * @throws RowsChangedError when a statement did not match the rows that it should: then nothing is committed.
+   */
+  commit(statements: readonly Statement[]): Promise<void>;
+}
+
 export interface Database extends Queryable {
   /** For drizzle's query builder, where speed does not matter. */
   readonly pool: Pool;
@@ -51,7 +60,7 @@ export interface Database extends Queryable {
    * @throws CommitOutcomeUnknownError when the answer to COMMIT was lost; otherwise what `work` or the server throws.
    */
   transaction<T>(
-    work: (transaction: Transaction) => Promise<T>,
+    work: (transaction: OwnTransaction) => Promise<T>,
     options?: { readonly attempts?: number; readonly onRetry?: () => void },
   ): Promise<T>;
   /**
@@ -110,7 +119,9 @@ export function openDatabase(options: {
     (sql, values) =>
       new Promise((resolve, reject) => {
         connection.query({ sql, timeout, values }, (error, result) => {
-          if (error) reject(error);
+          if (isGuardsError(error))
+            reject(new RowsChangedError("Rows were not as they had been read.", { cause: error }));
+          else if (error) reject(error);
           else resolve(result);
         });
       });
@@ -121,11 +132,12 @@ export function openDatabase(options: {
       () => false,
     );
 
-  const attempt = async <T>(work: (transaction: Transaction) => Promise<T>): Promise<T> => {
+  const attempt = async <T>(work: (transaction: OwnTransaction) => Promise<T>): Promise<T> => {
     const connection = await pool.getConnection();
     const ask = askOn(connection.connection as unknown as CallbackQueryable);
     let healthy = false;
     let started = false;
+    let committed = false;
     // The transaction begins with its first statement, in the same packet.
     const askInTransaction: Ask = async (sql, values) => {
       if (started) return await ask(sql, values);
@@ -133,23 +145,28 @@ export function openDatabase(options: {
       const results = (await ask(`START TRANSACTION; ${sql}`, values)) as unknown[];
       return results.length === 2 ? results[1] : results.slice(1);
     };
-    try {
-      let result: T;
+    const commit = async (statements: readonly Statement[]) => {
+      const { sql, values } = joined([...statements.flatMap(guarded), { sql: "COMMIT", values: [] }]);
       try {
-        result = await work({ ...queryableOf(askInTransaction), transaction: true });
-      } catch (error) {
-        // The server is asked to roll back even where it already did: 1205 ends the statement only. A connection that
-        // failed or does not answer is closed instead: the server rolls back by itself.
-        if (!started) healthy = true;
-        else if (isServerError(error) || !isDriverError(error)) healthy = await rollBack(ask);
-        throw error;
-      }
-      try {
-        if (started) await ask("COMMIT", []);
+        await askInTransaction(sql, values);
       } catch (error) {
         if (isServerError(error)) throw error;
         throw new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
       }
+      committed = true;
+    };
+    try {
+      let result: T;
+      try {
+        result = await work({ ...queryableOf(askInTransaction), transaction: true, commit });
+      } catch (error) {
+        // The server is asked to roll back even where it already did: 1205 ends the statement only. A connection that
+        // failed or does not answer is closed instead: the server rolls back by itself.
+        const lost = error instanceof CommitOutcomeUnknownError || (isDriverError(error) && !isServerError(error));
+        healthy = !started || (!lost && (await rollBack(ask)));
+        throw error;
+      }
+      if (started && !committed) await commit([]);
       healthy = true;
       return result;
     } finally {
@@ -207,7 +224,7 @@ export function openDatabase(options: {
     }),
     pool,
     transaction: (work, options) => again(() => attempt(work), options),
-    commit: (statements) => again(() => attemptAtOnce(joined(statements))),
+    commit: (statements) => again(() => attemptAtOnce(joined(statements.flatMap(guarded)))),
     async close() {
       await pool.end();
     },
@@ -237,6 +254,20 @@ function queryableOf(ask: Ask): Queryable {
       });
     },
   };
+}
+
+/**
+ * A statement that is followed by others whatever it matched, by the COMMIT above all, is followed by one that the server
+ * refuses unless it matched what it should: a number that is out of range.
+ */
+function guarded(statement: Statement): readonly Statement[] {
+  if (statement.rowsExpected === undefined) return [statement];
+  return [statement, { sql: `SELECT ${2n ** 63n - 1n} + (ROW_COUNT() <> ?)`, values: [statement.rowsExpected] }];
+}
+
+/** 1690: out of range. */
+function isGuardsError(error: unknown): boolean {
+  return errorNumber(error) === 1690 && /row_count\(\)/i.test((error as Error).message);
 }
 
 function joined(statements: readonly Statement[]): Statement {

@@ -257,7 +257,7 @@ describe("a batch of events", () => {
       };
     };
     const one = await statements(1);
-    expect(one).toEqual({ begin: 1, select: 2, insert: 2, update: 1, commit: 1, rollback: 0 });
+    expect(one).toEqual({ begin: 1, select: 3, insert: 2, update: 1, commit: 1, rollback: 0 });
     expect(await statements(200)).toEqual(one);
   });
 });

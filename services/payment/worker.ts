@@ -129,7 +129,7 @@ export function startPaymentWorker(options: {
         publish.push(...eventsOf(call.orderId, facts, payment.pending.cause, newId));
         if (payment.state.status !== "VOID_REFUSED" && changed.state.status === "VOID_REFUSED") refusals++;
       }
-      await transaction.pipeline([...writesOf(before, after), ...outbox.statements(publish)]);
+      await transaction.commit([...writesOf(before, after), ...outbox.statements(publish)]);
     });
     refused.inc(refusals);
     if (publish.length > 0) hints.send();
