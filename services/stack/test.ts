@@ -2,6 +2,7 @@
  * `npm test`: every test, from nothing. Unit tests first; then the integration tests on a MariaDB and a Kafka of their
  * own; then the end-to-end tests, which start whole stacks. Ports and data are the tests' own, so that all this runs
  * beside a running `npm start`. Arguments name parts of file paths: `npm test -- relay`, `npm test -- .unit.`.
+ * With `--mysql`, the integration tests alone, on MySQL instead of MariaDB: `npm run test:mysql`.
  */
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -13,6 +14,7 @@ import { requireFreePorts } from "./free-ports.ts";
 import { prepareKafka } from "./kafka.ts";
 import { type DataFolderLock, lockDataFolder } from "./lock.ts";
 import { prepareMariadb } from "./mariadb.ts";
+import { ensureMysql, prepareMysql } from "./mysql.ts";
 import { stopOrphans } from "./orphans.ts";
 import { databaseAdminUrl, parseInstances, portVariables, readStackSettings } from "./settings.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -23,6 +25,7 @@ const dataFolder = join(root, ".data/test");
 const portOffset = readConfig(environment(), {
   value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 40_000 }),
 }).value;
+const mysqlFlag = "--mysql";
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
 
@@ -39,7 +42,8 @@ let failed = 0;
 async function emptied(folder: string): Promise<DataFolderLock> {
   const lock = await lockDataFolder(folder);
   await stopOrphans(folder);
-  for (const name of ["mariadb", "kafka", "gateway"]) await rm(join(folder, name), { recursive: true, force: true });
+  for (const name of ["mariadb", "mysql", "kafka", "gateway"])
+    await rm(join(folder, name), { recursive: true, force: true });
   return lock;
 }
 
@@ -75,9 +79,10 @@ function readCounts(xml: string): { tests: number; failures: number; skipped: nu
 }
 
 async function main(): Promise<void> {
-  const filters = process.argv.slice(2);
+  const onMysql = process.argv.includes(mysqlFlag);
+  const filters = process.argv.slice(2).filter((argument) => argument !== mysqlFlag);
   const every = await Array.fromAsync(
-    new Bun.Glob("{proto,relay,services,load}/**/*.{unit,int,e2e}.test.ts").scan(root),
+    new Bun.Glob(`{proto,relay,services,load}/**/*.${onMysql ? "int" : "{unit,int,e2e}"}.test.ts`).scan(root),
   );
   const files = every.filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter))).sort();
   const ofKind = (kind: string) => files.filter((file) => file.endsWith(`.${kind}.test.ts`));
@@ -92,6 +97,9 @@ async function main(): Promise<void> {
       root,
     );
     const programs = await ensurePrograms(settings.cacheFolder);
+    const mysql = onMysql ? await ensureMysql(settings.cacheFolder) : undefined;
+    const prepareDatabase = () =>
+      mysql === undefined ? prepareMariadb(settings, programs) : prepareMysql(settings, mysql);
     const lock = await emptied(settings.dataFolder);
     const supervisor = new Supervisor({
       root,
@@ -110,7 +118,7 @@ async function main(): Promise<void> {
     try {
       await requireFreePorts(settings, parseInstances("order=1"));
       await Promise.all([
-        prepareMariadb(settings, programs).then((spec) => supervisor.start(spec)),
+        prepareDatabase().then((spec) => supervisor.start(spec)),
         prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
       ]);
       await runTests("int", ofKind("int"), {
