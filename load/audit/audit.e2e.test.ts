@@ -87,6 +87,18 @@ async function whileFrozen<T>(name: string, work: () => Promise<T>): Promise<T> 
   }
 }
 
+/** What a verb is given when an operator calls it on the stack. To be closed. */
+async function operator() {
+  const settings = await readOpsSettings(environment(), join(import.meta.dir, "../.."), "test");
+  const context = {
+    ...settings,
+    confirm: async () => undefined,
+    tell: () => undefined,
+    signal: new AbortController().signal,
+  };
+  return { context, settings };
+}
+
 function brokenOf(report: AuditReport) {
   return report.promises.filter(({ broken }) => broken > 0);
 }
@@ -153,14 +165,32 @@ describe("nothing is wrong", () => {
     outOfStock = byReason.get("OUT_OF_STOCK") ?? "";
   });
 
+  test("after 1,000 buyers at once of something of which there is one piece: one has it", async () => {
+    const buyers = Array.from({ length: 1_000 }, () => stack.connect.placeOrder(orderRequest({ sku: "sku-rare" })));
+    const orderIds = (await Promise.all(buyers)).map(({ orderId }) => orderId);
+    await untilFinal(orderIds);
+    const outcomes = await stack.databases.order.query(
+      `SELECT CONCAT_WS('/', status, failure_reason) AS outcome, COUNT(*) AS orders FROM orders
+        WHERE order_id IN (?) GROUP BY 1 ORDER BY 1`,
+      [orderIds],
+    );
+    expect(outcomes).toEqual([
+      { outcome: "COMPLETED", orders: 1 },
+      { outcome: "FAILED/OUT_OF_STOCK", orders: 999 },
+    ]);
+    await eventually(async () => {
+      const stock = await stack.databases.inventory.query(
+        "SELECT available, held, sold FROM stock WHERE sku = 'sku-rare'",
+      );
+      expect(stock).toEqual([{ available: 0, held: 0, sold: 1 }]);
+    });
+    const report = await audit({ ...sources, settleMs });
+    expect(brokenOf(report)).toEqual([]);
+    expect(report).toMatchObject({ ok: true, unsettledCount: 0, hinderedCount: 0 });
+  });
+
   test("as the operator's verb", async () => {
-    const settings = await readOpsSettings(environment(), join(import.meta.dir, "../.."), "test");
-    const context = {
-      ...settings,
-      confirm: async () => undefined,
-      tell: () => undefined,
-      signal: new AbortController().signal,
-    };
+    const { context, settings } = await operator();
     const outcome = await auditVerb.run(context, parseOpsArguments(["audit"], [auditVerb]));
     expect(outcome.text).toContain("Every promise is kept.");
     expect(outcome.complete).toBe(true);
@@ -647,6 +677,39 @@ describe("stuck names whoever holds an order up", () => {
       return placed.orderId;
     });
     await untilFinal([orderId]);
+  });
+
+  test("the gateway, which refuses to void", async () => {
+    const { context, settings } = await operator();
+    const orderId = await whileFrozen("gateway", async () => {
+      const placed = await stack.connect.placeOrder(orderRequest());
+      await statusIs(placed.orderId, "STOCK_RESERVED");
+      await stack.connect.cancelOrder({ orderId: placed.orderId, reason: "" });
+      const refused = async () =>
+        await stack.databases.payment.execute(
+          "UPDATE payment SET status = 'VOID_REFUSED', refusal = 'answered 403 to void' WHERE order_id = ? AND status = 'VOIDING'",
+          [placed.orderId],
+        );
+      await eventually(async () => expect(await refused()).toBe(1), 4_000);
+      await eventually(
+        async () => expect(await owedTo(placed.orderId)).toEqual(["payment: ANSWER OrderCancelRequested"]),
+        4_000,
+      );
+      const { text } = await stuckVerb.run(context, parseOpsArguments(["stuck", "--older-than", "0"], [stuckVerb]));
+      expect(text).toMatch(
+        /COMPENSATING .* PaymentVoided .* payment .* its row is VOID_REFUSED; the gateway answered 403 to void; \d+ calls? made/,
+      );
+      const report = await audit({ ...sources, settleMs });
+      expect(report.hindered).toContainEqual({
+        orderId: placed.orderId,
+        why: "the gateway refuses to void: answered 403 to void",
+      });
+      return placed.orderId;
+    });
+    await settings.close();
+    // Asked for again, it is confirmed.
+    await untilFinal([orderId]);
+    expect(brokenOf(await audit({ ...sources, settleMs }))).toEqual([]);
   });
 
   test("the relay", async () => {

@@ -53,6 +53,8 @@ export interface PaymentRow {
   readonly amountMinor: string | null;
   readonly authorizationId: string | null;
   readonly voidedMinor: string | null;
+  /** What the gateway said when it refused to void. */
+  readonly refusal: string | null;
   readonly attempts: number;
   readonly nextAttemptAt: Date | null;
 }
@@ -305,8 +307,8 @@ async function readPayments(query: Queryable["query"], selection: Selection): Pr
   const where = condition("order_id", selection);
   const rows = await query<Row & PaymentRow & { orderId: string }>(
     `SELECT order_id AS orderId, status, currency_code AS currencyCode, CAST(amount_minor AS CHAR) AS amountMinor,
-            authorization_id AS authorizationId, CAST(voided_minor AS CHAR) AS voidedMinor, attempts,
-            next_attempt_at AS nextAttemptAt
+            authorization_id AS authorizationId, CAST(voided_minor AS CHAR) AS voidedMinor, refusal,
+            attempts, next_attempt_at AS nextAttemptAt
        FROM payment WHERE ${where.sql}`,
     where.values,
   );

@@ -151,6 +151,7 @@ function hindranceOf(books: OrderBooks): string | undefined {
       return `${service}'s ${shortNameOf(discarded.type)} ${discarded.eventId} was discarded`;
     if (parked !== undefined) return `the key is parked at ${service}: ${parked}`;
   }
+  if (books.paymentRow?.status === "VOID_REFUSED") return `the gateway refuses to void: ${books.paymentRow.refusal}`;
   return undefined;
 }
 
@@ -300,6 +301,8 @@ function judgeCompleted(books: OrderBooks, report: Report): void {
   }
 }
 
+const mayBeCharged: ReadonlySet<string> = new Set(["AUTHORIZED", "AUTHORIZING", "VOIDING", "VOID_REFUSED"]);
+
 function judgeFailed(books: OrderBooks, surroundings: Surroundings, report: Report): void {
   const { orderRow, reservation, paymentRow } = books;
   if (orderRow === undefined) return;
@@ -307,7 +310,7 @@ function judgeFailed(books: OrderBooks, surroundings: Surroundings, report: Repo
   if (reservation?.status === "HELD" || reservation?.status === "SOLD") {
     report("I5", `FAILED, and its stock is ${reservation.status}`, rows);
   }
-  if (paymentRow?.status === "AUTHORIZED" || paymentRow?.status === "AUTHORIZING" || paymentRow?.status === "VOIDING") {
+  if (paymentRow !== undefined && mayBeCharged.has(paymentRow.status)) {
     report("I5", `FAILED, and its payment is ${paymentRow.status}`, rows);
   }
   const { failureReason } = orderRow;
@@ -545,11 +548,11 @@ function judgePaymentsAccount(books: OrderBooks, surroundings: Surroundings, rep
 function paymentAfter(type: string | undefined): readonly (PaymentRow["status"] | undefined)[] {
   switch (type) {
     case undefined:
-      return [undefined, "NOTED", "AUTHORIZING", "VOIDING"];
+      return [undefined, "NOTED", "AUTHORIZING", "VOIDING", "VOID_REFUSED"];
     case PaymentAuthorizedSchema.typeName:
-      return ["AUTHORIZED", "VOIDING"];
+      return ["AUTHORIZED", "VOIDING", "VOID_REFUSED"];
     case PaymentFailedSchema.typeName:
-      return ["DECLINED", "VOIDING"];
+      return ["DECLINED", "VOIDING", "VOID_REFUSED"];
     default:
       return ["VOIDED"];
   }

@@ -75,7 +75,7 @@ test("both refuse a key that was used for something else", async () => {
   expect(outcomes).toEqual([
     "GatewayAuthorized",
     "GatewayUnknown",
-    "GatewayUnknown",
+    "GatewayVoidRefused",
     "GatewayVoidConfirmed",
     "GatewayUnknown",
   ]);

@@ -326,8 +326,29 @@ export const mutants: readonly Mutant[] = [
   {
     name: "a second confirmation of the void is told too",
     service: "payment",
-    from: `if (state.status !== "VOIDING") return [];`,
-    to: `if ((state.status !== "VOIDING" && state.status !== "VOIDED") || state.terms === undefined) return [];`,
+    from: `if (state.status !== "VOIDING" && state.status !== "VOID_REFUSED") return [];`,
+    to: `if (!state.status.startsWith("VOID") || state.terms === undefined) return [];`,
+  },
+  {
+    name: "a confirmation that comes after a refusal is not heard",
+    service: "payment",
+    from: `if (state.status !== "VOIDING" && state.status !== "VOID_REFUSED") return [];`,
+    to: `if (state.status !== "VOIDING") return [];`,
+  },
+  {
+    name: "a void that was refused is not asked for again",
+    service: "payment",
+    from: `    case "VOID_REFUSED":
+      return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\` };`,
+    to: `      return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\` };
+    case "VOID_REFUSED":
+      return undefined;`,
+  },
+  {
+    name: "a refused void counts as voided",
+    service: "payment",
+    from: `return [{ kind: "VoidRefused", terms, authorizationId, refusal: message.refusal }];`,
+    to: `return [{ kind: "Voided", voidedAmount: terms.amount, terms, authorizationId }];`,
   },
   {
     name: "voided without asking the gateway, while it is being asked",
@@ -385,6 +406,7 @@ export const mutants: readonly Mutant[] = [
     name: "a cancel is answered again when it comes again",
     service: "payment",
     from: `    case "VOIDING":
+    case "VOID_REFUSED":
     case "VOIDED":
       return [];
     default:
@@ -392,6 +414,7 @@ export const mutants: readonly Mutant[] = [
   }
 }`,
     to: `    case "VOIDING":
+    case "VOID_REFUSED":
       return [];
     case "VOIDED":
       return [{ ...state, kind: "Voided" }];

@@ -13,7 +13,7 @@
  *
  * Calls to the gateway. The worker claims a call whenever one is wanted, also beside one that is under way (its lease is over, or
  * its process is frozen). A call that is given up on (time-out, or its process died) may still arrive, any time later,
- * or never. An answer may be lost. At most `callsMax` calls of one order are under way at once; how many there are one
+ * or never. An answer may be lost, a void refused. At most `callsMax` calls of one order are under way at once; how many there are one
  * after the other has no limit.
  */
 import { eventTypesHandledBy, type SagaEvent } from "../../proto/event-table.ts";
@@ -50,6 +50,7 @@ import {
   type Told,
   tell,
   Violation,
+  voidRefused,
 } from "./world.ts";
 
 export interface SagaOptions {
@@ -62,7 +63,7 @@ export interface SagaOptions {
   readonly commands: readonly (readonly OrderCommand["$typeName"][])[];
   /** Calls of one order that are under way at once. */
   readonly callsMax: number;
-  /** Whether calls are given up, arrive late or never, and answers are lost. */
+  /** Whether calls are given up, arrive late or never, answers are lost, and voids refused. */
   readonly areCallsLost: boolean;
 }
 
@@ -378,6 +379,12 @@ export function createSagas(options: SagaOptions): Sagas {
             });
           }
           if (!areCallsLost) break;
+          if (kind === "void") {
+            step("the gateway refuses the void", false, () => {
+              const answered = calls.idOf({ stage: "ANSWERED", call: made.call, outcome: voidRefused });
+              return { ...local, calls: added(others, answered) };
+            });
+          }
           step(`the ${kind} times out, and is still under way`, false, () =>
             tellPayment({ ...local, calls: givenUp }, messages.idOf({ $typeName: "GatewayUnknown" })),
           );

@@ -34,6 +34,7 @@ import {
   type Told,
   tell,
   Violation,
+  voidRefused,
 } from "./world.ts";
 
 /** What a walk came to. */
@@ -354,8 +355,14 @@ export function simulate(
     }
   }
 
-  function arrive(made: Call): void {
+  /** @param isRefused where it is a void. */
+  function arrive(made: Call, isRefused: boolean): void {
     const order = orderOf(made.index);
+    if (isRefused && made.call.kind === "void" && made.worker !== undefined) {
+      made.outcome = voidRefused;
+      suffer("void refused");
+      return;
+    }
     const { account, outcome } = callArrives(order.account, made.call, random.chance(75));
     order.account = account;
     if (made.worker === undefined) calls.splice(calls.indexOf(made), 1);
@@ -371,7 +378,7 @@ export function simulate(
       calls.splice(calls.indexOf(made), 1);
       if (made.outcome === undefined) continue;
       const { outcome } = made;
-      if (outcome.$typeName === "GatewayUnknown") orderOf(made.index).isLeased = false;
+      if (outcome.$typeName === "GatewayUnknown" || outcome === voidRefused) orderOf(made.index).isLeased = false;
       tellPayment(made.index, outcome);
       say(() => `worker ${worker} records ${outcome.$typeName} of ${made.call.orderId}`);
       checkOrder(orderOf(made.index));
@@ -414,7 +421,7 @@ export function simulate(
     } else if (dice < 73) claim(random.below(2));
     else if (dice < 82) {
       const asked = calls.filter(({ outcome }) => outcome === undefined);
-      if (asked.length > 0) arrive(random.pick(asked));
+      if (asked.length > 0) arrive(random.pick(asked), random.chance(20));
     } else if (dice < 90) recordAnswers(random.below(2));
     else if (dice < 93) {
       if (calls.length > 0) loseCall(random.pick(calls));
@@ -459,7 +466,7 @@ export function simulate(
       claim(0);
       for (const made of calls.filter(({ outcome }) => outcome === undefined)) {
         if (made.worker === undefined && random.chance(50)) calls.splice(calls.indexOf(made), 1);
-        else arrive(made);
+        else arrive(made, false);
       }
       recordAnswers(0);
       recordAnswers(1);

@@ -33,6 +33,7 @@ describe("200 random walks", () => {
         "call timed out, still under way",
         "call lost",
         "answer lost",
+        "void refused",
       ]),
     );
   });

@@ -178,6 +178,10 @@ export interface Account {
   readonly void: { readonly key: string; readonly amount: bigint } | undefined;
 }
 
+const gatewayUnknown: GatewayOutcome = { $typeName: "GatewayUnknown" };
+/** What the gateway answers when it will not void: nothing is changed by it. */
+export const voidRefused: GatewayOutcome = { $typeName: "GatewayVoidRefused", refusal: "answered 422 to void" };
+
 export const emptyAccount: Account = { authorizations: [], void: undefined };
 
 /** Money that is taken: what the gateway holds for the order. */
@@ -203,7 +207,7 @@ export function callArrives(
   call: GatewayCall,
   accepts: boolean,
 ): { readonly account: Account; readonly outcome: GatewayOutcome } {
-  const misused = { account, outcome: { $typeName: "GatewayUnknown" } } as const;
+  const misused = { account, outcome: call.kind === "void" ? voidRefused : gatewayUnknown } as const;
   const recorded = account.authorizations.find(({ key }) => key === call.idempotencyKey);
   switch (call.kind) {
     case "authorise": {
@@ -414,6 +418,7 @@ export function checkOrder({ placed, order, reservation, payment, account, told 
       demand(live.length === 0, "I9: DECLINED here, and authorised at the gateway");
       break;
     case "VOIDING":
+    case "VOID_REFUSED":
       demand(told.voided === undefined, "I9: told to be voided before it was");
       break;
     case "VOIDED":

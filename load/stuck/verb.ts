@@ -64,6 +64,8 @@ function knowledge({ by, knows }: Debt): string {
     facts.push(inbox === null ? "not received" : `${inbox.outcome} at ${inbox.handledAt.toISOString()}`);
   if (parked !== null) facts.push(`parked: ${cut(parked, errorLengthMax)}`);
   if (row !== null) facts.push(`its row is ${row.status}`);
+  if (row !== null && "refusal" in row && row.refusal !== null)
+    facts.push(`the gateway ${cut(row.refusal, errorLengthMax)}`);
   if (row !== null && "attempts" in row && row.nextAttemptAt !== null) {
     facts.push(`${counted(row.attempts, "call")} made, the next due at ${row.nextAttemptAt.toISOString()}`);
   }

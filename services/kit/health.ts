@@ -1,4 +1,5 @@
-import { collectDefaultMetrics, Registry } from "prom-client";
+import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import type { Logger } from "./log.ts";
 
 /** Tells whether one thing that the process needs is there; throws or resolves to false where it is not. */
 export type Check = () => Promise<boolean> | boolean;
@@ -15,6 +16,52 @@ export function createMetrics(instance: string): Registry {
   registry.setDefaultLabels({ instance });
   collectDefaultMetrics({ register: registry });
   return registry;
+}
+
+/** A scrape does not wait longer than this for a database: then there is no figure. */
+const countWithinMs = 1_000;
+
+/**
+ * A gauge by one label that is counted at every scrape, in a database say. Where that fails, or takes over a second, it
+ * shows nothing rather than what was true before.
+ * @param options.values are shown always, others where there are some.
+ */
+export function createCountGauge(options: {
+  readonly name: string;
+  readonly help: string;
+  readonly label: string;
+  readonly values: readonly string[];
+  readonly count: () => Promise<ReadonlyMap<string, number>>;
+  readonly log: Logger;
+  readonly metrics: Registry;
+}): void {
+  const { name, help, label, values } = options;
+  new Gauge({
+    name,
+    help,
+    labelNames: [label],
+    registers: [options.metrics],
+    async collect() {
+      this.reset();
+      try {
+        const counts = await withinMs(countWithinMs, options.count());
+        for (const value of values) this.set({ [label]: value }, 0);
+        for (const [value, count] of counts) this.set({ [label]: value }, count);
+      } catch (error) {
+        options.log.warn({ err: error, gauge: name }, "could not be counted");
+      }
+    },
+  });
+}
+
+async function withinMs<T>(limitMs: number, answer: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`No answer within ${limitMs} ms.`)), limitMs);
+  try {
+    return await Promise.race([answer, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /**

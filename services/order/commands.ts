@@ -3,7 +3,8 @@ import type { NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox.ts";
 import { CommitOutcomeUnknownError, type Database, type Transaction } from "../kit/database.ts";
 import { DomainError } from "../kit/errors.ts";
-import { decide, evolve, type OrderCommand, type OrderState, toEvent } from "./domain.ts";
+import { decide, evolve, type OrderCommand, type OrderFact, type OrderState, toEvent } from "./domain.ts";
+import type { SagaMetrics } from "./metrics.ts";
 import {
   type LockedOrder,
   lockOrder,
@@ -18,6 +19,7 @@ export interface CommandDeps {
   readonly database: Database;
   readonly outbox: Outbox;
   readonly newId: () => string;
+  readonly sagas: Pick<SagaMetrics, "stepped">;
   /** After a commit that changed these orders. Must not throw. */
   readonly onChanged: (orderIds: readonly string[]) => void;
 }
@@ -26,10 +28,12 @@ const reasonLengthMax = 500;
 
 /** The reason as it is kept. @throws DomainError INVALID_ARGUMENT when it is too long. */
 export function parseCancelReason(reason: string): string {
-  if (reason.length <= reasonLengthMax) return reason;
+  // What a reader counts, and the column: an emoji is one.
+  const length = [...reason].length;
+  if (length <= reasonLengthMax) return reason;
   throw new DomainError(
     "INVALID_ARGUMENT",
-    `reason must have at most ${reasonLengthMax} characters, but has ${reason.length}.`,
+    `reason must have at most ${reasonLengthMax} characters, but has ${length}.`,
   );
 }
 
@@ -52,49 +56,67 @@ export async function cancelOrder(deps: CommandDeps, orderId: string, reason: st
 }
 
 async function tryCancel(deps: CommandDeps, orderId: string, reason: string): Promise<void> {
-  const changed = await deps.database.transaction(async (transaction) => {
+  const carriedOut = await deps.database.transaction(async (transaction) => {
     const order = await lockOrder(transaction, orderId);
     if (order === undefined) throw notFound(orderId);
     if (order.state.status === "COMPLETED") {
       throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and cannot be cancelled any more.`);
     }
-    const orderIds = await carryOut(deps, transaction, [order], { $typeName: "CancelOrder" });
-    if (orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
-    return orderIds;
+    const result = await carryOut(deps, transaction, [order], { $typeName: "CancelOrder" });
+    if (result.orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
+    return result;
   });
-  if (changed.length > 0) deps.onChanged(changed);
+  committed(deps, carriedOut);
 }
 
-/** Gives up to `countMax` overdue orders up; tells how many. Safe in several instances at once. */
-export async function timeOutOrders(deps: CommandDeps, countMax: number): Promise<number> {
-  const changed = await deps.database.transaction(async (transaction) => {
-    const orders = await lockOverdueOrders(transaction, countMax);
+/**
+ * Gives up to `countMax` orders up whose deadline had passed at `asOf`, by the database's clock; tells how many. Safe in
+ * several instances at once.
+ */
+export async function timeOutOrders(deps: CommandDeps, asOf: Date, countMax: number): Promise<number> {
+  const carriedOut = await deps.database.transaction(async (transaction) => {
+    const orders = await lockOverdueOrders(transaction, asOf, countMax);
     return await carryOut(deps, transaction, orders, { $typeName: "TimeOutOrder" });
   });
-  if (changed.length > 0) deps.onChanged(changed);
-  return changed.length;
+  committed(deps, carriedOut);
+  return carriedOut.orderIds.length;
 }
 
-/** Decides the command on each locked order, writes what changed and what others must hear. The ids that changed. */
+/** What a command came to. */
+interface CarriedOut {
+  /** The orders that changed. */
+  readonly orderIds: readonly string[];
+  readonly facts: readonly OrderFact[];
+}
+
+function committed(deps: CommandDeps, { orderIds, facts }: CarriedOut): void {
+  if (orderIds.length === 0) return;
+  deps.sagas.stepped(facts.map((fact) => ({ fact })));
+  deps.onChanged(orderIds);
+}
+
+/** Decides the command on each locked order, writes what changed and what others must hear. */
 async function carryOut(
   deps: CommandDeps,
   transaction: Transaction,
   orders: readonly LockedOrder[],
   command: OrderCommand,
-): Promise<readonly string[]> {
+): Promise<CarriedOut> {
   const changes: { before: OrderState; after: OrderState }[] = [];
+  const happened: OrderFact[] = [];
   const events: NewEvent[] = [];
   for (const { state, headers } of orders) {
     const facts = decide(state, command);
     if (facts.length === 0) continue;
     changes.push({ before: state, after: facts.reduce(evolve, state) });
+    happened.push(...facts);
     for (const fact of facts) {
       const message = toEvent(state.orderId, fact);
       if (message !== undefined) events.push({ id: deps.newId(), aggregateId: state.orderId, message, headers });
     }
   }
   await transaction.pipeline([...updateOrders(changes), ...deps.outbox.statements(events)]);
-  return changes.map(({ before }) => before.orderId);
+  return { orderIds: changes.map(({ before }) => before.orderId), facts: happened };
 }
 
 function notFound(orderId: string): DomainError {

@@ -1,40 +1,47 @@
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/consumer.ts";
 import { answerTo, causeOf } from "../../relay/outbox.ts";
-import { decide, evolve, type OrderState, toEvent } from "./domain.ts";
+import { decide, evolve, toEvent } from "./domain.ts";
+import type { OrderStep, SagaMetrics } from "./metrics.ts";
 import { lockOrders, updateOrders } from "./repository.ts";
 
 /** The event types that Order reacts to. */
 export const handledTypes = eventTypesHandledBy("order");
 
 /** Handles a batch of events: every order concerned is locked once, decided event by event, written once. */
-export function orderHandler(deps: { readonly newId: () => string }): BatchHandler<HandledBy<"order">> {
+export function orderHandler(deps: {
+  readonly newId: () => string;
+  readonly sagas: Pick<SagaMetrics, "stepped">;
+}): BatchHandler<HandledBy<"order">> {
   return async (transaction, events) => {
     const before = await lockOrders(transaction, [...new Set(events.map(({ message }) => message.orderId))]);
-    const after = new Map<string, OrderState>(before);
+    const after = new Map(before);
+    const steps: OrderStep[] = [];
     const publish = [];
     const ignored = [];
     for (const { envelope, message } of events) {
       const { orderId } = message;
-      const state = after.get(orderId);
+      const order = after.get(orderId);
       // An order that nobody placed here: the topic may be shared with another environment's leftovers.
-      const facts = state === undefined ? [] : decide(state, message);
-      if (state === undefined || facts.length === 0) {
+      const facts = order === undefined ? [] : decide(order.state, message);
+      if (order === undefined || facts.length === 0) {
         ignored.push(envelope.id);
         continue;
       }
-      after.set(orderId, facts.reduce(evolve, state));
+      const { ageSeconds } = order;
+      after.set(orderId, { state: facts.reduce(evolve, order.state), ageSeconds });
       for (const fact of facts) {
+        steps.push({ fact, ageSeconds });
         const answer = toEvent(orderId, fact);
         if (answer !== undefined) publish.push(answerTo(causeOf(envelope), orderId, answer, deps.newId));
       }
     }
     const writes = updateOrders(
-      [...before.values()].flatMap((state) => {
-        const changed = after.get(state.orderId);
-        return changed === undefined || changed === state ? [] : [{ before: state, after: changed }];
+      [...before].flatMap(([orderId, order]) => {
+        const changed = after.get(orderId);
+        return changed === undefined || changed === order ? [] : [{ before: order.state, after: changed.state }];
       }),
     );
-    return { writes, publish, ignored };
+    return { writes, publish, ignored, committed: () => deps.sagas.stepped(steps) };
   };
 }

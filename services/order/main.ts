@@ -12,6 +12,7 @@ import { serveRpc } from "../kit/server.ts";
 import { closeOnSignal } from "../kit/shutdown.ts";
 import { readOrderConfig } from "./config.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
+import { createSagaMetrics } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { loadPriceList } from "./prices.ts";
 import { routes } from "./rpc.ts";
@@ -36,13 +37,21 @@ const hints = openHintSender("order", config.relayHints);
 const outbox = createOutbox({ service: "order", registry: eventRegistry });
 const watch = createOrderWatch({ database: rpcDatabase, log, metrics });
 const prices = loadPriceList(rpcDatabase, log);
-const { deadlineMs } = config;
-const placer = createOrderPlacer({ database: rpcDatabase, outbox, deadlineMs, onPlaced: hints.send });
+const sagas = createSagaMetrics({ database: sagaDatabase, log, metrics });
+const placer = createOrderPlacer({
+  database: rpcDatabase,
+  outbox,
+  deadlineMs: config.deadlineMs,
+  onPlaced(count) {
+    hints.send();
+    sagas.started(count);
+  },
+});
 const onChanged = (orderIds: readonly string[]) => {
   hints.send();
   watch.hint(orderIds);
 };
-const commands = { outbox, newId, onChanged };
+const commands = { outbox, newId, sagas, onChanged };
 
 const inbox = createInbox({
   service: "order",
@@ -50,7 +59,7 @@ const inbox = createInbox({
   registry: eventRegistry,
   handles: handledTypes,
   records: "all",
-  handle: orderHandler({ newId }),
+  handle: orderHandler({ newId, sagas }),
   outbox,
   hints,
   newId,

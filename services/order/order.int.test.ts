@@ -3,9 +3,13 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { create, type Message } from "@bufbuild/protobuf";
 import { Registry as Metrics } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
-import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
+import {
+  StockReleasedSchema,
+  StockReservationFailedSchema,
+  StockReservedSchema,
+} from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
-import { PaymentAuthorizedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
 import { createInbox, type Inbox } from "../../relay/consumer.ts";
 import { createOutbox } from "../../relay/outbox.ts";
 import { asTopicRecord } from "../../relay/testing.ts";
@@ -14,9 +18,10 @@ import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
+import { createSagaMetrics } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, type PlacementRequest } from "./placement.ts";
-import { type Placement, placeOrders, readOrders } from "./repository.ts";
+import { countOrdersInFlight, type Placement, placeOrders, readClock, readOrders } from "./repository.ts";
 import { startSweeper } from "./sweeper.ts";
 import { createOrderWatch } from "./watch.ts";
 
@@ -43,16 +48,17 @@ const placer = (on: Database = database) =>
   createOrderPlacer({ database: on, outbox, deadlineMs, onPlaced: () => undefined });
 const deadlineMs = 300_000;
 const forever = new AbortController().signal;
+const uncounted = { stepped: () => undefined };
 
 /** Order's inbox as main.ts makes it, on a database of the test's choice. */
-const inboxOf = (on: Database) =>
+const inboxOf = (on: Database, sagas: Parameters<typeof orderHandler>[0]["sagas"] = uncounted) =>
   createInbox({
     service: "order",
     database: on,
     registry: eventRegistry,
     handles: handledTypes,
     records: "all",
-    handle: orderHandler({ newId }),
+    handle: orderHandler({ newId, sagas }),
     outbox,
     hints,
     newId,
@@ -262,8 +268,11 @@ describe("cancelling and timing out", () => {
     database,
     outbox,
     newId,
+    sagas: uncounted,
     onChanged: (orderIds: readonly string[]) => void changed.push(...orderIds),
   });
+  const timeOut = async (countMax: number, on = database) =>
+    await timeOutOrders({ ...commands(), database: on }, await readClock(on), countMax);
   const place = async (deadline: number) => {
     const it = placement();
     const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -301,6 +310,11 @@ describe("cancelling and timing out", () => {
     await expect(cancelOrder(commands(), newId(), "")).rejects.toMatchObject({ code: "NOT_FOUND" });
     expect(() => parseCancelReason("x".repeat(501))).toThrow(/at most 500 characters, but has 501/);
     expect(parseCancelReason("x".repeat(500))).toHaveLength(500);
+    // The longest one is kept whole, in whatever script.
+    const emojis = "🙂".repeat(500);
+    const other = await place(deadlineMs);
+    await cancelOrder(commands(), other, parseCancelReason(emojis));
+    expect(await countOf("orders", "order_id = ? AND cancel_reason = ?", [other, emojis])).toBe(1);
   });
 
   test("a cancel and a completion at the same time: one wins, and the other sees it", async () => {
@@ -335,9 +349,7 @@ describe("cancelling and timing out", () => {
     const decided = await place(0);
     await database.execute("UPDATE orders SET status = 'COMPLETED', deadline_at = NULL WHERE order_id = ?", [decided]);
     const young = await place(deadlineMs);
-    const counts = await Promise.all(
-      [1, 2, 3].map(() => timeOutOrders({ ...commands(), database: schema.open() }, 10)),
-    );
+    const counts = await Promise.all([1, 2, 3].map(() => timeOut(10, schema.open())));
     expect(counts.reduce((sum, count) => sum + count, 0)).toBe(25);
     expect(
       await countOf("orders", "order_id IN (?) AND status = 'COMPENSATING' AND failure_reason = 'TIMED_OUT'", [
@@ -349,7 +361,31 @@ describe("cancelling and timing out", () => {
     );
     expect((await readOrders(database, [decided]))[0]?.status).toBe("COMPLETED");
     expect((await readOrders(database, [young]))[0]?.status).toBe("PENDING");
-    expect(await timeOutOrders(commands(), 10)).toBe(0);
+    expect(await timeOut(10)).toBe(0);
+  });
+
+  test("a deadline that passes after the look at the topic began is left to the next one", async () => {
+    let orderId = "";
+    let checks = 0;
+    const sweeper = startSweeper({
+      commands: commands(),
+      caughtUp: {
+        async check() {
+          // Only once: a process that stood still between its look at the clock and its sweep.
+          if (checks++ > 0) return false;
+          orderId = await place(0);
+          return true;
+        },
+        close: async () => undefined,
+      },
+      log: silentLogger,
+      metrics: new Metrics(),
+      checkIntervalMs: 5,
+    });
+    await eventually(() => expect(checks).toBeGreaterThan(1));
+    await sweeper.close();
+    expect((await readOrders(database, [orderId]))[0]?.status).toBe("PENDING");
+    expect(await timeOut(10)).toBe(1);
   });
 
   test("the sweeper does nothing while Order has not heard all that is on the topic, or no broker answers", async () => {
@@ -377,6 +413,110 @@ describe("cancelling and timing out", () => {
       status: "COMPENSATING",
       failureReason: "TIMED_OUT",
     });
+  });
+});
+
+describe("the figures of the sagas", () => {
+  const shown = (text: string, series: string) =>
+    text
+      .split("\n")
+      .find((line) => line.startsWith(`${series} `))
+      ?.slice(series.length + 1);
+  const record = (message: Message & { readonly orderId: string }) =>
+    asTopicRecord({ id: newId(), aggregateId: message.orderId, message, headers: {} }, { source: "/shop/somebody" });
+
+  test("count what was committed, once, and time it by the database's clock", async () => {
+    const metrics = new Metrics();
+    const sagas = createSagaMetrics({ database, log: silentLogger, metrics });
+    const inbox = inboxOf(database, sagas);
+    const { place } = createOrderPlacer({ database, outbox, deadlineMs, onPlaced: sagas.started });
+    const requests = Array.from({ length: 6 }, () => placement());
+    const orderIds = (await Promise.all(requests.map((it) => place(it, forever)))).map(({ orderId }) => orderId);
+    // The same request again is no new saga.
+    await place(requests[0] ?? placement(), forever);
+    const [completed = "", declined = "", outOfStock = "", cancelled = "", timedOut = "", open = ""] = orderIds;
+    await database.execute("UPDATE orders SET created_at = created_at - INTERVAL 40 SECOND WHERE order_id = ?", [
+      completed,
+    ]);
+    const records = [
+      record(create(StockReservedSchema, { orderId: completed })),
+      record(create(PaymentAuthorizedSchema, { orderId: completed })),
+      record(create(StockReservedSchema, { orderId: declined })),
+      record(create(PaymentFailedSchema, { orderId: declined })),
+      record(create(StockReleasedSchema, { orderId: declined })),
+      record(create(StockReservationFailedSchema, { orderId: outOfStock })),
+      record(create(StockReservedSchema, { orderId: open })),
+    ];
+    await inbox(records);
+    await inbox(records);
+    const deps = { database, outbox, newId, sagas, onChanged: () => undefined };
+    await cancelOrder(deps, cancelled, "");
+    await cancelOrder(deps, cancelled, "");
+    await database.execute("UPDATE orders SET deadline_at = CURRENT_TIMESTAMP(3) WHERE order_id = ?", [timedOut]);
+    await timeOutOrders(deps, await readClock(database), 10);
+
+    const text = await metrics.metrics();
+    expect({
+      started: shown(text, "order_sagas_started_total"),
+      completed: shown(text, "order_sagas_completed_total"),
+      outOfStock: shown(text, 'order_sagas_failed_total{reason="OUT_OF_STOCK"}'),
+      declined: shown(text, 'order_sagas_failed_total{reason="PAYMENT_DECLINED"}'),
+      neverFailed: shown(text, 'order_sagas_failed_total{reason="CANCELLED"}'),
+      compensations: ["PAYMENT_DECLINED", "CANCELLED", "TIMED_OUT"].map((reason) =>
+        shown(text, `order_compensations_total{reason="${reason}"}`),
+      ),
+    }).toEqual({
+      started: "6",
+      completed: "1",
+      outOfStock: "1",
+      declined: "1",
+      neverFailed: "0",
+      compensations: ["1", "1", "1"],
+    });
+    expect(shown(text, 'order_saga_seconds_bucket{le="30",result="COMPLETED"}')).toBe("0");
+    expect(shown(text, 'order_saga_seconds_bucket{le="60",result="COMPLETED"}')).toBe("1");
+    expect(shown(text, 'order_saga_seconds_count{result="PAYMENT_DECLINED"}')).toBe("1");
+  });
+
+  test("show the orders in flight by status, reading them alone, and nothing while the database is away", async () => {
+    const figures = async (on: Database) => {
+      const metrics = new Metrics();
+      createSagaMetrics({ database: on, log: silentLogger, metrics });
+      const text = await metrics.metrics();
+      return ["PENDING", "STOCK_RESERVED", "COMPENSATING"].map((status) =>
+        shown(text, `order_sagas_in_flight{status="${status}"}`),
+      );
+    };
+    const counted = async () =>
+      await Promise.all(
+        ["PENDING", "STOCK_RESERVED", "COMPENSATING"].map(async (status) =>
+          String(await countOf("orders", "status = ?", [status])),
+        ),
+      );
+    // By now this file has left orders in every status.
+    expect(await figures(database)).toEqual(await counted());
+    expect((await counted()).map(Number).every((count) => count > 0)).toBe(true);
+
+    const readsOf = async () => {
+      const before = await readCounters("Handler_read%");
+      await countOrdersInFlight(database);
+      const after = await readCounters("Handler_read%");
+      return [...after].reduce((sum, [name, value]) => sum + value - (before.get(name) ?? 0), 0);
+    };
+    const reads = await readsOf();
+    await database.execute(
+      `INSERT INTO orders (order_id, owner, request_id, status, version, lines_json, currency_code, total_minor, payment_method)
+       SELECT UUID(), 'history', UUID(), 'COMPLETED', 3, '[]', 'EUR', 0, 'pm_ok'
+         FROM order_inbox_event a, order_inbox_event b LIMIT 2000`,
+    );
+    expect(await countOf("orders", "owner = 'history'", [])).toBe(2_000);
+    expect(await readsOf()).toBe(reads);
+
+    const away: Database = {
+      ...database,
+      query: () => Promise.reject(Object.assign(new Error("refused"), { code: "ECONNREFUSED" })),
+    };
+    expect(await figures(away)).toEqual([undefined, undefined, undefined]);
   });
 });
 

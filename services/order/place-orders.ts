@@ -28,13 +28,13 @@ const waitingMax = 5_000;
 /** Looks after a lost COMMIT or a request that raced with itself, before giving up. */
 const settleAttemptsMax = 4;
 
-/** @param deps.onPlaced called after a commit that placed something. */
+/** @param deps.onPlaced called after a commit that placed something, with how many orders are new. */
 export function createOrderPlacer(deps: {
   readonly database: Database;
   readonly outbox: Outbox;
   /** How long an order may stay undecided. */
   readonly deadlineMs: number;
-  readonly onPlaced: () => void;
+  readonly onPlaced: (count: number) => void;
 }): OrderPlacer {
   const group = createGroupCommit<Placement, PlacementResult>({
     sizeMax: groupSizeMax,
@@ -47,7 +47,8 @@ export function createOrderPlacer(deps: {
           // Hardly a request comes twice: whether one did is only looked at when its key is there already.
           const place = attempt === 1 ? placeNewOrders : placeOrders;
           const results = await place(deps.database, deps.outbox, placements, deps.deadlineMs);
-          if (results.some((result) => "isNew" in result && result.isNew)) deps.onPlaced();
+          const count = results.filter((result) => "isNew" in result && result.isNew).length;
+          if (count > 0) deps.onPlaced(count);
           return results;
         } catch (error) {
           // Doing it again looks first: what is there already is answered, not placed a second time.

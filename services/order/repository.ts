@@ -46,6 +46,7 @@ interface OrderRow extends Record<string, unknown> {
   total_minor: number | string;
   payment_method: string;
   traceparent: string | null;
+  age_seconds: number | string;
   created_at: Date;
   updated_at: Date;
 }
@@ -153,18 +154,25 @@ export function requestKey(owner: string, requestId: string): string {
   return `${requestId} ${owner}`;
 }
 
+/** An order that is locked, with how long ago it was placed, by the database's clock. */
+export interface AgedOrder {
+  readonly state: OrderState;
+  readonly ageSeconds: number;
+}
+
 /** Locks the orders' rows, in the order of their ids, and reads where they stand. Unknown ids are left out. */
 export async function lockOrders(
   transaction: Transaction,
   orderIds: readonly string[],
-): Promise<Map<string, OrderState>> {
+): Promise<ReadonlyMap<string, AgedOrder>> {
   // By force: a scan, which a small table invites, would wait for rows that are none of ours, in no fixed order.
   const rows = await transaction.query<OrderRow>(
-    `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment
+    `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment,
+            TIMESTAMPDIFF(MICROSECOND, created_at, CURRENT_TIMESTAMP(3)) / 1000000 AS age_seconds
        FROM orders FORCE INDEX (PRIMARY) WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
     [orderIds],
   );
-  return new Map(rows.map((row) => [row.order_id, stateOf(row)]));
+  return new Map(rows.map((row) => [row.order_id, { state: stateOf(row), ageSeconds: Number(row.age_seconds) }]));
 }
 
 /** An order that is locked, with what an event that no other event caused needs. */
@@ -179,14 +187,40 @@ export async function lockOrder(transaction: Transaction, orderId: string): Prom
   return row === undefined ? undefined : lockedOrderOf(row);
 }
 
-/** Locks up to `countMax` orders whose deadline has passed, the longest overdue first. Skips those that are locked. */
-export async function lockOverdueOrders(transaction: Transaction, countMax: number): Promise<readonly LockedOrder[]> {
+/**
+ * Locks up to `countMax` orders whose deadline had passed at `asOf`, the longest overdue first. Skips those that are
+ * locked.
+ */
+export async function lockOverdueOrders(
+  transaction: Transaction,
+  asOf: Date,
+  countMax: number,
+): Promise<readonly LockedOrder[]> {
   const rows = await transaction.query<OrderRow>(
     `${lockedOrderSelect} FORCE INDEX (orders_deadline_at)
-      WHERE deadline_at <= CURRENT_TIMESTAMP(3) ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
-    [countMax],
+      WHERE deadline_at <= ? ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
+    [asOf, countMax],
   );
   return rows.map(lockedOrderOf);
+}
+
+/** The time by Order's database, by which deadlines are set and judged. */
+export async function readClock(database: Queryable): Promise<Date> {
+  const [clock] = await database.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
+  if (clock === undefined) throw new Error("The database does not tell the time.");
+  return clock.now;
+}
+
+/** How many orders are in each status that is not final. Reads index entries and rows of those orders alone. */
+export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<OrderStatus, number>> {
+  const rows = await database.query<{ status: OrderStatus; orders: number | string }>(
+    `SELECT status, COUNT(*) AS orders FROM orders FORCE INDEX (orders_deadline_at)
+      WHERE deadline_at IS NOT NULL GROUP BY status
+     UNION ALL
+     SELECT 'COMPENSATING', COUNT(*) FROM orders FORCE INDEX (orders_compensating_since)
+      WHERE compensating_since IS NOT NULL`,
+  );
+  return new Map(rows.map(({ status, orders }) => [status, Number(orders)]));
 }
 
 const lockedOrderSelect = `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment, request_id,
@@ -224,7 +258,9 @@ export function updateOrders(
       ];
     }),
     also: `target.updated_at = CURRENT_TIMESTAMP(3),
-      target.deadline_at = IF(next.status IN ('PENDING', 'STOCK_RESERVED'), target.deadline_at, NULL)`,
+      target.deadline_at = IF(next.status IN ('PENDING', 'STOCK_RESERVED'), target.deadline_at, NULL),
+      target.compensating_since =
+        IF(next.status = 'COMPENSATING', COALESCE(target.compensating_since, CURRENT_TIMESTAMP(3)), NULL)`,
     guard: "target.version = next.version_before",
   });
 }

@@ -39,6 +39,8 @@ export const orders = mysqlTable(
     traceparent: varchar("traceparent", { length: 64 }),
     /** When the order is given up; NULL once there is nothing to give up any more, so that the index stays small. */
     deadlineAt: timestamp("deadline_at", { fsp: 3 }),
+    /** While COMPENSATING, else NULL: the orders in flight are found by this index and the one before. */
+    compensatingSince: timestamp("compensating_since", { fsp: 3 }),
     createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
     updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
   },
@@ -46,6 +48,7 @@ export const orders = mysqlTable(
   (table) => [
     unique("orders_owner_request_id").on(table.owner, table.requestId),
     index("orders_deadline_at").on(table.deadlineAt),
+    index("orders_compensating_since").on(table.compensatingSince),
   ],
 );
 

@@ -18,7 +18,8 @@ const produce = async (topic: string, count: number) => {
 test("a group is caught up once it has handled what was there at the check before, and not while it is held up", async () => {
   const topic = await createTestTopic(3);
   const groupId = crypto.randomUUID();
-  const caughtUp = createCaughtUp({ kafka: testKafka(), topic, groupId });
+  let nowMs = 0;
+  const caughtUp = createCaughtUp({ kafka: testKafka(), topic, groupId, nowMs: () => nowMs });
   // Nothing was seen before the first check.
   expect(await caughtUp.check()).toBe(false);
   // An empty topic, and a group that has committed nothing.
@@ -45,6 +46,12 @@ test("a group is caught up once it has handled what was there at the check befor
   expect(await caughtUp.check()).toBe(false);
   held.resolve();
   await eventually(async () => expect(await caughtUp.check()).toBe(true));
+
+  // A process that stood still: what it saw of the topic before says nothing about now.
+  nowMs += 5_001;
+  expect(await caughtUp.check()).toBe(false);
+  nowMs += 5_000;
+  expect(await caughtUp.check()).toBe(true);
   await consumer.close();
   await caughtUp.close();
 });

@@ -7,16 +7,21 @@ import { type KafkaAdmin, type KafkaOptions, openAdmin } from "../../relay/kafka
 import { sleep } from "../kit/backoff.ts";
 import type { Logger } from "../kit/log.ts";
 import { type CommandDeps, timeOutOrders } from "./commands.ts";
+import { readClock } from "./repository.ts";
 
 export interface Sweeper {
   close(): Promise<void>;
 }
 
-/** At most 5 s: what was the end of the topic at the last check has been handled since, or nothing is given up. */
 const checkIntervalMs = 2_000;
+/**
+ * What was the end of the topic at the last check has been handled since, or nothing is given up; and that check was not
+ * longer ago than this. Else whoever stood still for minutes would wake up and go by the topic as it was before.
+ */
+const endsAgeMaxMs = 5_000;
 const batchSizeMax = 100;
 
-/** Tells whether a group has handled everything that was on the topic when it was last asked. */
+/** Tells whether a group has handled everything that was on the topic when it was last asked, at most 5 s ago. */
 export interface CaughtUp {
   /** @throws Error while no broker answers. */
   check(): Promise<boolean>;
@@ -28,9 +33,12 @@ export function createCaughtUp(options: {
   readonly kafka: KafkaOptions;
   readonly topic: string;
   readonly groupId: string;
+  /** Monotonic. Default: the process's. */
+  readonly nowMs?: () => number;
 }): CaughtUp {
+  const nowMs = options.nowMs ?? (() => performance.now());
   let admin: KafkaAdmin | undefined;
-  let endsBefore: ReadonlyMap<number, bigint> | undefined;
+  let endsBefore: { readonly ends: ReadonlyMap<number, bigint>; readonly atMs: number } | undefined;
   const forget = async () => {
     const closing = admin;
     admin = undefined;
@@ -44,6 +52,7 @@ export function createCaughtUp(options: {
         const committed = new Map(
           (await admin.committedOffsets(options.groupId, options.topic)).map((it) => [it.partition, BigInt(it.offset)]),
         );
+        const atMs = nowMs();
         const ranges = await admin.endOffsets(options.topic);
         const lows = new Map(ranges.map((it) => [it.partition, BigInt(it.low)]));
         // A group that has committed nothing stands at the partition's beginning.
@@ -52,8 +61,10 @@ export function createCaughtUp(options: {
           return offset < 0n ? (lows.get(partition) ?? 0n) : offset;
         };
         const caughtUp =
-          endsBefore !== undefined && [...endsBefore].every(([partition, end]) => positionOf(partition) >= end);
-        endsBefore = new Map(ranges.map((it) => [it.partition, BigInt(it.offset)]));
+          endsBefore !== undefined &&
+          nowMs() - endsBefore.atMs <= endsAgeMaxMs &&
+          [...endsBefore.ends].every(([partition, end]) => positionOf(partition) >= end);
+        endsBefore = { ends: new Map(ranges.map((it) => [it.partition, BigInt(it.offset)])), atMs };
         return caughtUp;
       } catch (error) {
         await forget();
@@ -80,9 +91,9 @@ export function startSweeper(options: {
     help: "Orders that were given up at their deadline.",
     registers: [options.metrics],
   });
-  const sweep = async () => {
+  const sweep = async (asOf: Date) => {
     for (;;) {
-      const count = await timeOutOrders(options.commands, batchSizeMax);
+      const count = await timeOutOrders(options.commands, asOf, batchSizeMax);
       timedOut.inc(count);
       if (count > 0) log.info({ orders: count }, "timed out");
       if (count < batchSizeMax || closing.signal.aborted) return;
@@ -91,7 +102,10 @@ export function startSweeper(options: {
   const run = async () => {
     while (!closing.signal.aborted) {
       try {
-        if (await options.caughtUp.check()) await sweep();
+        // Read before: were this process to stand still from here on, a deadline that passes meanwhile is not judged by
+        // what was known of the topic then.
+        const asOf = await readClock(options.commands.database);
+        if (await options.caughtUp.check()) await sweep(asOf);
       } catch (error) {
         log.warn({ err: error }, "the sweeper waits");
       }

@@ -35,6 +35,14 @@ export type PaymentState = { readonly orderId: string } & (
   | { readonly status: "AUTHORIZED"; readonly terms: Terms; readonly authorizationId: string }
   | { readonly status: "DECLINED"; readonly terms: Terms }
   | { readonly status: "VOIDING"; readonly terms: Terms; readonly authorizationId: string | undefined }
+  /** The gateway refuses to void: it is asked again all the same, and somebody has to look. */
+  | {
+      readonly status: "VOID_REFUSED";
+      readonly terms: Terms;
+      readonly authorizationId: string | undefined;
+      /** What it said last. */
+      readonly refusal: string;
+    }
   /** The cancel is remembered: an order that is heard of later is not charged. */
   | {
       readonly status: "VOIDED";
@@ -54,6 +62,8 @@ export type GatewayOutcome =
   /** An authorise that came after a void. */
   | { readonly $typeName: "GatewayVoided" }
   | { readonly $typeName: "GatewayVoidConfirmed"; readonly voidedMinorUnits: bigint }
+  /** It has not voided, and says that it will not. */
+  | { readonly $typeName: "GatewayVoidRefused"; readonly refusal: string }
   /** It may have done it or not: ask again with the same key. */
   | { readonly $typeName: "GatewayUnknown" };
 
@@ -67,6 +77,12 @@ export type PaymentFact =
   | { readonly kind: "Authorized"; readonly terms: Terms; readonly authorizationId: string }
   | { readonly kind: "Declined"; readonly terms: Terms }
   | { readonly kind: "VoidStarted"; readonly terms: Terms; readonly authorizationId: string | undefined }
+  | {
+      readonly kind: "VoidRefused";
+      readonly terms: Terms;
+      readonly authorizationId: string | undefined;
+      readonly refusal: string;
+    }
   | {
       readonly kind: "Voided";
       readonly voidedAmount: Amount;
@@ -110,8 +126,15 @@ export function decide(state: PaymentState, message: PaymentMessage): readonly P
     case "GatewayDeclined":
     case "GatewayVoided":
       return state.status === "AUTHORIZING" ? [{ kind: "Declined", terms: state.terms }] : [];
+    case "GatewayVoidRefused": {
+      const isNews =
+        state.status === "VOIDING" || (state.status === "VOID_REFUSED" && state.refusal !== message.refusal);
+      if (!isNews) return [];
+      const { terms, authorizationId } = state;
+      return [{ kind: "VoidRefused", terms, authorizationId, refusal: message.refusal }];
+    }
     case "GatewayVoidConfirmed": {
-      if (state.status !== "VOIDING") return [];
+      if (state.status !== "VOIDING" && state.status !== "VOID_REFUSED") return [];
       const { terms, authorizationId } = state;
       const voidedAmount = { currencyCode: terms.amount.currencyCode, minorUnits: message.voidedMinorUnits };
       return [{ kind: "Voided", voidedAmount, terms, authorizationId }];
@@ -143,6 +166,7 @@ function cancel(state: PaymentState): readonly PaymentFact[] {
     case "AUTHORIZED":
       return [{ kind: "VoidStarted", terms: state.terms, authorizationId: state.authorizationId }];
     case "VOIDING":
+    case "VOID_REFUSED":
     case "VOIDED":
       return [];
     default:
@@ -167,6 +191,10 @@ export function evolve({ orderId }: PaymentState, fact: PaymentFact): PaymentSta
       return { orderId, status: "DECLINED", terms: fact.terms };
     case "VoidStarted":
       return { orderId, status: "VOIDING", terms: fact.terms, authorizationId: fact.authorizationId };
+    case "VoidRefused": {
+      const { terms, authorizationId, refusal } = fact;
+      return { orderId, status: "VOID_REFUSED", terms, authorizationId, refusal };
+    }
     case "Voided":
       return {
         orderId,
@@ -187,6 +215,7 @@ export function nextCall(state: PaymentState): GatewayCall | undefined {
     case "AUTHORIZING":
       return { kind: "authorise", orderId, idempotencyKey: `authorise-${orderId}`, terms: state.terms };
     case "VOIDING":
+    case "VOID_REFUSED":
       return { kind: "void", orderId, idempotencyKey: `void-${orderId}` };
     case "NONE":
     case "NOTED":
@@ -215,6 +244,7 @@ export function toEvent(orderId: string, fact: PaymentFact): Message | undefined
     case "Noted":
     case "AuthorizationStarted":
     case "VoidStarted":
+    case "VoidRefused":
       return undefined;
     default:
       return unreachable(fact);

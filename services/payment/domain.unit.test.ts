@@ -46,6 +46,14 @@ const authorizing: PaymentState = { orderId, status: "AUTHORIZING", terms };
 const authorized: PaymentState = { orderId, status: "AUTHORIZED", terms, authorizationId };
 const declined: PaymentState = { orderId, status: "DECLINED", terms };
 const voiding: PaymentState = { orderId, status: "VOIDING", terms, authorizationId: undefined };
+const gatewayRefuses: GatewayOutcome = { $typeName: "GatewayVoidRefused", refusal: "answered 403 to void" };
+const voidRefused: PaymentState = {
+  orderId,
+  status: "VOID_REFUSED",
+  terms,
+  authorizationId: undefined,
+  refusal: "answered 403 to void",
+};
 const voided: PaymentState = {
   orderId,
   status: "VOIDED",
@@ -136,6 +144,26 @@ describe("a cancel", () => {
   });
 });
 
+describe("a void that the gateway refuses", () => {
+  test("is a state of its own, of which nobody else hears", () => {
+    expect(given(voiding, gatewayRefuses, gatewayUnknown)).toEqual({ state: voidRefused, published: [] });
+  });
+
+  test("keeps what was said last, and is asked for again under the same key", () => {
+    const otherWords: GatewayOutcome = { $typeName: "GatewayVoidRefused", refusal: "answered 404 to void" };
+    const { state } = given(voiding, gatewayRefuses, otherWords);
+    expect(state).toEqual({ ...voidRefused, refusal: "answered 404 to void" });
+    expect(nextCall(state)).toEqual(nextCall(voiding));
+  });
+
+  test("is confirmed in the end", () => {
+    expect(given(authorized, cancelRequested, gatewayRefuses, voidConfirmed)).toEqual({
+      state: { orderId, status: "VOIDED", voidedAmount: amount, terms, authorizationId },
+      published: [voidedEvent(amount)],
+    });
+  });
+});
+
 describe("the next call", () => {
   test("authorises under a key that only the order decides", () => {
     expect(nextCall(authorizing)).toEqual({
@@ -169,11 +197,20 @@ describe("what comes late, twice or out of order", () => {
     AUTHORIZING: [cancelRequested, ...outcomes],
     AUTHORIZED: [cancelRequested],
     DECLINED: [cancelRequested],
-    VOIDING: [voidConfirmed],
+    VOIDING: [voidConfirmed, gatewayRefuses],
+    VOID_REFUSED: [voidConfirmed],
     VOIDED: [],
   };
-  for (const state of [none, noted, authorizing, authorized, declined, voiding, voided]) {
-    for (const message of [placed, stockReserved, cancelRequested, ...outcomes, voidConfirmed, gatewayUnknown]) {
+  for (const state of [none, noted, authorizing, authorized, declined, voiding, voidRefused, voided]) {
+    for (const message of [
+      placed,
+      stockReserved,
+      cancelRequested,
+      ...outcomes,
+      voidConfirmed,
+      gatewayRefuses,
+      gatewayUnknown,
+    ]) {
       const matters = effective[state.status].includes(message);
       test(`${message.$typeName} on ${state.status} ${matters ? "matters" : "changes nothing"}`, () => {
         expect(decide(state, message).length > 0).toBe(matters);

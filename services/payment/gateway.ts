@@ -72,7 +72,11 @@ function answerOf(call: GatewayCall, { status, headers }: Response, body: string
   if (status >= 500) return { outcome: unknown };
   if (call.kind === "authorise" && status === 402) return { outcome: { $typeName: "GatewayDeclined" } };
   if (call.kind === "authorise" && status === 409) return { outcome: { $typeName: "GatewayVoided" } };
-  return { outcome: unknown, fault: `answered ${status} to ${call.kind}` };
+  const fault = `answered ${status} to ${call.kind}`;
+  // A void cannot be declined: what is refused has to be done all the same.
+  if (call.kind === "void" && status >= 400)
+    return { outcome: { $typeName: "GatewayVoidRefused", refusal: fault }, fault };
+  return { outcome: unknown, fault };
 }
 
 function authorizationOf(body: string): GatewayOutcome | undefined {

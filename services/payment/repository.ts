@@ -3,6 +3,7 @@ import type { Cause } from "../../relay/outbox.ts";
 import {
   type Database,
   insertStatements,
+  type Queryable,
   type SqlValue,
   type Statement,
   type Transaction,
@@ -35,6 +36,7 @@ interface PaymentRow extends Record<string, unknown> {
   payment_method: string | null;
   authorization_id: string | null;
   voided_minor: number | string | null;
+  refusal: string | null;
   cause: string | null;
   attempts: number;
   next_attempt_at: Date | null;
@@ -48,6 +50,7 @@ const columns = [
   "payment_method",
   "authorization_id",
   "voided_minor",
+  "refusal",
   "cause",
   "attempts",
   "next_attempt_at",
@@ -109,6 +112,15 @@ export async function claimDuePayments(
   });
 }
 
+/** How many payments wait for a gateway call, by status. Reads those alone. */
+export async function countPendingCalls(database: Queryable): Promise<ReadonlyMap<string, number>> {
+  const rows = await database.query<{ status: PaymentStatus; payments: number | string }>(
+    `SELECT status, COUNT(*) AS payments FROM payment FORCE INDEX (payment_next_attempt_at)
+      WHERE next_attempt_at IS NOT NULL GROUP BY status`,
+  );
+  return new Map(rows.map(({ status, payments }) => [status, Number(payments)]));
+}
+
 /** Inserts payments that were not there. A duplicate key is thrown: another instance was first. */
 export function insertPayments(payments: readonly Payment[]): readonly Statement[] {
   return insertStatements("payment", columns, payments.map(toRow));
@@ -134,6 +146,7 @@ function toRow({ state, pending }: Payment): readonly SqlValue[] {
     terms?.paymentMethod ?? null,
     ("authorizationId" in state ? state.authorizationId : undefined) ?? null,
     state.status === "VOIDED" ? state.voidedAmount.minorUnits : null,
+    state.status === "VOID_REFUSED" ? state.refusal : null,
     pending === undefined ? null : JSON.stringify(pending.cause),
     pending?.attempts ?? 0,
     pending?.dueAt ?? null,
@@ -161,6 +174,8 @@ function stateOf(row: PaymentRow): PaymentState {
       return { orderId, status, terms: requiredTermsOf(row), authorizationId };
     case "VOIDING":
       return { orderId, status, terms: requiredTermsOf(row), authorizationId };
+    case "VOID_REFUSED":
+      return { orderId, status, terms: requiredTermsOf(row), authorizationId, refusal: row.refusal ?? "" };
     case "VOIDED": {
       const terms = termsOf(row);
       const currencyCode = terms?.amount.currencyCode ?? "XXX";

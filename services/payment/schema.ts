@@ -19,6 +19,8 @@ export const payment = mysqlTable(
     authorizationId: varchar("authorization_id", { length: 128 }),
     /** What the confirmed void gave back; 0 where there was nothing to void. */
     voidedMinor: bigint("voided_minor", { mode: "bigint" }),
+    /** What the gateway said when it refused to void. */
+    refusal: varchar("refusal", { length: 255 }),
     /** JSON of the event that the pending gateway call answers (relay/outbox.ts, Cause). */
     cause: text("cause"),
     /** Tries of the pending gateway call. */

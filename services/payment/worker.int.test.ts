@@ -1,5 +1,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
+import { mkdtemp, rm } from "node:fs/promises";
 import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Registry } from "prom-client";
 import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
@@ -10,7 +13,8 @@ import { handleBatch } from "../../relay/testing.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
-import { createGateway } from "./gateway.ts";
+import { serveGateway as serveLocalGateway } from "../stack/gateway.ts";
+import { createGateway, type Gateway, type GatewayAnswer } from "./gateway.ts";
 import { paymentHandler } from "./handlers.ts";
 import { type PaymentWorker, startPaymentWorker } from "./worker.ts";
 
@@ -91,10 +95,18 @@ afterEach(async () => {
   await gateway.stop(true);
 });
 
-function startWorker(options: { callsMax?: number; url?: string; database?: Database; metrics?: Registry } = {}) {
+interface WorkerOptions {
+  readonly callsMax?: number;
+  readonly url?: string;
+  readonly gateway?: Gateway;
+  readonly database?: Database;
+  readonly metrics?: Registry;
+}
+
+function startWorker(options: WorkerOptions = {}) {
   const worker = startPaymentWorker({
     database: options.database ?? database,
-    gateway: createGateway({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
+    gateway: options.gateway ?? createGateway({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
     outbox,
     hints: { send: () => hinted++, close: () => undefined },
     newId,
@@ -266,13 +278,74 @@ test("voids, asks again until the void is confirmed, and tells what it gave back
   await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
   expect(asked.filter(({ path }) => path === "/v1/voids").map(({ key }) => key)).toEqual(Array(4).fill("void-order-1"));
   // A void cannot be declined, nor voided.
-  expect(await metric("payment_gateway_calls_total", { call: "void", outcome: "fault" })).toBe(2);
+  expect(await metric("payment_gateway_calls_total", { call: "void", outcome: "void_refused" })).toBe(2);
+  expect(await metric("payment_voids_refused_total", {})).toBe(1);
   expect((await rows())[0]).toMatchObject({ voided_minor: 1999, amount_minor: 1999, cause: null });
   expect((await published())[1]).toMatchObject({
     type: "PaymentVoided",
     payload: { amount: { currencyCode: "EUR", minorUnits: "1999" } },
     headers: { causationId: cancelId },
   });
+});
+
+test("a void that is refused is a state of its own, counted and asked for again, until it is confirmed", async () => {
+  let refuses = true;
+  script.set("/v1/voids order-1", [
+    () => (refuses ? status(403)() : Response.json({ status: "VOIDED", voidedAmountMinor: "1999" })),
+  ]);
+  await reserve("order-1");
+  startWorker();
+  await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
+  await handle(cancelRequested("order-1"));
+  const voids = () => asked.filter(({ path }) => path === "/v1/voids");
+  await eventually(() => expect(voids().length).toBeGreaterThan(2));
+  expect((await rows())[0]).toMatchObject({ status: "VOID_REFUSED", refusal: "answered 403 to void" });
+  expect(await metric("payment_gateway_calls_pending", { status: "VOID_REFUSED" })).toBe(1);
+  expect(await metric("payment_gateway_calls_pending", { status: "VOIDING" })).toBe(0);
+  expect((await published()).map(({ type }) => type)).toEqual(["PaymentAuthorized"]);
+  refuses = false;
+  await eventually(async () => expect((await rows())[0]).toMatchObject({ status: "VOIDED", refusal: null }), 15_000);
+  expect(new Set(voids().map(({ key }) => key))).toEqual(new Set(["void-order-1"]));
+  expect(await metric("payment_voids_refused_total", {})).toBe(1);
+  expect(await metric("payment_gateway_calls_pending", { status: "VOID_REFUSED" })).toBe(0);
+  expect((await published()).map(({ type }) => type)).toEqual(["PaymentAuthorized", "PaymentVoided"]);
+});
+
+test("an authorise of a frozen process that arrives after the void charges nobody", async () => {
+  // The gateway of the local stack, with its ledger.
+  const folder = await mkdtemp(join(tmpdir(), "frozen-authorise-"));
+  const server = serveLocalGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
+  const real = createGateway({ url: server.url, timeoutMs: callTimeoutMs });
+  const woken = Promise.withResolvers<void>();
+  let answer: Promise<GatewayAnswer> | undefined;
+  try {
+    await reserve("order-1");
+    // One process is frozen between its claim and its call: for the others, its lease is over.
+    startWorker({
+      callsMax: 1,
+      gateway: async (call) => {
+        await woken.promise;
+        answer = real(call);
+        return await answer;
+      },
+    });
+    await eventually(async () => expect((await rows())[0]?.attempts).toBe(1));
+    await handle(cancelRequested("order-1"));
+    startWorker({ gateway: real, metrics: new Registry() });
+    await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
+    woken.resolve();
+    await eventually(() => expect(answer).toBeDefined());
+    expect((await answer)?.outcome).toEqual({ $typeName: "GatewayVoided" });
+    await Promise.all(workers.map((worker) => worker.close()));
+    const ledger = await fetch(`${server.url}/v1/orders/order-1`);
+    expect(await ledger.json()).toMatchObject({ voided: true, authorizations: [] });
+    expect(await published()).toMatchObject([{ type: "PaymentVoided" }]);
+    expect((await rows())[0]).toMatchObject({ status: "VOIDED", voided_minor: 0 });
+  } finally {
+    woken.resolve();
+    await server.close();
+    await rm(folder, { recursive: true, force: true });
+  }
 });
 
 test("an authorisation that comes in after the cancel is ignored, and does not put the void off", async () => {

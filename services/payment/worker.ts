@@ -10,11 +10,12 @@ import type { Outbox } from "../../relay/outbox.ts";
 import { fullJitterMs, sleep } from "../kit/backoff.ts";
 import { type Database, isDataError } from "../kit/database.ts";
 import { createGroupCommit } from "../kit/group-commit.ts";
+import { createCountGauge } from "../kit/health.ts";
 import type { Logger } from "../kit/log.ts";
 import { type GatewayCall, type GatewayOutcome, nextCall } from "./domain.ts";
 import type { Gateway, GatewayAnswer } from "./gateway.ts";
 import { apply, eventsOf, type GatewayCalls, writesOf } from "./handlers.ts";
-import { claimDuePayments, leaseMs, lockPayments, type Payment } from "./repository.ts";
+import { claimDuePayments, countPendingCalls, leaseMs, lockPayments, type Payment } from "./repository.ts";
 
 export interface PaymentWorker extends GatewayCalls {
   /** Claims nothing more and records what the calls under way come to; gives up on those that take over 4 s. */
@@ -51,7 +52,7 @@ export function startPaymentWorker(options: {
   const { database, gateway, outbox, hints, newId, log, metrics, callsMax = 32 } = options;
   const calls = new Counter({
     name: "payment_gateway_calls_total",
-    help: "Calls by what they came to: authorized, declined, voided, void_confirmed, unknown, throttled, fault.",
+    help: "Calls by what they came to: authorized, declined, voided, void_confirmed, void_refused, unknown, throttled, fault.",
     labelNames: ["call", "outcome"],
     registers: [metrics],
   });
@@ -61,6 +62,20 @@ export function startPaymentWorker(options: {
     labelNames: ["call"],
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3],
     registers: [metrics],
+  });
+  const refused = new Counter({
+    name: "payment_voids_refused_total",
+    help: "Payments that became VOID_REFUSED: money may be held for an order that has failed. Each wants a look.",
+    registers: [metrics],
+  });
+  createCountGauge({
+    name: "payment_gateway_calls_pending",
+    help: "Payments that wait for a gateway call, by status; any VOID_REFUSED is an alert. Read from the database, so each instance shows all: take the max, not the sum.",
+    label: "status",
+    values: ["AUTHORIZING", "VOIDING", "VOID_REFUSED"],
+    count: () => countPendingCalls(database),
+    log,
+    metrics,
   });
   const failures = new Counter({
     name: "payment_worker_failures_total",
@@ -93,8 +108,10 @@ export function startPaymentWorker(options: {
 
   async function recordOutcomes(made: readonly MadeCall[]): Promise<void> {
     let publish: NewEvent[] = [];
+    let refusals = 0;
     await database.transaction(async (transaction) => {
       publish = [];
+      refusals = 0;
       const orderIds = [...new Set(made.map(({ call }) => call.orderId))];
       const { payments: before, now } = await lockPayments(transaction, orderIds);
       const after = new Map(before);
@@ -103,16 +120,18 @@ export function startPaymentWorker(options: {
         // What the call was made for may be settled by now, by another instance or a cancel.
         if (payment?.pending === undefined) continue;
         const { changed, facts } = apply(payment, answer.outcome, payment.pending.cause, now);
-        if (facts.length > 0) {
-          after.set(call.orderId, changed);
-          publish.push(...eventsOf(call.orderId, facts, payment.pending.cause, newId));
-        } else if (answer.outcome.$typeName === "GatewayUnknown" && isPending(call, payment)) {
+        if (changed.pending !== undefined && settlesNothing(answer.outcome) && isPending(call, changed)) {
           const dueAt = new Date(now.getTime() + retryInMs);
-          after.set(call.orderId, { ...payment, pending: { ...payment.pending, dueAt } });
+          after.set(call.orderId, { ...changed, pending: { ...changed.pending, dueAt } });
+        } else if (facts.length > 0) {
+          after.set(call.orderId, changed);
         }
+        publish.push(...eventsOf(call.orderId, facts, payment.pending.cause, newId));
+        if (payment.state.status !== "VOID_REFUSED" && changed.state.status === "VOID_REFUSED") refusals++;
       }
       await transaction.commit([...writesOf(before, after), ...outbox.statements(publish)]);
     });
+    refused.inc(refusals);
     if (publish.length > 0) hints.send();
     logBatch(log, made, publish.length);
   }
@@ -188,6 +207,11 @@ export function startPaymentWorker(options: {
   };
 }
 
+/** The call has to be made again. */
+function settlesNothing({ $typeName }: GatewayOutcome): boolean {
+  return $typeName === "GatewayUnknown" || $typeName === "GatewayVoidRefused";
+}
+
 function isPending(call: GatewayCall, payment: Payment): boolean {
   return nextCall(payment.state)?.idempotencyKey === call.idempotencyKey;
 }
@@ -197,11 +221,12 @@ const labels: Readonly<Record<GatewayOutcome["$typeName"], string>> = {
   GatewayDeclined: "declined",
   GatewayVoided: "voided",
   GatewayVoidConfirmed: "void_confirmed",
+  GatewayVoidRefused: "void_refused",
   GatewayUnknown: "unknown",
 };
 
 function labelOf(answer: GatewayAnswer): string {
-  if (answer.fault !== undefined) return "fault";
+  if (answer.fault !== undefined && answer.outcome.$typeName === "GatewayUnknown") return "fault";
   return answer.retryAfterMs === undefined ? labels[answer.outcome.$typeName] : "throttled";
 }
 

@@ -97,13 +97,17 @@ test("the README's metrics are those in the code, with their labels", async () =
     paths.filter((path) => !path.includes(".test.")).map((path) => Bun.file(join(root, path)).text()),
   );
   const metrics = sources.flatMap((source) =>
-    [...source.matchAll(/new (?:Counter|Gauge|Histogram)\(\{\s*name: "(\w+)",([\s\S]*?)\n\s*\}\)/g)].map(
-      ([, name = "", rest = ""]) => {
-        // The relay's figures are all by source; where it is not said otherwise, by that alone.
-        const labels = /labelNames: \[([^\]]*)\]/.exec(rest)?.[1] ?? (rest.includes("labelNames,") ? '"source"' : "");
-        return `${name} ${labels.replaceAll('"', "")}`.trim();
-      },
-    ),
+    [
+      ...source.matchAll(
+        /(?:new (?:Counter|Gauge|Histogram)|createCountGauge)\(\{\s*name: "(\w+)",([\s\S]*?)\n\s*\}\)/g,
+      ),
+    ].map(([, name = "", rest = ""]) => {
+      // The relay's figures are all by source; where it is not said otherwise, by that alone.
+      const labels =
+        /(?:labelNames: \[|label: )([^\],]*(?:, "\w+")*)/.exec(rest)?.[1] ??
+        (rest.includes("labelNames,") ? '"source"' : "");
+      return `${name} ${labels.replaceAll('"', "")}`.trim();
+    }),
   );
   const table = /\| metric \(labels\) .*\n\| --- .*\n((?:\|.*\n)+)/.exec(readme)?.[1] ?? "";
   const shown = table.split("\n").flatMap((line) =>

@@ -1,7 +1,15 @@
 /** The saga from outside, on the real processes: every path, every protocol, and what a caller's mistakes are answered. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { create, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { toOutboxRow, toRecord } from "../../proto/envelope.ts";
+import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
+import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
+import { OrderCancelRequestedSchema, OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
+import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import { openProducer } from "../../relay/kafka.ts";
+import { silentLogger } from "../kit/log.ts";
 import { eventually } from "../kit/testing.ts";
 import { traceIdOf } from "../kit/traceparent.ts";
 import {
@@ -215,6 +223,16 @@ describe("a caller's mistake", () => {
     await expect(watchFirst("42")).rejects.toMatchObject({ code: Code.InvalidArgument });
   });
 
+  test("in a cancel: an unknown order, a malformed id, a reason that is too long; and nothing is cancelled", async () => {
+    const cancel = (orderId: string, reason = "") => stack.connect.cancelOrder({ orderId, reason });
+    const unknown = "018f0000-0000-7000-8000-000000000000";
+    await expect(cancel(unknown)).rejects.toMatchObject({ code: Code.NotFound });
+    await expect(cancel("42")).rejects.toMatchObject({ code: Code.InvalidArgument });
+    const { orderId } = await stack.connect.placeOrder(orderRequest({ paymentMethod: "pm_slow" }));
+    await expect(cancel(orderId, "x".repeat(501))).rejects.toMatchObject({ code: Code.InvalidArgument });
+    expect((await watchToEnd(stack.connect, orderId)).map(outcomeOf).at(-1)).toBe("COMPLETED");
+  });
+
   test("a request over 64 KiB is refused, on both listeners", async () => {
     const huge = { ...orderRequest(), paymentMethod: `pm_${"a".repeat(70_000)}` };
     await expect(stack.connect.placeOrder(huge)).rejects.toMatchObject({ code: Code.ResourceExhausted });
@@ -222,6 +240,59 @@ describe("a caller's mistake", () => {
     await expect(client.placeOrder(huge)).rejects.toMatchObject({ code: Code.ResourceExhausted });
     client.close();
   });
+});
+
+test("what nobody expects on the topic is skipped and counted, or handled by rule, and stops nobody", async () => {
+  const before = await stack.read();
+  const skipped = async () => {
+    const text = await (await fetch(`${before.health.inventory}/metrics`)).text();
+    return Number(/^inbox_events_total\{.*outcome="skipped".*\} (\d+)/m.exec(text)?.[1] ?? 0);
+  };
+  const skippedBefore = await skipped();
+  const orderId = Bun.randomUUIDv7();
+  const record = (message: Message, type: string = message.$typeName) => {
+    const event = { id: Bun.randomUUIDv7(), aggregateId: orderId, message, headers: {} };
+    const row = { ...toOutboxRow(event, eventRegistry), occurredAt: new Date(), seq: "1" };
+    const made = toRecord(row, { source: "/shop/elsewhere", encoding: "protobuf", registry: eventRegistry });
+    return { ...made, headers: { ...made.headers, ce_type: type } };
+  };
+  const [host = "", port = ""] = (before.kafka.brokers[0] ?? "").split(":");
+  const kafka = { brokers: [{ host, port: Number(port) }], clientId: "test", log: silentLogger };
+  const producer = await openProducer({ ...kafka, timeoutMs: 5_000 });
+  await producer.send(sagaTopic, [
+    record(create(StockReservedSchema, { orderId }), "shop.shipping.v1.ParcelSent"),
+    // Of an order that nobody has placed.
+    record(create(StockReservedSchema, { orderId })),
+    record(create(PaymentAuthorizedSchema, { orderId })),
+    record(create(PaymentFailedSchema, { orderId })),
+    record(create(OrderCompletedSchema, { orderId })),
+    record(create(OrderCancelRequestedSchema, { orderId })),
+  ]);
+  await producer.close();
+
+  const answers = async (service: "order" | "inventory" | "payment") => {
+    const rows = await stack.databases[service].query<{ type: string }>(
+      `SELECT type FROM ${service}_outbox_event WHERE aggregate_id = ? AND status = 'PUBLISHED'`,
+      [orderId],
+    );
+    return rows.map(({ type }) => type);
+  };
+  // A cancel is remembered and answered, whoever has heard of the order.
+  await eventually(async () => {
+    expect(await answers("inventory")).toEqual(["shop.inventory.v1.StockReleased"]);
+    expect(await answers("payment")).toEqual(["shop.payment.v1.PaymentVoided"]);
+  });
+  const heard = () =>
+    stack.databases.order.query("SELECT COUNT(*) AS events FROM order_inbox_event WHERE aggregate_id = ?", [orderId]);
+  // The six, and the two answers.
+  await eventually(async () => expect(await heard()).toEqual([{ events: 8 }]));
+  expect(await answers("order")).toEqual([]);
+  await expect(stack.connect.getOrder({ orderId })).rejects.toMatchObject({ code: Code.NotFound });
+  expect((await skipped()) - skippedBefore).toBeGreaterThanOrEqual(1);
+
+  const { orderId: next } = await stack.connect.placeOrder(orderRequest());
+  expect((await watchToEnd(stack.connect, next)).map(outcomeOf).at(-1)).toBe("COMPLETED");
+  expect((await stack.read()).processes).toEqual(before.processes);
 });
 
 test("at the end stock, money and events add up", async () => {

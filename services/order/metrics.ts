@@ -1,0 +1,88 @@
+/**
+ * The sagas as figures: how many begin, how they end and after how long, how often one is undone, how many are in flight.
+ * Counted after the commit, by the instance that made it: over all instances, each saga once.
+ */
+import { Counter, Histogram, type Registry as Metrics } from "prom-client";
+import type { Queryable } from "../kit/database.ts";
+import { createCountGauge } from "../kit/health.ts";
+import type { Logger } from "../kit/log.ts";
+import type { FailureReason, OrderFact, OrderStatus } from "./domain.ts";
+import { countOrdersInFlight } from "./repository.ts";
+
+/** Something that happened to an order, and is committed. */
+export interface OrderStep {
+  readonly fact: OrderFact;
+  /** Since the order was placed. Left out by commands: none of them ends an order. */
+  readonly ageSeconds?: number;
+}
+
+export interface SagaMetrics {
+  started(count: number): void;
+  stepped(steps: readonly OrderStep[]): void;
+}
+
+const failureReasons: readonly FailureReason[] = ["OUT_OF_STOCK", "PAYMENT_DECLINED", "TIMED_OUT", "CANCELLED"];
+
+/** One a process. */
+export function createSagaMetrics(options: {
+  readonly database: Queryable;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}): SagaMetrics {
+  const registers = [options.metrics];
+  const started = new Counter({
+    name: "order_sagas_started_total",
+    help: "Orders that were placed.",
+    registers,
+  });
+  const completed = new Counter({
+    name: "order_sagas_completed_total",
+    help: "Orders that became COMPLETED.",
+    registers,
+  });
+  const failed = new Counter({
+    name: "order_sagas_failed_total",
+    help: "Orders that became FAILED, fully compensated, by reason.",
+    labelNames: ["reason"],
+    registers,
+  });
+  const compensations = new Counter({
+    name: "order_compensations_total",
+    help: "Orders that became COMPENSATING, by reason.",
+    labelNames: ["reason"],
+    registers,
+  });
+  const duration = new Histogram({
+    name: "order_saga_seconds",
+    help: "From placed to final, by the database's clock; result is COMPLETED, or why it FAILED.",
+    labelNames: ["result"],
+    buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 3_600],
+    registers,
+  });
+  // Shown from the start, so that the first of them is seen as a rise.
+  for (const reason of failureReasons) failed.inc({ reason }, 0);
+  for (const reason of failureReasons) if (reason !== "OUT_OF_STOCK") compensations.inc({ reason }, 0);
+  createCountGauge({
+    name: "order_sagas_in_flight",
+    help: "Orders that are not final, by status. Read from the database, so each instance shows all: take the max, not the sum.",
+    label: "status",
+    values: ["PENDING", "STOCK_RESERVED", "COMPENSATING"] satisfies readonly OrderStatus[],
+    count: () => countOrdersInFlight(options.database),
+    log: options.log,
+    metrics: options.metrics,
+  });
+
+  return {
+    started: (count) => started.inc(count),
+    stepped(steps) {
+      for (const { fact, ageSeconds } of steps) {
+        if (fact.kind === "CompensationStarted") compensations.inc({ reason: fact.reason });
+        if (fact.kind === "Completed") completed.inc();
+        if (fact.kind === "Failed") failed.inc({ reason: fact.reason });
+        if (ageSeconds === undefined) continue;
+        if (fact.kind === "Completed") duration.observe({ result: "COMPLETED" }, ageSeconds);
+        if (fact.kind === "Failed") duration.observe({ result: fact.reason }, ageSeconds);
+      }
+    },
+  };
+}

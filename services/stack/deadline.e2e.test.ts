@@ -1,0 +1,137 @@
+/**
+ * Deadlines on the real processes: an outage of Order's own fails nobody whose answer lies on the topic, and an outage of
+ * the payment gateway ends in compensation, with what turns out to have been charged given back.
+ */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { eventually } from "../kit/testing.ts";
+import { findDiscrepancies, orderRequest, readLedger, startStack, type TestStack } from "./testing.ts";
+
+/** Long enough to get the orders on their way, short enough to wait for. */
+const deadlineMs = 8_000;
+
+let stack: TestStack;
+beforeAll(async () => {
+  stack = await startStack([], { ORDER_DEADLINE_MS: String(deadlineMs) });
+}, 120_000);
+afterAll(() => stack.stop(), 60_000);
+
+async function place(count: number, paymentMethod: string): Promise<readonly string[]> {
+  const placed = Array.from({ length: count }, () => stack.connect.placeOrder(orderRequest({ paymentMethod })));
+  return (await Promise.all(placed)).map(({ orderId }) => orderId);
+}
+
+async function pidOf(name: string): Promise<number> {
+  const pid = (await stack.read()).processes[name];
+  if (pid === undefined) throw new Error(`${name} is not running`);
+  return pid;
+}
+
+async function idsOf(service: "order" | "payment", sql: string, orderIds: readonly string[]): Promise<string[]> {
+  const rows = await stack.databases[service].query<{ id: string }>(sql, [orderIds]);
+  return rows.map(({ id }) => id).sort();
+}
+
+const paymentsIn = (status: string, orderIds: readonly string[]) =>
+  idsOf("payment", `SELECT order_id AS id FROM payment WHERE order_id IN (?) AND status = '${status}'`, orderIds);
+const undecidedPastDeadline = (orderIds: readonly string[]) =>
+  idsOf(
+    "order",
+    `SELECT order_id AS id FROM orders WHERE order_id IN (?) AND status IN ('PENDING', 'STOCK_RESERVED')
+       AND deadline_at < CURRENT_TIMESTAMP(3)`,
+    orderIds,
+  );
+
+async function outcomesOf(orderIds: readonly string[]): Promise<readonly string[]> {
+  const rows = await stack.databases.order.query<{ outcome: string }>(
+    "SELECT DISTINCT CONCAT_WS('/', status, failure_reason) AS outcome FROM orders WHERE order_id IN (?)",
+    [orderIds],
+  );
+  return rows.map(({ outcome }) => outcome);
+}
+
+/** Each takes Order away, and resolves to how it comes back. */
+const outages: Readonly<Record<string, () => Promise<() => void>>> = {
+  async "stood still"() {
+    const pid = await pidOf("order");
+    process.kill(pid, "SIGSTOP");
+    return () => process.kill(pid, "SIGCONT");
+  },
+  async "was killed, and its successor held back"() {
+    const killed = await pidOf("order");
+    process.kill(killed, "SIGKILL");
+    const successor = await eventually(async () => {
+      const pid = await pidOf("order");
+      expect(pid).not.toBe(killed);
+      return pid;
+    });
+    process.kill(successor, "SIGSTOP");
+    return () => process.kill(successor, "SIGCONT");
+  },
+};
+
+for (const [outage, takeAway] of Object.entries(outages)) {
+  test(`Order ${outage} past the deadline, with authorisations on the topic: those orders end COMPLETED`, async () => {
+    const orderIds = await place(20, "pm_slow");
+    await eventually(async () => expect(await paymentsIn("AUTHORIZING", orderIds)).toHaveLength(20));
+    const bringBack = await takeAway();
+    try {
+      await eventually(async () => {
+        const published = await idsOf(
+          "payment",
+          `SELECT aggregate_id AS id FROM payment_outbox_event WHERE aggregate_id IN (?)
+             AND type = 'shop.payment.v1.PaymentAuthorized' AND status = 'PUBLISHED'`,
+          orderIds,
+        );
+        expect(published).toHaveLength(20);
+      });
+      await eventually(async () => {
+        expect(await undecidedPastDeadline(orderIds)).toEqual([...orderIds].sort());
+      }, 2 * deadlineMs);
+      // What is on the topic, Order has not heard.
+      const heard = await idsOf(
+        "order",
+        `SELECT aggregate_id AS id FROM order_inbox_event WHERE aggregate_id IN (?)
+           AND type = 'shop.payment.v1.PaymentAuthorized'`,
+        orderIds,
+      );
+      expect(heard).toEqual([]);
+    } finally {
+      bringBack();
+    }
+    await eventually(async () => expect(await outcomesOf(orderIds)).toEqual(["COMPLETED"]), 30_000);
+  }, 90_000);
+}
+
+test("a gateway that is away past the deadline: orders wait for it, then are undone, and what was charged is given back", async () => {
+  const charged = await place(5, "pm_timeout_charged");
+  const live = async (status: string) => {
+    const entries = await readLedger(await stack.read());
+    return entries
+      .filter((entry) => entry.kind === "AUTHORIZATION" && entry.status === status)
+      .map(({ orderId }) => orderId);
+  };
+  await eventually(async () => expect(await live("AUTHORIZED")).toEqual(expect.arrayContaining([...charged])));
+  const gateway = await pidOf("gateway");
+  process.kill(gateway, "SIGSTOP");
+  let orderIds = charged;
+  try {
+    // It had charged before it went, and nobody has heard.
+    expect(await paymentsIn("AUTHORIZING", charged)).toEqual([...charged].sort());
+    orderIds = [...charged, ...(await place(10, "pm_ok"))];
+    await eventually(async () => expect(await paymentsIn("AUTHORIZING", orderIds)).toHaveLength(15));
+    expect(await outcomesOf(orderIds)).toEqual(["STOCK_RESERVED"]);
+    await eventually(async () => {
+      expect(await outcomesOf(orderIds)).toEqual(["COMPENSATING/TIMED_OUT"]);
+      expect(await paymentsIn("VOIDING", orderIds)).toHaveLength(15);
+    }, 3 * deadlineMs);
+  } finally {
+    process.kill(gateway, "SIGCONT");
+  }
+  await eventually(async () => expect(await outcomesOf(orderIds)).toEqual(["FAILED/TIMED_OUT"]), 30_000);
+  expect((await live("VOIDED")).filter((orderId) => charged.includes(orderId)).sort()).toEqual([...charged].sort());
+  expect((await live("AUTHORIZED")).filter((orderId) => orderIds.includes(orderId))).toEqual([]);
+}, 90_000);
+
+test("afterwards stock, money and events add up", async () => {
+  await eventually(async () => expect(await findDiscrepancies(stack)).toEqual([]), 30_000);
+}, 60_000);
