@@ -87,14 +87,14 @@ async function insert(events: readonly Given[], on: Queryable = database): Promi
   return rows.map(([id]) => String(id));
 }
 
-/** Rows that were published long ago; a multiple of 10,000. */
+/** Rows that were published long ago. */
 async function insertPublished(count: number): Promise<void> {
   const digits = Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS n`).join(" UNION ALL ");
-  const tens = Array.from({ length: count / 10_000 }, (_, index) => `SELECT ${index}`).join(" UNION ALL ");
+  const tens = Array.from({ length: Math.ceil(count / 10_000) }, (_, index) => `SELECT ${index}`).join(" UNION ALL ");
   await administer(
     `INSERT INTO ${schema.name}.${table} (id, aggregate_id, type, payload, headers, status, published_at)
      SELECT UUID(), CONCAT('key-', a.n), 'shop.order.v1.OrderCompleted', '{}', '{}', 'PUBLISHED', NOW(3)
-       FROM (${digits}) a, (${digits}) b, (${digits}) c, (${digits}) d, (${tens}) e`,
+       FROM (${digits}) a, (${digits}) b, (${digits}) c, (${digits}) d, (${tens}) e LIMIT ${count}`,
   );
 }
 
@@ -585,7 +585,8 @@ describe("held keys", () => {
   });
 
   test("5,000 rows behind frozen keys cost their neighbours nothing, and go on in order when the event is retried", async () => {
-    await insertPublished(20_000);
+    // Half and half, servers would rather read all of the table in the order of `seq` than by status.
+    await insertPublished(5_000);
     const neighboursCount = 20;
     /** What the database does for some neighbours, one after the other, and how often the relay looks, sends and marks. */
     const publishNeighbours = async () => {
@@ -629,7 +630,7 @@ describe("held keys", () => {
       { key: "failed", status: "FAILED" },
     ]);
     await insert(Array.from({ length: 5_000 }, (_, index) => ({ key: index % 2 === 0 ? "dead" : "failed" })));
-    // What a server does by itself some time later; from then on it believes that it knows better than the index.
+    // As a server does by itself some time later.
     await administer(`ANALYZE TABLE ${schema.name}.${table}`);
     const behind = await publishNeighbours();
     // A look passes over the pile within its index. Were the rows read, it would be 5,000 more at every look.
@@ -639,12 +640,12 @@ describe("held keys", () => {
       DEAD: 1,
       FAILED: 1,
       PENDING: 5_000,
-      PUBLISHED: 20_000 + 2 * neighboursCount,
+      PUBLISHED: 5_000 + 2 * neighboursCount,
     });
 
     start();
     await database.execute(`UPDATE ${table} SET status = 'PENDING' WHERE status IN ('DEAD', 'FAILED')`);
-    await expectAllPublished(25_002 + 2 * neighboursCount);
+    await expectAllPublished(10_002 + 2 * neighboursCount);
     const byKey = expectInOrder(await readTopic(topic, distinct(5_002 + 2 * neighboursCount)));
     expect(byKey.get("dead")?.length).toBe(2_501);
   });
