@@ -324,20 +324,81 @@ describe("outage", () => {
     expectInOrder(await readTopic(topic, distinct(1_600)));
   });
 
-  test("of the marking: sent again, never lost", async () => {
+  test("of the marking: marked later, and not sent again by a relay that knows", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
-    let failures = 3;
+    let failures = 0;
+    const failing = <T>(work: () => Promise<T>) => (failures++ < 5 ? Promise.reject(new Error("gone away")) : work());
     start({
       store: {
         ...store,
-        markPublished: (ids) => (failures-- > 0 ? Promise.reject(new Error("gone away")) : store.markPublished(ids)),
+        markPublished: (ids) => failing(() => store.markPublished(ids)),
+        markAndRead: (ids, options) => failing(() => store.markAndRead(ids, options)),
       },
     });
-    await insert(keyed(50, 5));
-    await expectAllPublished(50);
-    const records = await readTopic(topic, distinct(50));
+    await insert(keyed(700, 5));
+    await expectAllPublished(700);
+    expect(failures).toBeGreaterThan(5);
+    const records = await readTopic(topic, distinct(700));
     expectInOrder(records);
-    expect(records.length).toBeGreaterThan(50);
+    expect(records.length).toBe(700);
+  });
+
+  test("of the marking, until the relay ends: sent again, never lost", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    const away = () => Promise.reject(new Error("gone away"));
+    let acknowledged = 0;
+    const { source } = start({
+      store: { ...store, markPublished: away, markAndRead: away },
+      openProducer: observed((ids) => {
+        acknowledged += ids.length;
+      }),
+    });
+    await insert(keyed(5, 5));
+    await eventually(() => expect(acknowledged).toBe(5));
+    await source.close();
+    expect(await countByStatus()).toEqual({ PENDING: 5 });
+    start();
+    await expectAllPublished(5);
+    const records = await readTopic(topic, (read) => read.length >= 10);
+    expectInOrder(records);
+    expect(records.length).toBe(10);
+  });
+
+  test("what the last sends left unmarked is marked when the relay is closed", async () => {
+    let acknowledged = 0;
+    const { source } = start({
+      openProducer: observed((ids) => {
+        acknowledged += ids.length;
+      }),
+    });
+    await insert(keyed(5, 5));
+    await eventually(() => expect(acknowledged).toBe(5));
+    await source.close();
+    expect(await countByStatus()).toEqual({ PUBLISHED: 5 });
+  });
+
+  test("a steady trickle arrives once, in order, its marks travelling with the next read", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let together = 0;
+    const { source, ownership } = start({
+      store: {
+        ...store,
+        markAndRead(ids, options) {
+          together++;
+          return store.markAndRead(ids, options);
+        },
+      },
+    });
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    for (let number = 0; number < 100; number++) {
+      await insert([{ key: `key-${number % 7}` }]);
+      source.hint();
+    }
+    await expectAllPublished(100);
+    expect(together).toBeGreaterThan(0);
+    const records = await readTopic(topic, distinct(100));
+    expectInOrder(records);
+    expect(records.length).toBe(100);
   });
 
   test("only what is pending gets marked, whatever happened to the row since it was read", async () => {
