@@ -631,6 +631,20 @@ describe("damage that is put in by hand is found", () => {
   });
 });
 
+test("an order whose void the gateway refuses waits for an operator", async () => {
+  const { payment } = stack.databases;
+  await payment.execute(
+    "UPDATE payment SET status = 'VOID_REFUSED', refusal = 'answered 403 to void' WHERE order_id = ?",
+    [completed],
+  );
+  const report = await audit({ ...sources, settleMs });
+  await payment.execute("UPDATE payment SET status = 'AUTHORIZED', refusal = NULL WHERE order_id = ?", [completed]);
+  expect(report.hindered).toEqual([{ orderId: completed, why: "the gateway refuses to void: answered 403 to void" }]);
+  // It is COMPLETED, which makes it wrong besides.
+  expect(brokenOf(report).map(({ promise }) => promise)).toContain("I5");
+  expect(brokenOf(await audit({ ...sources, settleMs }))).toEqual([]);
+});
+
 describe("stuck names whoever holds an order up", () => {
   const lookFor = async (orderId: string): Promise<StuckOrder | undefined> =>
     (await findStuck(stack.databases, { olderThanMs: 0, limit: 100 })).orders.find((it) => it.orderId === orderId);
@@ -699,11 +713,6 @@ describe("stuck names whoever holds an order up", () => {
       expect(text).toMatch(
         /COMPENSATING .* PaymentVoided .* payment .* its row is VOID_REFUSED; the gateway answered 403 to void; \d+ calls? made/,
       );
-      const report = await audit({ ...sources, settleMs });
-      expect(report.hindered).toContainEqual({
-        orderId: placed.orderId,
-        why: "the gateway refuses to void: answered 403 to void",
-      });
       return placed.orderId;
     });
     await settings.close();
