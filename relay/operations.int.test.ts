@@ -226,7 +226,8 @@ describe("backlog", () => {
     expect(owner).toEqual({
       connectionId: expect.any(Number),
       user: "root",
-      host: expect.stringMatching(/^127\.0\.0\.1:/),
+      // Some servers look the name of the address up.
+      host: expect.stringMatching(/^(127\.0\.0\.1|localhost):/),
     });
     const blind = await sourceWith((user) => [`GRANT SELECT ON ${schema.name}.* TO '${user}'@'%'`]);
     expect(await readOwner(blind)).toEqual({ connectionId: owner?.connectionId ?? 0, user: null, host: null });

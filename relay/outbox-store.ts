@@ -1,6 +1,6 @@
 /** What the relay does with one outbox table: reads what is pending, and marks what became of it. */
 import type { OutboxRow } from "../proto/envelope.ts";
-import { openDatabase, type Queryable } from "../services/kit/database.ts";
+import { openDatabase, type Queryable, type Statement } from "../services/kit/database.ts";
 
 /** Reads pending rows. */
 export interface PendingReader {
@@ -53,6 +53,11 @@ export interface OutboxStore extends PendingReader {
   readDue(options: { readonly exceptKeys: readonly string[]; readonly limit: number }): Promise<readonly OutboxRow[]>;
   /** Marks rows that are on the topic, in one statement. The number that still were pending or failed. */
   markPublished(ids: readonly string[]): Promise<number>;
+  /** `markPublished` and then `readPending` from the start, in one round trip: two statements, each its own transaction. */
+  markAndRead(
+    ids: readonly string[],
+    options: { readonly exceptKeys: readonly string[]; readonly limit: number },
+  ): Promise<{ readonly marked: number; readonly rows: readonly OutboxRow[] }>;
   /** How often a row has failed; undefined where it is neither pending nor failed any more. */
   retryCountOf(id: string): Promise<number | undefined>;
   /**
@@ -101,24 +106,39 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
     return forced;
   };
 
+  const selectPending = async ({
+    afterSeq,
+    exceptKeys,
+    limit,
+  }: Parameters<PendingReader["readPending"]>[0]): Promise<Statement> => {
+    const except = exceptKeysOf(exceptKeys);
+    return {
+      // By status, through the index on (status, seq): published rows cost nothing. By force, since a server that sees
+      // a pile of pending rows would rather read all of the table in the order of `seq`.
+      sql: `SELECT ${columns} FROM ${table} AS event ${await forcedIndex()}
+             WHERE event.status = 'PENDING' AND event.seq > CAST(? AS UNSIGNED) ${except.sql}
+             ORDER BY event.seq LIMIT ?`,
+      values: [afterSeq, ...except.values, limit],
+    };
+  };
+  const updatePublished = (ids: readonly string[]): Statement => ({
+    sql: `UPDATE ${table} SET status = 'PUBLISHED', published_at = CURRENT_TIMESTAMP(3), next_attempt_at = NULL
+           WHERE id IN (?) AND status IN ('PENDING', 'FAILED')`,
+    values: [ids],
+  });
+  /** The forced index may have been replaced by another one: it is looked up again after a failure. */
+  const lookingUpAgain = async <T>(reading: Promise<T>): Promise<T> => {
+    try {
+      return await reading;
+    } catch (error) {
+      forced = undefined;
+      throw error;
+    }
+  };
   const readerOn = (query: Queryable["query"]): PendingReader => ({
-    async readPending({ afterSeq, exceptKeys, limit }) {
-      const except = exceptKeysOf(exceptKeys);
-      try {
-        // By status, through the index on (status, seq): published rows cost nothing. By force, since a server that sees
-        // a pile of pending rows would rather read all of the table in the order of `seq`.
-        const rows = await query(
-          `SELECT ${columns} FROM ${table} AS event ${await forcedIndex()}
-            WHERE event.status = 'PENDING' AND event.seq > CAST(? AS UNSIGNED) ${except.sql}
-            ORDER BY event.seq LIMIT ?`,
-          [afterSeq, ...except.values, limit],
-        );
-        return rows as unknown as OutboxRow[];
-      } catch (error) {
-        // It may have been replaced by another one.
-        forced = undefined;
-        throw error;
-      }
+    async readPending(options) {
+      const { sql, values } = await selectPending(options);
+      return (await lookingUpAgain(query(sql, values))) as unknown as OutboxRow[];
     },
   });
 
@@ -175,11 +195,17 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
       return rows as unknown as OutboxRow[];
     },
     async markPublished(ids) {
-      return await database.execute(
-        `UPDATE ${table} SET status = 'PUBLISHED', published_at = CURRENT_TIMESTAMP(3), next_attempt_at = NULL
-          WHERE id IN (?) AND status IN ('PENDING', 'FAILED')`,
-        [ids],
-      );
+      const { sql, values } = updatePublished(ids);
+      return await database.execute(sql, values);
+    },
+    async markAndRead(ids, options) {
+      const statements = [
+        updatePublished(ids),
+        { sql: "SELECT ROW_COUNT() AS marked", values: [] },
+        await selectPending({ ...options, afterSeq: "0" }),
+      ];
+      const [, counted = [], rows = []] = await lookingUpAgain(database.pipeline(statements));
+      return { marked: Number(counted[0]?.marked), rows: rows as unknown as OutboxRow[] };
     },
     async retryCountOf(id) {
       const [row] = await database.query<{ retryCount: number }>(

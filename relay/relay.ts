@@ -6,6 +6,10 @@
  * status. Only within one snapshot is read on from a `seq`, so that an event whose transaction commits late is neither
  * skipped nor overtaken by a later one of its key.
  *
+ * One send at a time; marking may lag behind it by a batch: in a pile a batch is marked while the next one is sent, and
+ * in a trickle together with the next read. What is acknowledged and not marked yet is known here, and is marked before
+ * anything else reads the table. Lost with the process, it is sent again: at least once.
+ *
  * A key is held while one of its rows cannot be sent: its later rows wait, its neighbours do not. A poison row becomes
  * FAILED and is tried again later, and DEAD after its last attempt; an outage counts against no row.
  */
@@ -86,6 +90,11 @@ const retryBackoffDefault: RetryBackoff = { baseMs: 1_000, maxMs: 300_000 };
 /** In one pass, so that a pile of failed rows holds up nobody for long. */
 const dueRowsMax = 50;
 const toldRowsMax = 10_000;
+/**
+ * How long acknowledged rows wait for the next hint, to be marked together with the read that it asks for. At 100 events
+ * a second nearly every mark finds one; a crash within that time sends so much more again.
+ */
+const markDelayMs = 25;
 
 /** Why a key is held that was found here. */
 interface FoundKey {
@@ -136,6 +145,27 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     if (!hinted && !closing.signal.aborted) await sleep(ms, idle.signal);
   };
 
+  // Marks. They are guarded by status and true whoever owns the source, so they need no ownership.
+  /** Rows that the broker has acknowledged, and that are not marked yet: those of a page or two. */
+  let unmarked: readonly string[] = [];
+  /** The last mark: the next one waits for it. Never rejects. */
+  let marking: Promise<void> = Promise.resolve();
+  const noteMarked = (ids: readonly string[], marked: number) => {
+    // Acknowledged ones are only ever added at the end.
+    unmarked = unmarked.slice(ids.length);
+    metrics.published.inc(labels, marked);
+    if (marked < ids.length) log.warn({ rows: ids.length - marked }, "another relay had published these too");
+  };
+  /** Marks what has been acknowledged so far; where that fails it stays known, for the next time. */
+  const mark = (): Promise<void> => {
+    const marked = marking.then(async () => {
+      const ids = unmarked;
+      if (ids.length > 0) noteMarked(ids, await store.markPublished(ids));
+    });
+    marking = marked.catch(() => undefined);
+    return marked;
+  };
+
   // Held keys: those that the table says are frozen, and those found here. During a pass they only grow: a key that was
   // let go between two of its rows would send the second one first.
   let frozen: FrozenKeys = { keys: new Set(), deadKeys: 0, isDue: false };
@@ -169,7 +199,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     for (const [key, { untilMs }] of found) if (untilMs <= nowMs) foundKeys.delete(key);
   };
 
-  /** Where a row ends that cannot be sent: its key is held. Rows of its key before it have been marked. */
+  /** Where a row ends that cannot be sent: its key is held. Rows of its key before it have been sent. */
   const hold = async (row: OutboxRow, kind: FoundKey["kind"], error: unknown) => {
     const untilMs = kind === "poison" ? Number.POSITIVE_INFINITY : performance.now() + holdMs;
     foundKeys.set(row.aggregateId, { fromSeq: BigInt(row.seq), kind, untilMs });
@@ -185,6 +215,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   /** A poison row becomes FAILED, and DEAD after its last attempt. */
   const countAttempt = async (row: OutboxRow, cause: unknown) => {
     const { id } = row;
+    // A failed row is not tried again while one of its key before it is pending.
+    await mark();
     const retryCount = await store.retryCountOf(id);
     // Settled by somebody else; what it is now is read before the next pass.
     if (retryCount === undefined) return;
@@ -252,7 +284,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     producer = undefined;
   };
 
-  /** Sends and marks. A batch that is refused as too large is halved until the row is found that is. */
+  /** Sends, and notes what is to be marked. A batch that is refused as too large is halved until the row is found that is. */
   const publish = async (batch: readonly Outgoing[]): Promise<void> => {
     // The first half may have held a key that the second half has rows of.
     const sendable = batch.filter(({ row }) => !isHeld(row));
@@ -272,12 +304,10 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
       return await publish(sendable.slice(middle));
     }
     const acknowledgedMs = Date.now();
-    const marked = await store.markPublished(sendable.map(({ row }) => row.id));
-    metrics.published.inc(labels, marked);
+    unmarked = [...unmarked, ...sendable.map(({ row }) => row.id)];
     metrics.batchRows.observe(labels, sendable.length);
     const oldestMs = Math.min(...sendable.map(({ row }) => row.occurredAt.getTime()));
     metrics.commitToPublishSeconds.observe(labels, Math.max(0, acknowledgedMs - oldestMs) / 1_000);
-    if (marked < sendable.length) log.warn({ rows: sendable.length - marked }, "another relay had published these too");
   };
 
   /** Encodes a page and publishes it, in sends of a size that the broker takes. False where all rows are held. */
@@ -323,10 +353,13 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
 
   /** Failed rows that are due go before the later ones of their keys. True where some went out: look again at once. */
   const retry = async (): Promise<boolean> => {
+    await mark();
     const rows = await store.readDue({ exceptKeys: [...foundKeys.keys()].slice(0, exceptKeysMax), limit: dueRowsMax });
     retriedRows = new Set(rows.map(({ id }) => id));
     try {
-      return await deliver(rows);
+      const sent = await deliver(rows);
+      await mark();
+      return sent;
     } finally {
       retriedRows = new Set();
       frozenReadMs = Number.NEGATIVE_INFINITY;
@@ -339,6 +372,16 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     return { rows, isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
   };
 
+  /** A first page, in one round trip with the marks of the pass before. */
+  const markAndRead = async () => {
+    const ids = unmarked;
+    if (ids.length === 0) return await read(store, "0");
+    const limit = pageRows;
+    const { marked, rows } = await store.markAndRead(ids, { exceptKeys: exceptKeys(), limit });
+    noteMarked(ids, marked);
+    return { rows, isFull: rows.length === limit };
+  };
+
   /** A page went well: the next one may be as large as memory allows, going by this one. */
   const growPage = (rows: readonly OutboxRow[]) => {
     if (rows.length === 0) return;
@@ -348,23 +391,30 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
 
   /** One look at the source. True where it has left a pile behind, to go on with at once. */
   const pass = async (isPile: boolean): Promise<boolean> => {
+    // Of a pass that failed, one may be under way.
+    await marking;
     await refreshHeldKeys();
     const retried = frozen.isDue && (await retry());
     if (isPile) return (await drain()) || retried;
-    // Mostly there is little: one statement, no transaction.
-    const { rows, isFull } = await read(store, "0");
+    // Mostly there is little: one round trip, no transaction.
+    const { rows, isFull } = await markAndRead();
     await deliver(rows);
     recovered();
     growPage(rows);
     return (isFull && (await drain())) || retried;
   };
 
-  /** A pile: page by page from one snapshot, the next page read while the previous one is on its way. */
-  const drain = () =>
-    store.snapshot(async (reader) => {
+  /**
+   * A pile: page by page from one snapshot. While one page is on its way, the next one is read, and the one before is
+   * marked; all are marked at the end, before anything is read that the marks must be in.
+   */
+  const drain = async () => {
+    await mark();
+    return await store.snapshot(async (reader) => {
       const endMs = performance.now() + snapshotAgeMaxMs;
       let page = await read(reader, "0");
       let sent = false;
+      let marked = Promise.resolve();
       for (;;) {
         // Begun again before anything was sent, it would never get past a pile of held rows that takes longer to read.
         const goOn = page.isFull && !closing.signal.aborted && (!sent || performance.now() < endMs);
@@ -373,10 +423,17 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
         ahead?.catch(() => undefined);
         sent = (await deliver(page.rows)) || sent;
         growPage(page.rows);
-        if (ahead === undefined) return page.isFull;
+        await marked;
+        marked = mark();
+        marked.catch(() => undefined);
+        if (ahead === undefined) {
+          await marked;
+          return page.isFull;
+        }
         page = await ahead;
       }
     });
+  };
 
   const recovered = () => {
     if (outages > 0) log.info({ attempts: outages }, "delivering again");
@@ -389,6 +446,16 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     // At 1, 2, 4, 8 … attempts: a long outage is no reason for a long log.
     if (Number.isInteger(Math.log2(outages + 1))) log.warn({ err: error, attempts: outages + 1 }, "outage");
     await sleep(fullJitterMs(outages++, backoffMs), closing.signal);
+  };
+
+  /** Until there may be something to do. With a hint, what is unmarked goes with the read that follows. */
+  const rest = async () => {
+    if (unmarked.length > 0) {
+      await sleepUntilHinted(markDelayMs);
+      if (hinted || closing.signal.aborted) return;
+      await mark();
+    }
+    await sleepUntilHinted(pollIntervalMs);
   };
 
   const run = async () => {
@@ -406,7 +473,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
         const passing = pass(isPile);
         looking = passing.catch(() => undefined);
         isPile = await passing;
-        if (!isPile) await sleepUntilHinted(pollIntervalMs);
+        if (!isPile) await rest();
       } catch (error) {
         isPile = false;
         // A row that goes before a held one may not have been sent, and is not read while its key is held.
@@ -415,6 +482,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
         if (!(error instanceof OwnershipLostError)) await backOff(error);
       }
     }
+    await mark().catch((error) => log.warn({ err: error, rows: unmarked.length }, "not marked: sent again later"));
   };
 
   const measure = async () => {
@@ -444,7 +512,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     }
     wake();
     // Nothing more is sent by now; what was sent gets marked before another one looks.
-    return looking;
+    return looking.then(() => mark().catch(() => undefined));
   });
   metrics.owner.set(labels, ownership.isFresh() ? 1 : 0);
   const running = run();

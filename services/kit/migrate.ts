@@ -17,7 +17,7 @@ export async function migrate(options: {
     // Advisory locks are server-wide: the schema belongs in the name.
     const lockSeconds = Math.ceil((options.lockTimeoutMs ?? 60_000) / 1_000);
     const [rows] = await connection.query<RowDataPacket[]>(
-      "SELECT GET_LOCK(CONCAT('migrate:', SHA1(DATABASE())), ?) AS acquired",
+      "SELECT GET_LOCK(CONCAT('migrate:', LEFT(SHA2(DATABASE(), 256), 40)), ?) AS acquired",
       [lockSeconds],
     );
     if (rows[0]?.acquired !== 1) throw new Error(`Another process has been migrating for ${lockSeconds} s.`);

@@ -94,7 +94,8 @@ async function maven(args: readonly string[], folder?: string): Promise<void> {
   );
 }
 
-async function inDraft(folder: string, fill: (draft: string) => Promise<void>): Promise<void> {
+/** Fills a folder that is renamed when complete: a kill half-way leaves nothing that the next run trusts. */
+export async function inDraft(folder: string, fill: (draft: string) => Promise<void>): Promise<void> {
   await removeOldDrafts(folder);
   const draft = `${folder}.draft-${process.pid}`;
   try {

@@ -11,7 +11,7 @@ import { ownerVariable } from "./orphans.ts";
 import { databaseAdminUrl, type StackSettings } from "./settings.ts";
 import { explainLog, type ProcessSpec } from "./supervisor.ts";
 
-const connectionsMax = 200;
+export const connectionsMax = 200;
 
 /** Makes the data directory when there is none; then tells how to run the server on it. */
 export async function prepareMariadb(settings: StackSettings, programs: Programs): Promise<ProcessSpec> {
@@ -82,12 +82,13 @@ function commonArguments(programs: Programs, folder: string): readonly string[] 
 }
 
 /** Unix sockets allow 107 characters, and a clone may lie deep: so it is not in the data folder. */
-function socketPath(folder: string): string {
+export function socketPath(folder: string): string {
   const digest = createHash("sha256").update(folder).digest("hex").slice(0, 12);
   return join(tmpdir(), `order-saga-${digest}.sock`);
 }
 
-async function answers(url: string): Promise<boolean> {
+/** Whether the server at `url` answers; throws while nobody listens. */
+export async function answers(url: string): Promise<boolean> {
   const connection = await createConnection({ uri: url, connectTimeout: 1_000 });
   try {
     await connection.query("SELECT 1");

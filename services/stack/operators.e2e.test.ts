@@ -3,7 +3,6 @@
  * stopped gets to its end by the verb that is meant for it, and what is sent once more changes nothing.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { join } from "node:path";
 import { environment } from "../kit/config.ts";
 import { eventually } from "../kit/testing.ts";
 import { databaseServices } from "./settings.ts";
@@ -12,12 +11,11 @@ import {
   orderRequest,
   outcomeOf,
   readLedger,
+  runOps,
   startStack,
   type TestStack,
   watchToEnd,
 } from "./testing.ts";
-
-const root = join(import.meta.dir, "../..");
 
 let stack: TestStack;
 beforeAll(async () => {
@@ -27,22 +25,10 @@ beforeAll(async () => {
 afterAll(() => stack.stop(), 60_000);
 
 /** Runs a verb; its document. */
-// biome-ignore lint/suspicious/noExplicitAny: a document of any shape, held against what is expected of it
-async function ops(...args: readonly string[]): Promise<any> {
-  const child = Bun.spawn([process.execPath, "services/stack/ops.ts", ...args, "--json", "--operator", "ann"], {
-    cwd: root,
-    env: environment(),
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [output, errors, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
+async function ops(...args: readonly string[]) {
+  const { code, output, errors, document } = await runOps([...args, "--json", "--operator", "ann"], environment());
   if (code !== 0) throw new Error(`ops ${args.join(" ")}: ${code}: ${errors}${output}`);
-  return JSON.parse(output);
+  return document();
 }
 
 async function place(change: Parameters<typeof orderRequest>[0] = {}): Promise<string> {

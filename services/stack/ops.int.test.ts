@@ -7,6 +7,7 @@ import { createTestTopic, readTopic, testKafka } from "../../relay/testing.ts";
 import { environment } from "../kit/config.ts";
 import { type Database, insertRows } from "../kit/database.ts";
 import { createServiceSchema, type TestSchema, testServers } from "../kit/testing.ts";
+import { runOps } from "./testing.ts";
 
 const root = join(import.meta.dir, "../..");
 const broker = () =>
@@ -32,15 +33,6 @@ afterAll(async () => {
   await Promise.all([admin.close(), order.drop(), inventory.drop()]);
 });
 
-interface Ran {
-  readonly code: number;
-  readonly output: string;
-  readonly errors: string;
-  /** The output, which must be one JSON document. */
-  // biome-ignore lint/suspicious/noExplicitAny: a document of any shape, held against what is expected of it
-  document(): any;
-}
-
 function operatorEnvironment(): Readonly<Record<string, string | undefined>> {
   const source = (name: string, databaseUrl: string) => ({
     name,
@@ -55,22 +47,8 @@ function operatorEnvironment(): Readonly<Record<string, string | undefined>> {
   };
 }
 
-/** Runs the command with no terminal. */
-async function ops(args: readonly string[], change: Readonly<Record<string, string>> = {}): Promise<Ran> {
-  const child = Bun.spawn([process.execPath, "services/stack/ops.ts", ...args], {
-    cwd: root,
-    env: { ...operatorEnvironment(), ...change },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [output, errors, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  return { code, output, errors, document: () => JSON.parse(output) };
-}
+const ops = (args: readonly string[], change: Readonly<Record<string, string>> = {}) =>
+  runOps(args, { ...operatorEnvironment(), ...change });
 
 /** Runs the command at a terminal, where somebody types `typed`. */
 async function opsAtTerminal(args: readonly string[], typed: string): Promise<{ code: number; output: string }> {

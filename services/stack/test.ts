@@ -2,20 +2,15 @@
  * `npm test`: every test, from nothing. Unit tests first; then the integration tests on a MariaDB and a Kafka of their
  * own; then the end-to-end tests, which start whole stacks. Ports and data are the tests' own, so that all this runs
  * beside a running `npm start`. Arguments name parts of file paths: `npm test -- relay`, `npm test -- .unit.`.
+ * With `--mysql`, the integration tests alone, on MySQL instead of MariaDB: `npm run test:mysql`.
  */
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { environment, integer, readConfig } from "../kit/config.ts";
 import { say } from "./console.ts";
-import { ensurePrograms } from "./downloads.ts";
 import { explained, StackError } from "./errors.ts";
-import { requireFreePorts } from "./free-ports.ts";
-import { prepareKafka } from "./kafka.ts";
-import { type DataFolderLock, lockDataFolder } from "./lock.ts";
-import { prepareMariadb } from "./mariadb.ts";
-import { stopOrphans } from "./orphans.ts";
-import { databaseAdminUrl, parseInstances, portVariables, readStackSettings } from "./settings.ts";
-import { Supervisor } from "./supervisor.ts";
+import { lockEmptied, startServers } from "./servers.ts";
+import { databaseAdminUrl, portVariables, readStackSettings } from "./settings.ts";
 
 const root = join(import.meta.dir, "../..");
 const dataFolder = join(root, ".data/test");
@@ -23,6 +18,7 @@ const dataFolder = join(root, ".data/test");
 const portOffset = readConfig(environment(), {
   value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 40_000 }),
 }).value;
+const mysqlFlag = "--mysql";
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
 
@@ -34,14 +30,6 @@ function testEnvironment(): Readonly<Record<string, string | undefined>> {
 
 let passed = 0;
 let failed = 0;
-
-/** Locks a data folder for this run, and begins it with empty servers: what an earlier run left is ended and removed. */
-async function emptied(folder: string): Promise<DataFolderLock> {
-  const lock = await lockDataFolder(folder);
-  await stopOrphans(folder);
-  for (const name of ["mariadb", "kafka", "gateway"]) await rm(join(folder, name), { recursive: true, force: true });
-  return lock;
-}
 
 /** Runs the test files in one process of Bun's and adds up their results. */
 async function runTests(kind: string, files: readonly string[], extra: Readonly<Record<string, string>> = {}) {
@@ -75,9 +63,10 @@ function readCounts(xml: string): { tests: number; failures: number; skipped: nu
 }
 
 async function main(): Promise<void> {
-  const filters = process.argv.slice(2);
+  const onMysql = process.argv.includes(mysqlFlag);
+  const filters = process.argv.slice(2).filter((argument) => argument !== mysqlFlag);
   const every = await Array.fromAsync(
-    new Bun.Glob("{proto,relay,services,load}/**/*.{unit,int,e2e}.test.ts").scan(root),
+    new Bun.Glob(`{proto,relay,services,load}/**/*.${onMysql ? "int" : "{unit,int,e2e}"}.test.ts`).scan(root),
   );
   const files = every.filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter))).sort();
   const ofKind = (kind: string) => files.filter((file) => file.endsWith(`.${kind}.test.ts`));
@@ -91,40 +80,20 @@ async function main(): Promise<void> {
       { ...testEnvironment(), STACK_DATA_DIR: join(dataFolder, "servers"), STACK_PORT_OFFSET: String(portOffset) },
       root,
     );
-    const programs = await ensurePrograms(settings.cacheFolder);
-    const lock = await emptied(settings.dataFolder);
-    const supervisor = new Supervisor({
-      root,
-      dataFolder: settings.dataFolder,
-      logFolder: join(settings.dataFolder, "logs"),
-      onChange: () => undefined,
-    });
-    const stop = async () => {
-      await supervisor.stopAll();
-      await lock.release();
-    };
-    // The servers are in process groups of their own: nobody else would end them.
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-      process.on(signal, () => void stop().finally(() => process.exit(130)));
-    }
+    const servers = await startServers(settings, { mysql: onMysql });
     try {
-      await requireFreePorts(settings, parseInstances("order=1"));
-      await Promise.all([
-        prepareMariadb(settings, programs).then((spec) => supervisor.start(spec)),
-        prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
-      ]);
       await runTests("int", ofKind("int"), {
         TEST_DATABASE_ADMIN_URL: databaseAdminUrl(settings),
         TEST_KAFKA_BROKERS: `${settings.host}:${settings.ports.kafka}`,
         TEST_DATA_DIR: settings.dataFolder,
       });
     } finally {
-      await stop();
+      await servers.stop();
     }
   }
 
   const stackFolder = join(dataFolder, "stack");
-  if (ofKind("e2e").length > 0) await (await emptied(stackFolder)).release();
+  if (ofKind("e2e").length > 0) await (await lockEmptied(stackFolder)).release();
   await runTests("e2e", ofKind("e2e"), {
     STACK_DATA_DIR: stackFolder,
     STACK_PORT_OFFSET: String(portOffset),

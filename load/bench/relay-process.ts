@@ -1,0 +1,94 @@
+/** The relay under measurement: the real process, told by its environment, with its own account. */
+import { createSocket } from "node:dgram";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { sleep } from "../../services/kit/backoff.ts";
+import { environment, type HostPort } from "../../services/kit/config.ts";
+import type { BenchOutbox } from "./outbox.ts";
+
+/** A relay at work. */
+export interface RelayProcess {
+  readonly pid: number;
+  readonly hints: HostPort;
+  /** Events that it has published, by its own counter. @throws Error when it has ended. */
+  publishedCount(): Promise<number>;
+  /** The most memory that it has had, in megabytes. */
+  memoryMaxMegabytes(): Promise<number>;
+  stop(): Promise<void>;
+}
+
+const host = "127.0.0.1";
+const root = join(import.meta.dir, "../..");
+const readyTimeoutMs = 30_000;
+const readyPollMs = 20;
+
+/** Starts it; resolves when it is ready. */
+export async function startRelayProcess(
+  outbox: BenchOutbox,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<RelayProcess> {
+  const [healthPort, hintPort] = await Promise.all([freeTcpPort(), freeUdpPort()]);
+  const { service: name, relayUrl: databaseUrl, table: outboxTable, archiveTable, topic, deadLetterTopic } = outbox;
+  const child = Bun.spawn([process.execPath, "relay/main.ts"], {
+    cwd: root,
+    env: {
+      ...environment(),
+      HOST: host,
+      LOG_LEVEL: "warn",
+      KAFKA_BROKERS: outbox.kafka.brokers.map((broker) => `${broker.host}:${broker.port}`).join(","),
+      HEALTH_PORT: String(healthPort),
+      RELAY_HINT_PORT: String(hintPort),
+      RELAY_SOURCES: JSON.stringify([{ name, databaseUrl, outboxTable, archiveTable, topic, deadLetterTopic }]),
+      ...settings,
+    },
+    stdin: "ignore",
+    stdout: "inherit",
+    stderr: "inherit",
+  });
+  const ask = async (path: string) => {
+    if (child.exitCode !== null) throw new Error(`The relay ended with exit code ${child.exitCode}.`);
+    return await fetch(`http://${host}:${healthPort}${path}`);
+  };
+  const deadlineMs = performance.now() + readyTimeoutMs;
+  for (;;) {
+    const response = await ask("/readyz").catch((error) => {
+      if (child.exitCode !== null || performance.now() > deadlineMs) throw error;
+    });
+    if (response?.ok) break;
+    await sleep(readyPollMs);
+  }
+  return {
+    pid: child.pid,
+    hints: { host, port: hintPort },
+    async publishedCount() {
+      const metrics = await (await ask("/metrics")).text();
+      return Number(/^relay_published_total\{.*\} (\d+)$/m.exec(metrics)?.[1] ?? 0);
+    },
+    async memoryMaxMegabytes() {
+      const status = await readFile(`/proc/${child.pid}/status`, "utf8");
+      return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1_024;
+    },
+    async stop() {
+      child.kill("SIGTERM");
+      await child.exited;
+    },
+  };
+}
+
+async function freeTcpPort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, host, resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("The server listens on no port.");
+  return address.port;
+}
+
+async function freeUdpPort(): Promise<number> {
+  const socket = createSocket("udp4");
+  await new Promise<void>((resolve) => socket.bind(0, host, resolve));
+  const { port } = socket.address();
+  await new Promise<void>((resolve) => socket.close(resolve));
+  return port;
+}
