@@ -118,8 +118,11 @@ test("a gateway that is away past the deadline: orders wait for it, then are und
     // It had charged before it went, and nobody has heard.
     expect(await paymentsIn("AUTHORIZING", charged)).toEqual([...charged].sort());
     orderIds = [...charged, ...(await place(10, "pm_ok"))];
-    await eventually(async () => expect(await paymentsIn("AUTHORIZING", orderIds)).toHaveLength(15));
-    expect(await outcomesOf(orderIds)).toEqual(["STOCK_RESERVED"]);
+    // Payment and Order hear of the stock each in its own time.
+    await eventually(async () => {
+      expect(await paymentsIn("AUTHORIZING", orderIds)).toHaveLength(15);
+      expect(await outcomesOf(orderIds)).toEqual(["STOCK_RESERVED"]);
+    });
     await eventually(async () => {
       expect(await outcomesOf(orderIds)).toEqual(["COMPENSATING/TIMED_OUT"]);
       expect(await paymentsIn("VOIDING", orderIds)).toHaveLength(15);
