@@ -18,7 +18,7 @@ const probeTimeoutMs = 2_000;
 
 /**
  * The garbage collector lets a heap grow by what the machine has. A relay makes much garbage and keeps little: told of
- * 96 MiB it took 108 MB in a drain, instead of 168, and was no slower.
+ * 96 MiB it took 108 MB in a drain, instead of 168.
  */
 export const relayMemoryEnvironment = { BUN_JSC_forceRAMSize: String(96 * 1_024 * 1_024) };
 
