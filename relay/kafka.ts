@@ -11,6 +11,7 @@ import {
   Kafka,
   type LogEntry,
   logLevel,
+  Partitioners,
   type Producer,
   type RetryOptions,
 } from "kafkajs";
@@ -81,6 +82,8 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
   const retry = { retries: 0 };
   const producer: Producer = kafka(options, retry).producer({
     allowAutoTopicCreation: false,
+    // Murmur2, as Java's clients: named, since the client warns where it is not.
+    createPartitioner: Partitioners.DefaultPartitioner,
     // Its sequence numbers go wrong after one refused record; order comes from one awaited send at a time.
     idempotent: false,
     maxInFlightRequests: 1,
