@@ -290,6 +290,7 @@ async function measureIdle(
   outbox: BenchOutbox,
   { seconds, noteMemory }: { readonly seconds: number; readonly noteMemory: NoteMemory },
 ): Promise<{ readonly idleQueriesPerSecond: number; readonly idleCpuPercent: number }> {
+  // For as long again as is measured it is left alone first: a process that has just started is not idle, it compiles.
   const relay = await startRelayProcess(outbox);
   // One connection, so that only what is asked here is added to what is counted.
   const database = openDatabase({ url: outbox.relayUrl, connectionsMax: 1 });
@@ -299,7 +300,7 @@ async function measureIdle(
     return { questions: Number(row?.Value), cpuSeconds, atMs: performance.now() };
   };
   try {
-    await sleep(settleMs);
+    await sleep(seconds * 1_000);
     const before = await read();
     await sleep(seconds * 1_000);
     const after = await read();
