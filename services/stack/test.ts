@@ -5,43 +5,17 @@
  */
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { environment, integer, readConfig } from "../kit/config.ts";
 import { say } from "./console.ts";
-import { ensurePrograms } from "./downloads.ts";
 import { explained, StackError } from "./errors.ts";
-import { requireFreePorts } from "./free-ports.ts";
-import { prepareKafka } from "./kafka.ts";
-import { type DataFolderLock, lockDataFolder } from "./lock.ts";
-import { prepareMariadb } from "./mariadb.ts";
-import { stopOrphans } from "./orphans.ts";
-import { databaseAdminUrl, parseInstances, portVariables, readStackSettings } from "./settings.ts";
-import { Supervisor } from "./supervisor.ts";
+import { emptied, testEnvironment, testPortOffset, withTestServers } from "./test-servers.ts";
 
 const root = join(import.meta.dir, "../..");
 const dataFolder = join(root, ".data/test");
-/** Another checkout's tests run beside these when they are told another one. */
-const portOffset = readConfig(environment(), {
-  value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 40_000 }),
-}).value;
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
 
-/** What was set for a running `npm start` is not for the tests: their ports are their own. */
-function testEnvironment(): Readonly<Record<string, string | undefined>> {
-  const ports = new Set<string>(Object.values(portVariables).map(({ variable }) => variable));
-  return Object.fromEntries(Object.entries(environment()).filter(([name]) => !ports.has(name)));
-}
-
 let passed = 0;
 let failed = 0;
-
-/** Locks a data folder for this run, and begins it with empty servers: what an earlier run left is ended and removed. */
-async function emptied(folder: string): Promise<DataFolderLock> {
-  const lock = await lockDataFolder(folder);
-  await stopOrphans(folder);
-  for (const name of ["mariadb", "kafka", "gateway"]) await rm(join(folder, name), { recursive: true, force: true });
-  return lock;
-}
 
 /** Runs the test files in one process of Bun's and adds up their results. */
 async function runTests(kind: string, files: readonly string[], extra: Readonly<Record<string, string>> = {}) {
@@ -87,47 +61,14 @@ async function main(): Promise<void> {
   await runTests("unit", ofKind("unit"));
 
   if (ofKind("int").length > 0) {
-    const settings = readStackSettings(
-      { ...testEnvironment(), STACK_DATA_DIR: join(dataFolder, "servers"), STACK_PORT_OFFSET: String(portOffset) },
-      root,
-    );
-    const programs = await ensurePrograms(settings.cacheFolder);
-    const lock = await emptied(settings.dataFolder);
-    const supervisor = new Supervisor({
-      root,
-      dataFolder: settings.dataFolder,
-      logFolder: join(settings.dataFolder, "logs"),
-      onChange: () => undefined,
-    });
-    const stop = async () => {
-      await supervisor.stopAll();
-      await lock.release();
-    };
-    // The servers are in process groups of their own: nobody else would end them.
-    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-      process.on(signal, () => void stop().finally(() => process.exit(130)));
-    }
-    try {
-      await requireFreePorts(settings, parseInstances("order=1"));
-      await Promise.all([
-        prepareMariadb(settings, programs).then((spec) => supervisor.start(spec)),
-        prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
-      ]);
-      await runTests("int", ofKind("int"), {
-        TEST_DATABASE_ADMIN_URL: databaseAdminUrl(settings),
-        TEST_KAFKA_BROKERS: `${settings.host}:${settings.ports.kafka}`,
-        TEST_DATA_DIR: settings.dataFolder,
-      });
-    } finally {
-      await stop();
-    }
+    await withTestServers(root, (servers) => runTests("int", ofKind("int"), servers));
   }
 
   const stackFolder = join(dataFolder, "stack");
   if (ofKind("e2e").length > 0) await (await emptied(stackFolder)).release();
   await runTests("e2e", ofKind("e2e"), {
     STACK_DATA_DIR: stackFolder,
-    STACK_PORT_OFFSET: String(portOffset),
+    STACK_PORT_OFFSET: String(testPortOffset),
   });
 }
 
