@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { environment, integer, readConfig } from "../kit/config.ts";
 import { ensurePrograms } from "./downloads.ts";
+import { explained, StackError } from "./errors.ts";
 import { requireFreePorts } from "./free-ports.ts";
 import { prepareKafka } from "./kafka.ts";
 import { type DataFolderLock, lockDataFolder } from "./lock.ts";
@@ -71,5 +72,23 @@ export async function withTestServers<T>(
     });
   } finally {
     await stop();
+  }
+}
+
+/** Runs a program of ours on the servers, which it finds as tests do. Returns its exit code. */
+export async function runOnTestServers(root: string, args: readonly string[]): Promise<number> {
+  try {
+    return await withTestServers(root, async (variables) => {
+      const child = Bun.spawn([process.execPath, ...args], {
+        cwd: root,
+        env: { ...testEnvironment(), ...variables },
+        stdio: ["ignore", "inherit", "inherit"],
+      });
+      return await child.exited;
+    });
+  } catch (error) {
+    const shown = explained(error);
+    console.error(shown instanceof StackError ? shown.message : shown);
+    return 1;
   }
 }
