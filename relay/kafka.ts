@@ -95,7 +95,12 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
   }
   return {
     async send(topic, records) {
-      const messages = records.map(({ key, value, headers }) => ({ key, value: Buffer.from(value), headers }));
+      const messages = records.map(({ key, value, headers }) => ({
+        key,
+        // A view, not a copy.
+        value: Buffer.from(value.buffer, value.byteOffset, value.byteLength),
+        headers,
+      }));
       await within(timeoutMs, "Sending", producer.send({ topic, acks: -1, timeout: timeoutMs, messages }));
     },
     close,

@@ -604,6 +604,24 @@ describe("held keys", () => {
     expectInOrder(await readTopic(topic, distinct(8)));
   });
 
+  test("what was sent before a poison row is marked before that row fails, so that a crash leaves none behind it", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    const before: unknown[] = [];
+    await insert([{ key: "a" }, { key: "a", payload: "not JSON" }]);
+    start({
+      store: {
+        ...store,
+        async markFailed(attempt) {
+          before.push(await countByStatus());
+          return await store.markFailed(attempt);
+        },
+      },
+      retryBackoff: { baseMs: 60_000, maxMs: 60_000 },
+    });
+    await eventually(async () => expect(await countByStatus()).toEqual({ PUBLISHED: 1, FAILED: 1 }));
+    expect(before).toEqual([{ PUBLISHED: 1, PENDING: 1 }]);
+  });
+
   test("a record that the broker finds too large is found by halving; its neighbours arrive", async () => {
     topic = await newTopic(1, { "max.message.bytes": "100000" });
     const payload = JSON.stringify({ orderId: "x".repeat(150_000) });

@@ -6,6 +6,7 @@ import { eventRegistry } from "../../proto/event-table.ts";
 import { OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { type KafkaOptions, openAdmin } from "../../relay/kafka.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
+import { sleep } from "../../services/kit/backoff.ts";
 import type { HostPort } from "../../services/kit/config.ts";
 import { type Database, insertRows, openDatabase, type Queryable, type SqlValue } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
@@ -35,6 +36,14 @@ export interface BenchOutbox {
   fill(count: number, status: "PENDING" | "PUBLISHED"): Promise<void>;
   /** Appends one event and commits. Returns its id. */
   append(on?: Queryable): Promise<string>;
+  /** Records on the topic, since it was created. */
+  recordsCount(): Promise<number>;
+  /**
+   * Resolves once the topic holds `recordsCount` records and no row is pending. Asks the broker, which is cheap, and the
+   * relay not at all: a look at its metrics would take part of what is measured.
+   * @throws Error after 10 minutes.
+   */
+  drained(recordsCount: number): Promise<void>;
   /** Empties both tables. */
   empty(): Promise<void>;
   /** Removes all of it from the servers. */
@@ -50,6 +59,8 @@ const insertRowsMax = 1_000;
 /** Undo of published rows in one piece would be larger than the server's buffers. */
 const publishedRowsOfTransaction = 20_000;
 const statementTimeoutMs = 60_000;
+const drainTimeoutMs = 600_000;
+const drainPollMs = 50;
 
 /** Creates the source. Its events are of `keys` different keys (default 10,000), in turn. */
 export async function createBenchOutbox(
@@ -82,6 +93,7 @@ export async function createBenchOutbox(
   );
 
   const database = openDatabase({ url: `${adminUrl}/${name}`, connectionsMax: 4, statementTimeoutMs });
+  const recordsCount = async () => (await admin.endOffsets(topic)).reduce((sum, { offset }) => sum + Number(offset), 0);
   const keys = Array.from({ length: keysCount }, () => Bun.randomUUIDv7());
   const rowsOfKeys = keys.map(eventOf);
   let appended = 0;
@@ -116,6 +128,21 @@ export async function createBenchOutbox(
       const row = nextRow("PENDING");
       await insertRows(on, table, columns, [row]);
       return String(row[0]);
+    },
+    recordsCount,
+    async drained(wanted) {
+      const deadlineMs = performance.now() + drainTimeoutMs;
+      const untilIt = async (isSo: () => Promise<boolean>) => {
+        while (!(await isSo())) {
+          if (performance.now() > deadlineMs) throw new Error(`Not drained within ${drainTimeoutMs} ms.`);
+          await sleep(drainPollMs);
+        }
+      };
+      await untilIt(async () => (await recordsCount()) >= wanted);
+      await untilIt(async () => {
+        const pending = await database.query(`SELECT 1 FROM ${table} WHERE status = 'PENDING' LIMIT 1`);
+        return pending.length === 0;
+      });
     },
     async empty() {
       for (const it of [table, archiveTable]) await database.execute(`TRUNCATE TABLE ${it}`);

@@ -5,14 +5,13 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { sleep } from "../../services/kit/backoff.ts";
 import { environment, type HostPort } from "../../services/kit/config.ts";
+import { relayMemoryEnvironment } from "../../services/stack/processes.ts";
 import type { BenchOutbox } from "./outbox.ts";
 
 /** A relay at work. */
 export interface RelayProcess {
   readonly pid: number;
   readonly hints: HostPort;
-  /** Events that it has published, by its own counter. @throws Error when it has ended. */
-  publishedCount(): Promise<number>;
   /** The most memory that it has had, in megabytes. */
   memoryMaxMegabytes(): Promise<number>;
   stop(): Promise<void>;
@@ -34,6 +33,7 @@ export async function startRelayProcess(
     cwd: root,
     env: {
       ...environment(),
+      ...relayMemoryEnvironment,
       HOST: host,
       LOG_LEVEL: "warn",
       KAFKA_BROKERS: outbox.kafka.brokers.map((broker) => `${broker.host}:${broker.port}`).join(","),
@@ -46,25 +46,20 @@ export async function startRelayProcess(
     stdout: "inherit",
     stderr: "inherit",
   });
-  const ask = async (path: string) => {
-    if (child.exitCode !== null) throw new Error(`The relay ended with exit code ${child.exitCode}.`);
-    return await fetch(`http://${host}:${healthPort}${path}`);
-  };
   const deadlineMs = performance.now() + readyTimeoutMs;
   for (;;) {
-    const response = await ask("/readyz").catch((error) => {
-      if (child.exitCode !== null || performance.now() > deadlineMs) throw error;
-    });
-    if (response?.ok) break;
+    const isReady = await fetch(`http://${host}:${healthPort}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+    if (isReady) break;
+    if (child.exitCode !== null) throw new Error(`The relay ended with exit code ${child.exitCode}.`);
+    if (performance.now() > deadlineMs) throw new Error(`The relay was not ready within ${readyTimeoutMs} ms.`);
     await sleep(readyPollMs);
   }
   return {
     pid: child.pid,
     hints: { host, port: hintPort },
-    async publishedCount() {
-      const metrics = await (await ask("/metrics")).text();
-      return Number(/^relay_published_total\{.*\} (\d+)$/m.exec(metrics)?.[1] ?? 0);
-    },
     async memoryMaxMegabytes() {
       const status = await readFile(`/proc/${child.pid}/status`, "utf8");
       return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1_024;

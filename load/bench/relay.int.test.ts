@@ -1,7 +1,6 @@
 /** The benchmark from end to end, with few rows: that what it measures is right. How fast it is, is not asked. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readTopic } from "../../relay/testing.ts";
-import { sleep } from "../../services/kit/backoff.ts";
 import { testServers } from "../../services/kit/testing.ts";
 import { measureSerially, measureTextbook } from "./baselines.ts";
 import { type BenchOutbox, createBenchOutbox } from "./outbox.ts";
@@ -20,7 +19,7 @@ describe("all rows arrive once, in order per key, and are marked", () => {
 
   const relayProcess = async () => {
     const relay = await startRelayProcess(outbox);
-    while ((await relay.publishedCount()) < rows) await sleep(20);
+    await outbox.drained(rows);
     expect(await relay.memoryMaxMegabytes()).toBeGreaterThan(0);
     await relay.stop();
   };

@@ -3,7 +3,7 @@
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry } from "../../proto/event-table.ts";
 import { openHintSender } from "../../relay/hint.ts";
-import { consumeTopic, openAdmin, openProducer } from "../../relay/kafka.ts";
+import { consumeTopic, openProducer } from "../../relay/kafka.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { openDatabase } from "../../services/kit/database.ts";
 import { readProcessTimes } from "../cpu.ts";
@@ -57,8 +57,6 @@ export interface RelayBenchResult {
 const batchRows = 500;
 /** Of the rows of a drain, added to them and not counted: until a process has compiled what is hot. */
 const warmUpShare = 0.1;
-const drainTimeoutMs = 300_000;
-const drainPollMs = 100;
 const transactionsPerSecond = 100;
 /** Blocks of the relay and of the floor in turn, so that what else the machine does meets both. */
 const latencyBlocks = 4;
@@ -175,22 +173,18 @@ async function measureDrain(
   const [first] = await database.query<{ seq: string }>(
     `SELECT CAST(seq AS CHAR) AS seq FROM ${table} WHERE status = 'PENDING' ORDER BY ${table}.seq LIMIT 1`,
   );
-  const endsBefore = await recordsOn(outbox);
+  const recordsBefore = await outbox.recordsCount();
   const relay = await startRelayProcess(
     outbox,
     options.archives === true ? { RELAY_ARCHIVE_AFTER_MS: "0", RELAY_ARCHIVE_INTERVAL_MS: "100" } : {},
   );
   try {
-    const deadlineMs = performance.now() + drainTimeoutMs;
-    while ((await relay.publishedCount()) < wanted) {
-      if (performance.now() > deadlineMs) throw new Error(`The relay did not end within ${drainTimeoutMs} ms.`);
-      await sleep(drainPollMs);
-    }
+    await outbox.drained(recordsBefore + wanted);
     options.noteMemory(await relay.memoryMaxMegabytes());
   } finally {
     await relay.stop();
   }
-  const added = (await recordsOn(outbox)) - endsBefore;
+  const added = (await outbox.recordsCount()) - recordsBefore;
   if (added !== wanted) throw new Error(`${wanted} events became ${added} records.`);
   // What was archived meanwhile is in the other table. The seqs of one transaction need not be contiguous, but nearly are.
   const [span] = await database.query<{ seconds: string }>(
@@ -201,15 +195,6 @@ async function measureDrain(
     [String(BigInt(first?.seq ?? 0) + BigInt(warmUpRows)), first?.seq, first?.seq],
   );
   return options.rows / Number(span?.seconds);
-}
-
-async function recordsOn({ kafka, topic }: BenchOutbox): Promise<number> {
-  const admin = await openAdmin(kafka);
-  try {
-    return (await admin.endOffsets(topic)).reduce((sum, { offset }) => sum + Number(offset), 0);
-  } finally {
-    await admin.close();
-  }
 }
 
 /** From the answer to the commit, or from before the send, until a consumer in this process has the record. */

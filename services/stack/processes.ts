@@ -16,6 +16,12 @@ import type { ProcessSpec } from "./supervisor.ts";
 
 const probeTimeoutMs = 2_000;
 
+/**
+ * The garbage collector lets a heap grow by what the machine has. A relay makes much garbage and keeps little: told of
+ * 96 MiB it took 108 MB in a drain, instead of 168.
+ */
+export const relayMemoryEnvironment = { BUN_JSC_forceRAMSize: String(96 * 1_024 * 1_024) };
+
 /** How to run our own processes: every instance of every service, the relays, the gateway. */
 export interface ProcessPlan {
   readonly gateway: ProcessSpec;
@@ -80,6 +86,7 @@ export function planProcesses(settings: StackSettings, instances: Instances): Pr
     GATEWAY_URL: gatewayUrl,
   }));
   add("relay", "relayHealth", "relay/main.ts", (number) => ({
+    ...relayMemoryEnvironment,
     RELAY_HINT_PORT: String(instancePort(ports.relayHint, number)),
     RELAY_SOURCES: JSON.stringify(relaySources),
     RELAY_DESCRIPTOR_SET: join(settings.root, "proto/gen/descriptors.binpb"),
