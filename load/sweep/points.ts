@@ -1,5 +1,6 @@
 /** Where a process is killed, and the ports of the delivery code wrapped so that it dies there. */
 import { writeSync } from "node:fs";
+import type { OutboxRow } from "../../proto/envelope.ts";
 import type { Inbox } from "../../relay/consumer.ts";
 import type { RecordProducer } from "../../relay/kafka.ts";
 import type { OutboxStore, PendingReader } from "../../relay/outbox-store.ts";
@@ -12,6 +13,7 @@ export const points = [
   "after send before ack",
   "after ack before mark",
   "in the middle of mark",
+  "in the middle of mark with next read",
   "in archive between insert and delete",
   "in consumer before commit",
   "in consumer after commit",
@@ -22,6 +24,8 @@ export type Point = (typeof points)[number];
 const pollMs = 5;
 /** The server shows the same state of its transactions to whoever asks again within 100 ms. */
 const innodbTrxRefreshMs = 120;
+/** More than a batch needs from the inbox's end until its offsets are noted. */
+const microtasksToNote = 100;
 
 /** What a process tells with its last breath: that it was at the point, and with what. */
 export interface Witness {
@@ -61,34 +65,46 @@ export function relayPorts(
   let acknowledged = 0;
   const isNow = (here: Point) => here === point && ++passed === at;
 
+  const dieAfterRead = async (rows: readonly OutboxRow[]) => {
+    if (rows.length > 0 && isNow("after read")) await die({ point, ids: rows.map(({ id }) => id), acknowledged });
+  };
   const reader = (inner: PendingReader): PendingReader => ({
     async readPending(options) {
       const rows = await inner.readPending(options);
-      if (rows.length > 0 && isNow("after read")) await die({ point, ids: rows.map(({ id }) => id), acknowledged });
+      await dieAfterRead(rows);
       return rows;
     },
   });
+  /** Somebody has locked the last of the rows: the statement comes to a halt with the others changed. */
+  const dieInMark = (ids: readonly string[], mark: () => Promise<unknown>) =>
+    probe.transaction(async (transaction) => {
+      await transaction.query(`SELECT id FROM ${ports.table} WHERE id = ? FOR UPDATE`, [ids.at(-1)]);
+      void mark();
+      await until(innodbTrxRefreshMs, async () => {
+        const waiting = await probe.query(
+          `SELECT trx_id FROM information_schema.innodb_trx
+            WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE 'UPDATE %' AND LOCATE(?, trx_query) > 0`,
+          [ids[0]],
+        );
+        return waiting.length > 0;
+      });
+      return await die({ point, ids, acknowledged });
+    });
   return {
     store: {
       ...store,
       ...reader(store),
       snapshot: (work) => store.snapshot((inner) => work(reader(inner))),
       async markPublished(ids) {
-        if (!isNow("in the middle of mark")) return await store.markPublished(ids);
-        // Somebody has locked the last of the rows: the statement comes to a halt with the others changed.
-        return await probe.transaction(async (transaction) => {
-          await transaction.query(`SELECT id FROM ${ports.table} WHERE id = ? FOR UPDATE`, [ids.at(-1)]);
-          void store.markPublished(ids);
-          await until(innodbTrxRefreshMs, async () => {
-            const waiting = await probe.query(
-              `SELECT trx_id FROM information_schema.innodb_trx
-                WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE 'UPDATE %' AND LOCATE(?, trx_query) > 0`,
-              [ids[0]],
-            );
-            return waiting.length > 0;
-          });
-          return await die({ point, ids, acknowledged });
-        });
+        const mark = () => store.markPublished(ids);
+        return isNow("in the middle of mark") ? await dieInMark(ids, mark) : await mark();
+      },
+      async markAndRead(ids, options) {
+        const mark = () => store.markAndRead(ids, options);
+        if (isNow("in the middle of mark with next read")) return await dieInMark(ids, mark);
+        const read = await mark();
+        await dieAfterRead(read.rows);
+        return read;
       },
     },
     async openProducer() {
@@ -151,8 +167,12 @@ export function consumerInbox({ point, at }: Death, inbox: Inbox, ids: () => rea
   return Object.assign(async (...[records, signal]: Parameters<Inbox>) => {
     await inbox(records, signal);
     if (point !== "before offset commit" || ++passed !== at) return;
-    // The consumer notes the offsets in this turn; they are committed by a timer, in a later one.
-    setImmediate(() => void die({ point, ids: ids(), acknowledged: 0 }));
+    const done = ids();
+    void (async () => {
+      // The consumer notes the offsets meanwhile; a timer commits them, and none runs before all of these are done.
+      for (let turn = 0; turn < microtasksToNote; turn++) await undefined;
+      await die({ point, ids: done, acknowledged: 0 });
+    })();
   }, inbox);
 }
 
