@@ -311,12 +311,20 @@ describe("outage", () => {
     });
     await insert(keyed(700, 20));
     await eventually(async () => expect((await countByStatus()).PUBLISHED).toBe(700));
+    // One by itself: of a batch that were to blame, no row would be before it had been halved down to it.
     isBrokerUp = false;
-    await insert(keyed(900, 20));
-    await eventually(() => expect(refusedConnections).toBeGreaterThan(2));
-    expect(refusedSends).toBe(1);
+    await insert(keyed(1, 1));
+    await eventually(() => expect(refusedConnections).toBeGreaterThan(0));
+    expect(await countByStatus()).toEqual({ PUBLISHED: 700, PENDING: 1 });
+    isBrokerUp = true;
+    await eventually(async () => expect((await countByStatus()).PUBLISHED).toBe(701));
+    isBrokerUp = false;
+    const refusedBefore = refusedConnections;
+    await insert(keyed(899, 20));
+    await eventually(() => expect(refusedConnections).toBeGreaterThan(refusedBefore + 2));
+    expect(refusedSends).toBe(2);
     expect(await producerErrors("unreachable")).toBeGreaterThan(2);
-    expect(await countByStatus()).toEqual({ PUBLISHED: 700, PENDING: 900 });
+    expect(await countByStatus()).toEqual({ PUBLISHED: 701, PENDING: 899 });
     isBrokerUp = true;
     const backMs = performance.now();
     await expectAllPublished(1_600);

@@ -25,8 +25,7 @@ export async function createTestTopic(
 ): Promise<string> {
   const topic = `test.${crypto.randomUUID()}`;
   const admin = await openAdmin(kafka);
-  await admin.createTopics([{ topic, partitions, replication: 1, config }]);
-  await admin.close();
+  await admin.createTopics([{ topic, partitions, replication: 1, config }]).finally(admin.close);
   return topic;
 }
 

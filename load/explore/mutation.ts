@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { applyChange } from "../mutants/change.ts";
 import { realDomains, smallConfigurations } from "./configurations.ts";
 import { explore } from "./explorer.ts";
 import type { Mutant } from "./mutants.ts";
@@ -51,15 +52,10 @@ function judge(mutant: Mutant, domains: Domains): Verdict {
 
 async function loadMutant(mutant: Mutant, file: string): Promise<Domains> {
   const original = join(services, mutant.service, "domain.ts");
-  const [before = "", after, ...more] = (await Bun.file(original).text()).split(mutant.from);
-  if (after === undefined || more.length > 0) {
-    const times = after === undefined ? 0 : more.length + 1;
-    throw new Error(
-      `The mutant "${mutant.name}" changes a text that ${mutant.service}/domain.ts holds ${times} times instead of once:\n${mutant.from}`,
-    );
-  }
+  const { name, service } = mutant;
+  const changed = applyChange(await Bun.file(original).text(), mutant, { name, file: `${service}/domain.ts` });
   // From where it lies, what it imports has to be named in full.
-  const text = `${before}${mutant.to}${after}`.replaceAll(
+  const text = changed.replaceAll(
     /(from\s+)"([^"]+)"/g,
     (_, from: string, specifier: string) =>
       `${from}${JSON.stringify(Bun.resolveSync(specifier, join(original, "..")))}`,

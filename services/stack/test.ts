@@ -6,27 +6,16 @@
  */
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { environment, integer, readConfig } from "../kit/config.ts";
 import { say } from "./console.ts";
 import { explained, StackError } from "./errors.ts";
-import { lockEmptied, startServers } from "./servers.ts";
-import { databaseAdminUrl, portVariables, readStackSettings } from "./settings.ts";
+import { lockEmptied } from "./servers.ts";
+import { testEnvironment, testPortOffset, withTestServers } from "./test-servers.ts";
 
 const root = join(import.meta.dir, "../..");
 const dataFolder = join(root, ".data/test");
-/** Another checkout's tests run beside these when they are told another one. */
-const portOffset = readConfig(environment(), {
-  value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 40_000 }),
-}).value;
 const mysqlFlag = "--mysql";
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
-
-/** What was set for a running `npm start` is not for the tests: their ports are their own. */
-function testEnvironment(): Readonly<Record<string, string | undefined>> {
-  const ports = new Set<string>(Object.values(portVariables).map(({ variable }) => variable));
-  return Object.fromEntries(Object.entries(environment()).filter(([name]) => !ports.has(name)));
-}
 
 let passed = 0;
 let failed = 0;
@@ -76,27 +65,14 @@ async function main(): Promise<void> {
   await runTests("unit", ofKind("unit"));
 
   if (ofKind("int").length > 0) {
-    const settings = readStackSettings(
-      { ...testEnvironment(), STACK_DATA_DIR: join(dataFolder, "servers"), STACK_PORT_OFFSET: String(portOffset) },
-      root,
-    );
-    const servers = await startServers(settings, { mysql: onMysql });
-    try {
-      await runTests("int", ofKind("int"), {
-        TEST_DATABASE_ADMIN_URL: databaseAdminUrl(settings),
-        TEST_KAFKA_BROKERS: `${settings.host}:${settings.ports.kafka}`,
-        TEST_DATA_DIR: settings.dataFolder,
-      });
-    } finally {
-      await servers.stop();
-    }
+    await withTestServers(root, { mysql: onMysql }, (servers) => runTests("int", ofKind("int"), servers));
   }
 
   const stackFolder = join(dataFolder, "stack");
   if (ofKind("e2e").length > 0) await (await lockEmptied(stackFolder)).release();
   await runTests("e2e", ofKind("e2e"), {
     STACK_DATA_DIR: stackFolder,
-    STACK_PORT_OFFSET: String(portOffset),
+    STACK_PORT_OFFSET: String(testPortOffset),
   });
 }
 
