@@ -51,6 +51,8 @@ export interface ChaosResult {
   readonly errors: Readonly<Record<string, number>>;
   readonly cancels: number;
   readonly watched: number;
+  /** How often a service exited, to be started again, since its Kafka client had given up. */
+  readonly consumersStopped: number;
   readonly audit: AuditReport | undefined;
   /** What is wrong; empty for a good run. */
   readonly wrongs: readonly string[];
@@ -58,6 +60,7 @@ export interface ChaosResult {
 
 const attemptsMax = 3;
 const recoveryMaxMs = 60_000;
+const stepMaxMs = 120_000;
 const endMaxMs = 180_000;
 const watchersMaxMs = 30_000;
 const pollMs = 100;
@@ -114,9 +117,23 @@ async function run(stack: ChaosStack, options: ChaosOptions): Promise<ChaosResul
     errors: traffic.errors(),
     cancels: traffic.cancels(),
     watched: traffic.watched(),
+    consumersStopped: stack.consumersStopped(),
     audit: report,
-    wrongs: [...wrongs, ...settled, ...traffic.wrongs(), ...stack.surprises(), ...(await auditWrongs(stack, report))],
+    wrongs: counted([
+      ...wrongs,
+      ...settled,
+      ...traffic.wrongs(),
+      ...stack.surprises(),
+      ...(await auditWrongs(stack, report)),
+    ]),
   };
+}
+
+/** Each once, with how often it is there. */
+function counted(lines: readonly string[]): readonly string[] {
+  const counts = new Map<string, number>();
+  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + 1);
+  return Array.from(counts, ([line, count]) => (count === 1 ? line : `${line} (${count} times)`));
 }
 
 interface PlannedFault {
@@ -162,10 +179,10 @@ async function strike(
 ): Promise<FaultRecord> {
   for (let misses = 0; ; misses++) {
     const startedMs = performance.now();
-    const outcome = await kind.strike({ stack, random }, target);
+    const outcome = await within(stepMaxMs, "to strike", kind.strike({ stack, random }, target));
     const endedMs = performance.now();
-    await stack.untilReady();
-    const recoveredMs = await probe(stack, traffic, endedMs);
+    await within(stepMaxMs, "until all were ready again", stack.untilReady());
+    const recoveredMs = await within(stepMaxMs, "until an order got through", probe(stack, traffic, endedMs));
     const isSkipped = "skipped" in outcome;
     const witnesses = isSkipped ? [] : outcome.witnesses;
     if (!isSkipped && witnesses.length === 0 && misses + 1 < attemptsMax) continue;
@@ -178,6 +195,17 @@ async function strike(
       misses,
       skipped: isSkipped ? outcome.skipped : undefined,
     };
+  }
+}
+
+/** Nothing may wait for ever: a step that hangs is told by its name. */
+async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
+  const expired = Promise.withResolvers<never>();
+  const timer = setTimeout(() => expired.reject(new Error(`it took longer than ${ms / 1_000} s ${what}`)), ms);
+  try {
+    return await Promise.race([work, expired.promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -46,6 +46,7 @@ export function formatChaos(result: ChaosResult): string {
         ["… and placed all the same", result.unacknowledgedPlaced],
         ["cancels taken", result.cancels],
         ["watched", result.watched],
+        ["services that exited since kafkajs had given up", result.consumersStopped],
         ...Object.entries(errors).map(([code, count]) => [`answers ${code}, asked again`, count]),
       ],
     ),

@@ -46,6 +46,8 @@ const twos = { order: 2, inventory: 2, payment: 2, relay: 1 };
 /** Proxies, listeners of the broker's and the faulty gateway, from here on above the broker's own port. */
 const firstPortAboveKafka = 10;
 const pollMs = 50;
+/** Lines at the end of a log; the process that came after may have written some of them. */
+const lastWords = 10;
 const startTimeoutMs = 60_000;
 
 export interface ChaosStack {
@@ -81,8 +83,10 @@ export interface ChaosStack {
   logSince(name: ProcessName, size: number): string;
   /** Notes that a process may end by itself from now on, or may no more. */
   mayDie(name: ProcessName, may: boolean): void;
-  /** Ends that nobody caused. */
+  /** Ends that nobody caused, and that no process is meant to come to. */
   surprises(): readonly string[];
+  /** How often a service exited since its Kafka client had given up: then it is to be started again. */
+  consumersStopped(): number;
   stop(): Promise<void>;
 }
 
@@ -157,7 +161,16 @@ export async function startChaosStack(settings: StackSettings): Promise<ChaosSta
     const expected = new Set<number>();
     const mayDie = new Set<string>();
     const deliberate = new Set<string>();
+    let consumersStopped = 0;
     let running: Readonly<Record<string, number>> = {};
+    const logFile = (name: string) => join(dataFolder, "logs", `${name}.log`);
+    /** Where its Kafka client does not start again by itself, a service says so and exits, as it is meant to. */
+    const gaveUp = (name: string) =>
+      readFileSync(logFile(name), "utf8")
+        .trimEnd()
+        .split("\n")
+        .slice(-lastWords)
+        .some((line) => line.includes('"msg":"the consumer has stopped"'));
     const supervisor = new Supervisor({
       root: settings.root,
       dataFolder,
@@ -166,7 +179,8 @@ export async function startChaosStack(settings: StackSettings): Promise<ChaosSta
         const now = supervisor.processIds();
         for (const [name, pid] of Object.entries(running)) {
           if (now[name] === pid || expected.has(pid) || mayDie.has(name) || deliberate.has(name)) continue;
-          surprises.push(`${name} (PID ${pid}) ended by itself`);
+          if (gaveUp(name)) consumersStopped++;
+          else surprises.push(`${name} (PID ${pid}) ended by itself`);
         }
         running = now;
       },
@@ -222,7 +236,6 @@ export async function startChaosStack(settings: StackSettings): Promise<ChaosSta
         await sleep(pollMs);
       }
     };
-    const logFile = (name: string) => join(dataFolder, "logs", `${name}.log`);
 
     return {
       orderUrl: plan.stackFile.order.http,
@@ -274,6 +287,7 @@ export async function startChaosStack(settings: StackSettings): Promise<ChaosSta
         else mayDie.delete(name);
       },
       surprises: () => [...surprises],
+      consumersStopped: () => consumersStopped,
       stop,
     };
   }
