@@ -62,7 +62,6 @@ const transactionsPerSecond = 100;
 const latencyBlocks = 4;
 const latencyWarmUpSeconds = 1;
 const arrivalTimeoutMs = 20_000;
-const settleMs = 2_000;
 
 /** Runs all of it, on servers that nobody else uses meanwhile. */
 export async function benchmarkRelay(options: RelayBenchOptions): Promise<RelayBenchResult> {

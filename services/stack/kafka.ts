@@ -17,12 +17,24 @@ const clusterId = "b3JkZXItc2FnYS1sb2NhbA";
 const retentionHours = 7 * 24;
 const messageBytesMax = 1_048_576;
 
+/** A further way in: a client that comes by `port` is sent on to `advertisedPort`, as behind a proxy. */
+export interface KafkaListener {
+  /** Capital letters and underscores. */
+  readonly name: string;
+  readonly port: number;
+  readonly advertisedPort: number;
+}
+
 /** Formats the log directory when there is none; then tells how to run the broker on it. */
-export async function prepareKafka(settings: StackSettings, programs: Programs): Promise<ProcessSpec> {
+export async function prepareKafka(
+  settings: StackSettings,
+  programs: Programs,
+  listeners: readonly KafkaListener[] = [],
+): Promise<ProcessSpec> {
   const folder = join(settings.dataFolder, "kafka");
   if (!existsSync(folder)) await format(settings, programs, folder);
   const propertiesFile = join(settings.dataFolder, "kafka.properties");
-  await writeFile(propertiesFile, properties(settings, folder));
+  await writeFile(propertiesFile, properties(settings, folder, listeners));
   const broker = { host: settings.host, port: settings.ports.kafka };
   return {
     name: "kafka",
@@ -89,7 +101,7 @@ function java(programs: Programs, heap: readonly string[]): readonly string[] {
 }
 
 /** Broker and controller in one process, listening on this machine only. */
-function properties(settings: StackSettings, folder: string): string {
+function properties(settings: StackSettings, folder: string, further: readonly KafkaListener[] = []): string {
   const broker = `${settings.host}:${settings.ports.kafka}`;
   const controller = `${settings.host}:${settings.ports.kafkaController}`;
   const values = {
@@ -97,11 +109,20 @@ function properties(settings: StackSettings, folder: string): string {
     "node.id": 1,
     // Named here and not in the log directory, so that the ports may change between two runs.
     "controller.quorum.voters": `1@${controller}`,
-    listeners: `PLAINTEXT://${broker},CONTROLLER://${controller}`,
-    "advertised.listeners": `PLAINTEXT://${broker}`,
+    listeners: [
+      `PLAINTEXT://${broker}`,
+      `CONTROLLER://${controller}`,
+      ...further.map(({ name, port }) => `${name}://${settings.host}:${port}`),
+    ].join(","),
+    "advertised.listeners": [
+      `PLAINTEXT://${broker}`,
+      ...further.map(({ name, advertisedPort }) => `${name}://${settings.host}:${advertisedPort}`),
+    ].join(","),
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": ["PLAINTEXT", "CONTROLLER", ...further.map(({ name }) => name)]
+      .map((name) => `${name}:PLAINTEXT`)
+      .join(","),
     "log.dirs": folder,
     "auto.create.topics.enable": false,
     "default.replication.factor": 1,

@@ -94,6 +94,16 @@ export class Supervisor {
     return ids;
   }
 
+  /** Ends one process for good: SIGTERM, and after 10 s SIGKILL. Does nothing when there is none of that name. */
+  async stop(name: string): Promise<void> {
+    const child = this.#children.get(name);
+    if (child === undefined) return;
+    child.stopping.abort();
+    await this.#stop(child);
+    this.#children.delete(name);
+    this.#options.onChange();
+  }
+
   /** Ends all processes, stage by stage: SIGTERM, and after 10 s SIGKILL. */
   async stopAll(): Promise<void> {
     this.#stopping = true;
