@@ -373,7 +373,15 @@ describe("cancelling and timing out", () => {
         async check() {
           // Only once: a process that stood still between its look at the clock and its sweep.
           if (checks++ > 0) return false;
-          orderId = await place(0);
+          // Later than the clock was when it was looked at, however fast this goes: it ticks in milliseconds.
+          orderId = await place(5);
+          await eventually(async () => {
+            const [row] = await database.query(
+              "SELECT deadline_at < CURRENT_TIMESTAMP(3) AS passed FROM orders WHERE order_id = ?",
+              [orderId],
+            );
+            expect(row?.passed).toBe(1);
+          });
           return true;
         },
         close: async () => undefined,
