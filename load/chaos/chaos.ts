@@ -34,8 +34,8 @@ export interface FaultRecord {
   /** From its end until an order that was placed then was COMPLETED or FAILED. */
   readonly recoveredMs: number;
   readonly witnesses: readonly string[];
-  /** How often it hit nothing before. */
-  readonly misses: number;
+  /** What was missing each time before, when it was repeated. */
+  readonly misses: readonly string[];
   readonly skipped: string | undefined;
 }
 
@@ -95,7 +95,7 @@ async function run(stack: ChaosStack, options: ChaosOptions): Promise<ChaosResul
       faults.push(fault);
       if (fault.skipped !== undefined) say(`${kind.name}: skipped, ${fault.skipped}`);
       else if (fault.witnesses.length > 0) say(`${kind.name} of ${target}: ${fault.witnesses.join("; ")}`);
-      else wrongs.push(`${kind.name} of ${target} hit nothing that was under way, ${attemptsMax} times`);
+      else wrongs.push(`${kind.name} of ${target} has no witness: ${fault.misses.join("; ")}`);
     } catch (error) {
       // Whatever it broke stays broken: no further fault could be judged.
       wrongs.push(`${kind.name} of ${target}: ${messageOf(error)}`);
@@ -177,23 +177,26 @@ async function strike(
   kind: FaultKind,
   target: string,
 ): Promise<FaultRecord> {
-  for (let misses = 0; ; misses++) {
+  const misses: string[] = [];
+  for (;;) {
     const startedMs = performance.now();
     const outcome = await within(stepMaxMs, "to strike", kind.strike({ stack, random }, target));
     const endedMs = performance.now();
     await within(stepMaxMs, "until all were ready again", stack.untilReady());
     const recoveredMs = await within(stepMaxMs, "until an order got through", probe(stack, traffic, endedMs));
-    const isSkipped = "skipped" in outcome;
-    const witnesses = isSkipped ? [] : outcome.witnesses;
-    if (!isSkipped && witnesses.length === 0 && misses + 1 < attemptsMax) continue;
+    if (outcome.kind === "missed") {
+      say(`${kind.name} of ${target} hit nothing: ${outcome.why}`);
+      misses.push(outcome.why);
+      if (misses.length < attemptsMax) continue;
+    }
     return {
       kind: kind.name,
       target,
       tookMs: endedMs - startedMs,
       recoveredMs,
-      witnesses,
+      witnesses: outcome.kind === "hit" ? outcome.witnesses : [],
       misses,
-      skipped: isSkipped ? outcome.skipped : undefined,
+      skipped: outcome.kind === "skipped" ? outcome.why : undefined,
     };
   }
 }

@@ -6,7 +6,7 @@ import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
 import { openProducer } from "../../relay/kafka.ts";
 import { lockNameOf } from "../../relay/ownership.ts";
-import { outboxTableName } from "../../relay/tables.ts";
+import { inboxTableName, outboxTableName } from "../../relay/tables.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { schemaName } from "../../services/stack/settings.ts";
 import type { Random } from "../explore/random.ts";
@@ -30,8 +30,11 @@ export interface FaultContext {
   readonly random: Random;
 }
 
-/** What came of a fault: what shows that it hit something under way (nothing: it hit nothing), or why it could not be. */
-export type Outcome = { readonly witnesses: readonly string[] } | { readonly skipped: string };
+/** What shows that a fault hit something under way; or what is missing for that; or why this machine does not allow it. */
+export type Outcome =
+  | { readonly kind: "hit"; readonly witnesses: readonly string[] }
+  | { readonly kind: "missed"; readonly why: string }
+  | { readonly kind: "skipped"; readonly why: string };
 
 export interface FaultKind {
   readonly name: string;
@@ -59,10 +62,12 @@ const refusedMs = 4_000;
 const gatewayFaultMinMs = 2_000;
 const gatewayCallsMin = 3;
 const diskFullForMs = 3_000;
+const duplicatesMin = 500;
+const claimsMax = 40;
 const pollMs = 50;
 const requestsMax = 20;
 
-const nothing: Outcome = { witnesses: [] };
+const missed = (why: string): Outcome => ({ kind: "missed", why });
 
 /** The way on which something of the process's should be under way when it is hit. */
 function linkOf(name: ProcessName, random: Random): LinkName {
@@ -120,10 +125,11 @@ async function until(holds: () => Promise<boolean>, timeoutMs: number): Promise<
   }
 }
 
-/** Nothing, where one of the figures that must not be 0 is 0. */
+/** A hit, unless one of the figures that must not be 0 is 0. */
 function witnessed(figures: readonly (readonly [number, string])[], ...more: readonly string[]): Outcome {
-  if (figures.some(([count]) => count === 0)) return nothing;
-  return { witnesses: [...figures.map(([count, what]) => `${count} ${what}`), ...more] };
+  const absent = figures.find(([count]) => count === 0);
+  if (absent !== undefined) return missed(`0 ${absent[1]}`);
+  return { kind: "hit", witnesses: [...figures.map(([count, what]) => `${count} ${what}`), ...more] };
 }
 
 async function endProcess({ stack, random }: FaultContext, name: ProcessName, signal: "SIGKILL" | "SIGTERM") {
@@ -131,7 +137,7 @@ async function endProcess({ stack, random }: FaultContext, name: ProcessName, si
   const link = stack.link(linkOf(name, random));
   const pid = stack.pidOf(name);
   const unanswered = await midRequest(link, random, () => stack.signal(name, signal));
-  if (unanswered === 0) return nothing;
+  if (unanswered === 0) return missed(`nothing unanswered on ${link.name}`);
   const newPid = await stack.untilRestarted(name, pid);
   return witnessed(
     [
@@ -169,11 +175,11 @@ const freeze: FaultKind = {
     const link = stack.link(linkOf(name, random));
     const pid = stack.pidOf(name);
     const unanswered = await midRequest(link, random, () => stack.signal(name, "SIGSTOP"));
-    if (unanswered === 0) return nothing;
+    if (unanswered === 0) return missed(`nothing unanswered on ${link.name}`);
     const more: string[] = [];
     try {
       await sleep((servers as readonly string[]).includes(name) ? serverFrozenMs : longerThanSessionsMs);
-      if (!(await isFrozen(pid))) return nothing;
+      if (!(await isFrozen(pid))) return missed("it was not frozen to the end");
       if (name === "relay" && !(await isOwned(stack))) more.push("the database took its outbox away");
     } finally {
       stack.signal(name, "SIGCONT");
@@ -209,33 +215,35 @@ const frozenIntent: FaultKind = {
     const pid = stack.pidOf("payment");
     const voidedBefore = await voidedCalls(stack);
     let held: readonly string[] = [];
-    for (let attempt = 0; held.length === 0 && attempt < 20; attempt++) {
-      if (!(await atClaim(stack, () => stack.signal("payment", "SIGSTOP")))) return nothing;
+    for (let attempt = 0; held.length === 0 && attempt < claimsMax; attempt++) {
+      if (!(await atClaim(stack, () => stack.signal("payment", "SIGSTOP")))) return missed("payment claims nothing");
       held = await uncalledIntents(stack);
       if (held.length === 0) stack.signal("payment", "SIGCONT");
     }
-    if (held.length === 0) return nothing;
-    let isTimedOut = false;
-    let isUndone = false;
+    if (held.length === 0) return missed(`${claimsMax} claims held no first call, or came with an open transaction`);
+    const hold = async (condition: string) => {
+      const rows = await stack.sources.databases.order.query(
+        `SELECT order_id FROM orders WHERE order_id IN (?) AND ${condition}`,
+        [held],
+      );
+      return rows.length === held.length;
+    };
     try {
-      const ended = async (condition: string) => {
-        const rows = await stack.sources.databases.order.query(
-          `SELECT order_id FROM orders WHERE order_id IN (?) AND ${condition}`,
-          [held],
-        );
-        return rows.length === held.length;
-      };
-      isTimedOut = await until(() => ended("failure_reason IN ('TIMED_OUT', 'CANCELLED')"), 3 * orderDeadlineMs);
+      if (!(await until(() => hold("failure_reason IN ('TIMED_OUT', 'CANCELLED')"), 3 * orderDeadlineMs))) {
+        return missed("its orders were not given up");
+      }
       await stack.startSecond("payment");
-      isUndone = await until(() => ended("status = 'FAILED'"), 3 * orderDeadlineMs);
-      if (!(await isFrozen(pid))) return nothing;
+      if (!(await until(() => hold("status = 'FAILED'"), 3 * orderDeadlineMs))) {
+        return missed("its orders were given up, and not undone by the second instance");
+      }
+      if (!(await isFrozen(pid))) return missed("it was not frozen to the end");
+      stack.signal("payment", "SIGCONT");
+      await until(async () => (await voidedCalls(stack)) > voidedBefore, 5_000);
     } finally {
       stack.signal("payment", "SIGCONT");
+      await stack.stopSecond("payment");
     }
-    if (!isTimedOut || !isUndone) return nothing;
-    await until(async () => (await voidedCalls(stack)) > voidedBefore, 5_000);
     const late = (await voidedCalls(stack)) - voidedBefore;
-    await stack.stopSecond("payment");
     return witnessed(
       [[held.length, "intents committed and not called; given up and undone while it was frozen"]],
       late > 0 ? `${late} calls came after the void and were refused` : "its calls were dropped when it went on",
@@ -259,10 +267,19 @@ async function atClaim(stack: ChaosStack, strike: () => void): Promise<boolean> 
   return struck.signal.aborted;
 }
 
-/** Orders whose first authorisation is claimed, and of which the gateway knows nothing. */
+/**
+ * Orders whose first authorisation is claimed, and of which the gateway knows nothing. None where Payment was stopped in
+ * another transaction as well: its locks would keep a second instance from those rows for as long.
+ */
 async function uncalledIntents(stack: ChaosStack): Promise<readonly string[]> {
   // The COMMIT is on its way to the server still.
   await sleep(200);
+  const open = await stack.sources.databases.payment.query(
+    `SELECT trx_id FROM information_schema.INNODB_TRX
+       JOIN information_schema.PROCESSLIST ON ID = trx_mysql_thread_id WHERE USER = ?`,
+    [schemaName("payment")],
+  );
+  if (open.length > 0) return [];
   const rows = await stack.sources.databases.payment.query<{ order_id: string }>(
     `SELECT order_id FROM payment
       WHERE status = 'AUTHORIZING' AND attempts = 1 AND next_attempt_at > CURRENT_TIMESTAMP(3)`,
@@ -418,7 +435,8 @@ const producedAgain: FaultKind = {
     await producer.close();
     // Order records every event of the topic.
     const dropped = async () => (await duplicates(stack, "order")) - before;
-    if (!(await until(async () => (await dropped()) >= rows.length, 20_000))) return nothing;
+    if (!(await until(async () => (await dropped()) >= rows.length, 20_000)))
+      return missed("order dropped too few of them");
     return witnessed([
       [rows.length, "events of its again, newest first"],
       [await dropped(), "duplicates dropped by order"],
@@ -436,7 +454,7 @@ const offsetsBack: FaultKind = {
     const before = await duplicates(stack, service);
     const link = stack.link(`${service} → mariadb`);
     const unanswered = await midRequest(link, random, () => stack.signal(service, "SIGSTOP"));
-    if (unanswered === 0) return nothing;
+    if (unanswered === 0) return missed(`nothing unanswered on ${link.name}`);
     let isSet: boolean;
     try {
       // A group with members cannot be set back: frozen for longer than its session, the only one is gone.
@@ -451,8 +469,14 @@ const offsetsBack: FaultKind = {
     } finally {
       stack.signal(service, "SIGCONT");
     }
+    const [inbox] = await stack.sources.databases[service].query<{ n: number }>(
+      `SELECT COUNT(*) AS n FROM ${inboxTableName(service)}`,
+    );
+    // More than a member that was merely frozen gets again; the whole topic may take a while.
+    const wanted = Math.min(Number(inbox?.n), duplicatesMin);
     const dropped = async () => (await duplicates(stack, service)) - before;
-    if (!isSet || !(await until(async () => (await dropped()) > 0, 20_000))) return nothing;
+    if (!isSet) return missed("the group kept its members");
+    if (!(await until(async () => (await dropped()) >= wanted, 30_000))) return missed("too little came again");
     return witnessed([
       [await dropped(), "duplicates dropped so far"],
       [notFinal, "orders not final"],
@@ -480,7 +504,7 @@ const rebalance: FaultKind = {
       leaving = stack.stopSecond(service);
     });
     await (leaving ?? stack.stopSecond(service));
-    if (!took) return nothing;
+    if (!took) return missed(`${second} was given nothing to do`);
     return witnessed([
       [count, `events handled by ${second} before it left`],
       [unanswered, `unanswered on ${link.name} when it left`],
@@ -522,7 +546,7 @@ const diskFull: FaultKind = {
   targets: ["mariadb"],
   async strike({ stack }) {
     const { disk } = stack;
-    if (typeof disk === "string") return { skipped: disk };
+    if (typeof disk === "string") return { kind: "skipped", why: disk };
     const notFinal = await untilBusy(stack);
     const pid = stack.pidOf("mariadb");
     const sizes = clients.map((name) => [name, stack.logSize(name)] as const);

@@ -31,7 +31,7 @@ export function formatChaos(result: ChaosResult): string {
           kind,
           those.length,
           sum(({ witnesses }) => Number(witnesses.length > 0)),
-          sum(({ misses }) => misses),
+          sum(({ misses }) => misses.length),
           sum(({ skipped }) => Number(skipped !== undefined)),
         ];
       }),
