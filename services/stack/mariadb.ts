@@ -11,7 +11,7 @@ import { ownerVariable } from "./orphans.ts";
 import { databaseAdminUrl, type StackSettings } from "./settings.ts";
 import { explainLog, type ProcessSpec } from "./supervisor.ts";
 
-export const connectionsMax = 200;
+const connectionsMax = 200;
 
 /** Makes the data directory when there is none; then tells how to run the server on it. */
 export async function prepareMariadb(settings: StackSettings, programs: Programs): Promise<ProcessSpec> {
@@ -24,26 +24,33 @@ export async function prepareMariadb(settings: StackSettings, programs: Programs
     command: [
       join(programs.mariadbFolder, "bin/mariadbd"),
       ...commonArguments(programs, folder),
-      `--bind-address=${settings.host}`,
-      `--port=${settings.ports.mariadb}`,
-      `--socket=${socketPath(folder)}`,
-      `--pid-file=${join(folder, "mariadbd.pid")}`,
-      `--max-connections=${connectionsMax}`,
-      "--innodb-buffer-pool-size=128M",
-      // A commit that was acknowledged is on the disk, also after a kill -9 or a power loss.
-      "--innodb-flush-log-at-trx-commit=1",
-      "--character-set-server=utf8mb4",
-      "--collation-server=utf8mb4_bin",
-      "--default-time-zone=+00:00",
-      "--max-allowed-packet=64M",
+      ...serverArguments(settings, folder),
       "--skip-name-resolve",
-      "--skip-log-bin",
       // It would compute a certificate at every start, for up to ten seconds; nothing leaves this machine.
       "--skip-ssl",
     ],
     env: {},
     isReady: () => answers(url),
   };
+}
+
+/** How either dialect's server is run on a data folder: on this machine only, and small. */
+export function serverArguments(settings: StackSettings, folder: string): readonly string[] {
+  return [
+    `--bind-address=${settings.host}`,
+    `--port=${settings.ports.mariadb}`,
+    `--socket=${socketPath(folder)}`,
+    `--pid-file=${join(folder, "server.pid")}`,
+    `--max-connections=${connectionsMax}`,
+    "--innodb-buffer-pool-size=128M",
+    // A commit that was acknowledged is on the disk, also after a kill -9 or a power loss.
+    "--innodb-flush-log-at-trx-commit=1",
+    "--character-set-server=utf8mb4",
+    "--collation-server=utf8mb4_bin",
+    "--default-time-zone=+00:00",
+    "--max-allowed-packet=64M",
+    "--skip-log-bin",
+  ];
 }
 
 /** In a draft folder that is renamed when complete: a kill half-way leaves nothing to clean by hand. */
@@ -82,7 +89,7 @@ function commonArguments(programs: Programs, folder: string): readonly string[] 
 }
 
 /** Unix sockets allow 107 characters, and a clone may lie deep: so it is not in the data folder. */
-export function socketPath(folder: string): string {
+function socketPath(folder: string): string {
   const digest = createHash("sha256").update(folder).digest("hex").slice(0, 12);
   return join(tmpdir(), `order-saga-${digest}.sock`);
 }

@@ -10,7 +10,7 @@ import { runCommand } from "./command.ts";
 import { say } from "./console.ts";
 import { inDraft } from "./downloads.ts";
 import { StackError } from "./errors.ts";
-import { answers, connectionsMax, socketPath } from "./mariadb.ts";
+import { answers, serverArguments } from "./mariadb.ts";
 import { ownerVariable } from "./orphans.ts";
 import { databaseAdminUrl, type StackSettings } from "./settings.ts";
 import { explainLog, type ProcessSpec } from "./supervisor.ts";
@@ -83,18 +83,7 @@ export async function prepareMysql(settings: StackSettings, programs: string): P
     command: [
       ...program(programs),
       ...commonArguments(programs, folder),
-      `--bind-address=${settings.host}`,
-      `--port=${settings.ports.mariadb}`,
-      `--socket=${socketPath(folder)}`,
-      `--pid-file=${join(folder, "mysqld.pid")}`,
-      `--max-connections=${connectionsMax}`,
-      "--innodb-buffer-pool-size=128M",
-      "--innodb-flush-log-at-trx-commit=1",
-      "--character-set-server=utf8mb4",
-      "--collation-server=utf8mb4_bin",
-      "--default-time-zone=+00:00",
-      "--max-allowed-packet=64M",
-      "--skip-log-bin",
+      ...serverArguments(settings, folder),
       "--mysqlx=OFF",
     ],
     env: {},
