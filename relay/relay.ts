@@ -330,7 +330,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
       if ("kind" in record) {
         // Failed, it would freeze its key, with rows before it that an outage may keep from being sent.
         if (record.kind === "poison") await flush();
-        await hold(row, record.kind, record.error);
+        // An earlier row of its key may have been refused just now: then it waits behind that one.
+        if (!isHeld(row)) await hold(row, record.kind, record.error);
         continue;
       }
       const sizeBytes = record.value.byteLength + recordOverheadBytes;

@@ -317,8 +317,8 @@ function isDriverError(error: unknown): boolean {
  * network, killed, read-only, and what is still transient after the last try.
  */
 const outageNumbers: ReadonlySet<number> = new Set([
-  1020, 1021, 1040, 1042, 1043, 1053, 1077, 1079, 1114, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1290, 1792, 1836,
-  1927,
+  1020, 1026, 1030, 1021, 1040, 1042, 1043, 1053, 1077, 1079, 1114, 1158, 1159, 1160, 1161, 1184, 1205, 1213, 1290,
+  1792, 1836, 1927,
 ]);
 
 /** Nobody could have succeeded: the database is away, or not ready. Asking again later may help. */

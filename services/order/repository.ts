@@ -86,7 +86,8 @@ export async function placeOrders(
       const row = existing.get(requestKey(order.owner, order.requestId));
       if (row === undefined) return placedNow(placement);
       const before = { lines: decodeLines(row.lines_json, row.currency_code), paymentMethod: row.payment_method };
-      if (sameRequest(before, order)) return { orderId: row.order_id, status: row.status, isNew: false };
+      if (sameRequest(before, order))
+        return { orderId: row.order_id, status: row.status, isNew: row.order_id === order.orderId };
       return new DomainError(
         "ALREADY_EXISTS",
         `request_id ${order.requestId} has placed an order with other lines or another payment method; use a new request_id for a new order.`,

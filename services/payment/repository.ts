@@ -61,14 +61,15 @@ export async function lockPayments(
   transaction: Transaction,
   orderIds: readonly string[],
 ): Promise<{ readonly payments: ReadonlyMap<string, Payment>; readonly now: Date }> {
-  const [clock = [], rows = []] = await transaction.pipeline([
-    { sql: "SELECT CURRENT_TIMESTAMP(3) AS now", values: [] },
+  const [rows = [], clock = []] = await transaction.pipeline([
     {
       // By force: a scan of a small table would wait for rows that are none of ours, in no fixed order.
       sql: `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (PRIMARY)
         WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
       values: [orderIds],
     },
+    // After the wait for the locks: a lease is counted from here.
+    { sql: "SELECT CURRENT_TIMESTAMP(3) AS now", values: [] },
   ]);
   return {
     payments: new Map((rows as PaymentRow[]).map((row) => [row.order_id, paymentOf(row)])),

@@ -190,7 +190,10 @@ export function startPaymentWorker(options: {
 
   return {
     free: () => (closing ? 0 : free()),
-    start: (claimed) => claimed.forEach(start),
+    // Claimed while the worker was being closed: whoever looks once the lease is over makes the call.
+    start: (claimed) => {
+      if (!closing) claimed.forEach(start);
+    },
     wake: () => bell.abort(),
     async close() {
       closing = true;
