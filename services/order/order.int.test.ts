@@ -443,7 +443,8 @@ describe("the figures of the sagas", () => {
     const requests = Array.from({ length: 6 }, () => placement());
     const orderIds = (await Promise.all(requests.map((it) => place(it, forever)))).map(({ orderId }) => orderId);
     // The same request again is no new saga.
-    await place(requests[0] ?? placement(), forever);
+    const again = await place(placement({ requestId: requests[0]?.order.requestId ?? "" }), forever);
+    expect(again.orderId).toBe(orderIds[0] ?? "");
     const [completed = "", declined = "", outOfStock = "", cancelled = "", timedOut = "", open = ""] = orderIds;
     await database.execute("UPDATE orders SET created_at = created_at - INTERVAL 40 SECOND WHERE order_id = ?", [
       completed,
