@@ -7,7 +7,8 @@
 import {
   type DescMessage,
   fromBinary,
-  fromJsonString,
+  fromJson,
+  type JsonValue,
   type Message,
   type Registry,
   toBinary,
@@ -133,41 +134,45 @@ export function toRecord(
 ): EventRecord {
   const json = options.encoding === "json";
   const value = json ? new TextEncoder().encode(row.payload) : encodePayload(row, options.registry);
-  const { traceparent, correlationId, causationId } = parseHeaders(row.headers);
-  return {
-    key: row.aggregateId,
-    value,
-    headers: {
-      ce_specversion: "1.0",
-      ce_id: row.id,
-      ce_type: row.type,
-      ce_source: options.source,
-      ce_time: row.occurredAt.toISOString(),
-      ce_subject: row.aggregateId,
-      ce_sequence: row.seq,
-      "content-type": json ? "application/json" : "application/protobuf",
-      ...(traceparent === undefined ? {} : { traceparent }),
-      ...(correlationId === undefined ? {} : { ce_correlationid: correlationId }),
-      ...(causationId === undefined ? {} : { ce_causationid: causationId }),
-    },
+  const headers: Record<string, string> = {
+    ce_specversion: "1.0",
+    ce_id: row.id,
+    ce_type: row.type,
+    ce_source: options.source,
+    ce_time: row.occurredAt.toISOString(),
+    ce_subject: row.aggregateId,
+    ce_sequence: row.seq,
+    "content-type": json ? "application/json" : "application/protobuf",
   };
+  const { traceparent, correlationId, causationId } = parseHeaders(row.headers);
+  if (traceparent !== undefined) headers.traceparent = traceparent;
+  if (correlationId !== undefined) headers.ce_correlationid = correlationId;
+  if (causationId !== undefined) headers.ce_causationid = causationId;
+  return { key: row.aggregateId, value, headers };
 }
 
 function encodePayload(row: OutboxRow, registry: Registry): Uint8Array {
   const schema = registry.getMessage(row.type);
   if (schema === undefined) throw new SchemaBehindError(`The relay's schema has no type ${row.type}.`);
+  let json: JsonValue;
   try {
-    return toBinary(schema, fromJsonString(schema, row.payload, { registry }));
+    // Of two fields with one name the last one counts, as in a JSON column of MySQL's.
+    json = JSON.parse(row.payload);
+  } catch (error) {
+    throw new UnencodablePayloadError(`payload is not JSON: ${messageOf(error)}`);
+  }
+  try {
+    return toBinary(schema, fromJson(schema, json, { registry }));
   } catch (error) {
     // Read leniently it is fine: then only a field or an enum value is unknown, and a newer schema will know it.
-    if (parses(schema, row.payload, registry)) throw new SchemaBehindError(messageOf(error));
+    if (parses(schema, json, registry)) throw new SchemaBehindError(messageOf(error));
     throw new UnencodablePayloadError(messageOf(error));
   }
 }
 
-function parses(schema: DescMessage, payload: string, registry: Registry): boolean {
+function parses(schema: DescMessage, json: JsonValue, registry: Registry): boolean {
   try {
-    fromJsonString(schema, payload, { registry, ignoreUnknownFields: true });
+    fromJson(schema, json, { registry, ignoreUnknownFields: true });
     return true;
   } catch {
     return false;
@@ -188,11 +193,11 @@ function parseHeaders(headers: string | null): EventHeaders {
 }
 
 function eventHeaders(traceparent: unknown, correlationId: unknown, causationId: unknown): EventHeaders {
-  return {
-    ...(typeof traceparent === "string" ? { traceparent } : {}),
-    ...(typeof correlationId === "string" ? { correlationId } : {}),
-    ...(typeof causationId === "string" ? { causationId } : {}),
-  };
+  const headers: { -readonly [Name in keyof EventHeaders]: EventHeaders[Name] } = {};
+  if (typeof traceparent === "string") headers.traceparent = traceparent;
+  if (typeof correlationId === "string") headers.correlationId = correlationId;
+  if (typeof causationId === "string") headers.causationId = causationId;
+  return headers;
 }
 
 /** The `ce_type` of a record, or undefined where there is none: enough to skip what is not handled, undecoded. */

@@ -23,7 +23,7 @@ import type { Outbox } from "./outbox.ts";
 import {
   createFailureStreak,
   createParkingMetrics,
-  describeError,
+  describeFailure,
   errorFields,
   type FaultReason,
   faultOf,
@@ -90,7 +90,8 @@ export interface InboxOptions<M extends Message> {
 /** The inbox of one service, without the broker. */
 export interface Inbox {
   /**
-   * Handles records, those of one partition in their order: in one transaction, and only where one of them is at fault in several.
+   * Handles records, those of one partition in their order: in one transaction, and only where one of them is at fault
+   * in several.
    * @param signal stop trying, and throw.
    * @throws what was an outage; a part of the batch may be committed, or nobody knows. To be done again, whole.
    */
@@ -195,7 +196,7 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
               await parkKey(transaction, service, identity.key, {
                 eventId: identity.eventId,
                 reason: failure.reason,
-                error: describeError(failure.error),
+                error: describeFailure(failure.error),
                 attempts: triesMax,
               });
               parkedKeys.add(identity.key);
@@ -214,7 +215,7 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
             service,
             parked.map(({ record, identity, fault }) => {
               const error = failure?.error ?? fault;
-              return { record, identity, error: error === undefined ? undefined : describeError(error) };
+              return { record, identity, error: error === undefined ? undefined : describeFailure(error) };
             }),
           );
           await transaction.commit(decided.effect);

@@ -9,16 +9,16 @@ import {
   type Consumer,
   type ISocketFactory,
   Kafka,
+  type KafkaConfig,
   type LogEntry,
   logLevel,
-  Partitioners,
   type Producer,
-  type RetryOptions,
 } from "kafkajs";
 import type { ConsumedRecord, EventRecord } from "../proto/envelope.ts";
 import { sleep } from "../services/kit/backoff.ts";
 import type { HostPort } from "../services/kit/config.ts";
 import type { Logger } from "../services/kit/log.ts";
+import { partitionOf } from "./partitioner.ts";
 
 /** How to reach the brokers. */
 export interface KafkaOptions {
@@ -47,9 +47,8 @@ export interface RecordProducer {
   close(): Promise<void>;
 }
 
-function kafka(options: KafkaOptions, retry?: RetryOptions): Kafka {
+function kafka(options: KafkaOptions, settings: Partial<KafkaConfig> = {}): Kafka {
   return new Kafka({
-    ...(retry === undefined ? {} : { retry }),
     brokers: options.brokers.map(({ host, port }) => `${host}:${port}`),
     clientId: options.clientId,
     connectionTimeout: 1_000,
@@ -57,6 +56,7 @@ function kafka(options: KafkaOptions, retry?: RetryOptions): Kafka {
     logLevel: logLevel.WARN,
     logCreator: () => (entry) => logEntry(options.log, entry),
     socketFactory,
+    ...settings,
   });
 }
 
@@ -80,10 +80,14 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
   const { timeoutMs } = options;
   // No retry in here: the caller re-reads what is pending and decides. Connecting takes its setting from the client.
   const retry = { retries: 0 };
-  const producer: Producer = kafka(options, retry).producer({
+  // Each call has its time limit below. kafkajs' own would look at every connection 10 times a second: half of what an
+  // idle relay costs.
+  const producer: Producer = kafka(options, { retry, enforceRequestTimeout: false }).producer({
     allowAutoTopicCreation: false,
-    // Murmur2, as Java's clients: named, since the client warns where it is not.
-    createPartitioner: Partitioners.DefaultPartitioner,
+    createPartitioner:
+      () =>
+      ({ message, partitionMetadata }) =>
+        partitionOf(String(message.key), partitionMetadata.length),
     // Its sequence numbers go wrong after one refused record; order comes from one awaited send at a time.
     idempotent: false,
     maxInFlightRequests: 1,
@@ -318,7 +322,7 @@ export interface KafkaAdmin {
 /** Connects to the cluster for administration. @throws Error when no broker answers. */
 export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
   const retry = { initialRetryTime: 100, retries: 1 };
-  const admin: Admin = kafka(options, retry).admin({ retry: { initialRetryTime: 100, retries: 3 } });
+  const admin: Admin = kafka(options, { retry }).admin({ retry: { initialRetryTime: 100, retries: 3 } });
   try {
     await within(adminConnectTimeoutMs, "Connecting to the broker", admin.connect());
   } catch (error) {

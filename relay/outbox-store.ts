@@ -1,6 +1,6 @@
 /** What the relay does with one outbox table: reads what is pending, and marks what became of it. */
 import type { OutboxRow } from "../proto/envelope.ts";
-import { openDatabase, type Queryable, type Statement } from "../services/kit/database.ts";
+import { openDatabase, type Queryable, type Row, type Statement } from "../services/kit/database.ts";
 
 /** Reads pending rows. */
 export interface PendingReader {
@@ -53,11 +53,11 @@ export interface OutboxStore extends PendingReader {
   readDue(options: { readonly exceptKeys: readonly string[]; readonly limit: number }): Promise<readonly OutboxRow[]>;
   /** Marks rows that are on the topic, in one statement. The number that still were pending or failed. */
   markPublished(ids: readonly string[]): Promise<number>;
-  /** `markPublished` and then `readPending` from the start, in one round trip: two statements, each its own transaction. */
-  markAndRead(
-    ids: readonly string[],
-    options: { readonly exceptKeys: readonly string[]; readonly limit: number },
-  ): Promise<{ readonly marked: number; readonly rows: readonly OutboxRow[] }>;
+  /** `frozenKeys` and then `readPending` from the start, in one round trip: two statements, each its own transaction. */
+  readFrozenAndPending(options: {
+    readonly exceptKeys: readonly string[];
+    readonly limit: number;
+  }): Promise<{ readonly frozen: FrozenKeys; readonly rows: readonly OutboxRow[] }>;
   /** How often a row has failed; undefined where it is neither pending nor failed any more. */
   retryCountOf(id: string): Promise<number | undefined>;
   /**
@@ -70,6 +70,12 @@ export interface OutboxStore extends PendingReader {
   /** For gauges: reads little, however much there is. */
   measure(heldKeys: readonly string[]): Promise<OutboxFigures>;
   close(): Promise<void>;
+}
+
+interface FrozenRow {
+  readonly aggregateId: string;
+  readonly status: string;
+  readonly isDue: number | null;
 }
 
 /** Where a gauge of rows ends: beyond, one reads as many. */
@@ -91,7 +97,7 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
   const exceptKeysOf = (keys: readonly string[]) =>
     keys.length === 0 ? { sql: "", values: [] } : { sql: "AND event.aggregate_id NOT IN (?)", values: [keys] };
 
-  /** `FORCE INDEX (…)`, once it is known; nothing where there is no such index. */
+  /** `FORCE INDEX (…)`, once it is known; nothing as long as there is no such index. */
   let forced: string | undefined;
   const forcedIndex = async () => {
     if (forced !== undefined) return forced;
@@ -102,7 +108,8 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
         GROUP BY INDEX_NAME HAVING COUNT(*) = 2 ORDER BY MAX(CARDINALITY) DESC LIMIT 1`,
       [table],
     );
-    forced = index === undefined ? "" : `FORCE INDEX (\`${index.name}\`)`;
+    if (index === undefined) return "";
+    forced = `FORCE INDEX (\`${index.name}\`)`;
     return forced;
   };
 
@@ -122,10 +129,26 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
     };
   };
   const updatePublished = (ids: readonly string[]): Statement => ({
-    sql: `UPDATE ${table} SET status = 'PUBLISHED', published_at = CURRENT_TIMESTAMP(3), next_attempt_at = NULL
+    // Of many ids, a server may think that the index on the status is the shorter way.
+    sql: `UPDATE ${table} FORCE INDEX (PRIMARY) SET status = 'PUBLISHED', published_at = CURRENT_TIMESTAMP(3), next_attempt_at = NULL
            WHERE id IN (?) AND status IN ('PENDING', 'FAILED')`,
     values: [ids],
   });
+  const selectFrozen: Statement = {
+    // Row by row: grouped, the database may choose the index of the grouping, and read every published row.
+    sql: `SELECT aggregate_id AS aggregateId, status, next_attempt_at <= CURRENT_TIMESTAMP(3) AS isDue
+            FROM ${table} WHERE status IN ('FAILED', 'DEAD') LIMIT ?`,
+    values: [frozenRowsMax + 1],
+  };
+  const frozenOf = (found: readonly Row[]): FrozenKeys => {
+    const rows = found as unknown as readonly FrozenRow[];
+    if (rows.length > frozenRowsMax) throw new Error(`${table} has more than ${frozenRowsMax} undelivered rows.`);
+    return {
+      keys: new Set(rows.map(({ aggregateId }) => aggregateId)),
+      deadKeys: new Set(rows.filter(({ status }) => status === "DEAD").map(({ aggregateId }) => aggregateId)).size,
+      isDue: rows.some(({ status, isDue }) => status === "FAILED" && isDue === 1),
+    };
+  };
   /** The forced index may have been replaced by another one: it is looked up again after a failure. */
   const lookingUpAgain = async <T>(reading: Promise<T>): Promise<T> => {
     try {
@@ -168,23 +191,12 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
       }
     },
     async frozenKeys() {
-      // Row by row: grouped, the database may choose the index of the grouping, and read every published row.
-      const rows = await database.query<{ aggregateId: string; status: string; isDue: number | null }>(
-        `SELECT aggregate_id AS aggregateId, status, next_attempt_at <= CURRENT_TIMESTAMP(3) AS isDue
-           FROM ${table} WHERE status IN ('FAILED', 'DEAD') LIMIT ?`,
-        [frozenRowsMax + 1],
-      );
-      if (rows.length > frozenRowsMax) throw new Error(`${table} has more than ${frozenRowsMax} undelivered rows.`);
-      return {
-        keys: new Set(rows.map(({ aggregateId }) => aggregateId)),
-        deadKeys: new Set(rows.filter(({ status }) => status === "DEAD").map(({ aggregateId }) => aggregateId)).size,
-        isDue: rows.some(({ status, isDue }) => status === "FAILED" && isDue === 1),
-      };
+      return frozenOf(await database.query(selectFrozen.sql, selectFrozen.values));
     },
     async readDue({ exceptKeys, limit }) {
       const except = exceptKeysOf(exceptKeys);
       const rows = await database.query(
-        `SELECT ${columns} FROM ${table} AS event
+        `SELECT ${columns} FROM ${table} AS event ${await forcedIndex()}
           WHERE event.status = 'FAILED' AND event.next_attempt_at <= CURRENT_TIMESTAMP(3) ${except.sql}
             AND NOT EXISTS (SELECT 1 FROM ${table} AS earlier
                              WHERE earlier.aggregate_id = event.aggregate_id AND earlier.seq < event.seq
@@ -198,14 +210,10 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
       const { sql, values } = updatePublished(ids);
       return await database.execute(sql, values);
     },
-    async markAndRead(ids, options) {
-      const statements = [
-        updatePublished(ids),
-        { sql: "SELECT ROW_COUNT() AS marked", values: [] },
-        await selectPending({ ...options, afterSeq: "0" }),
-      ];
-      const [, counted = [], rows = []] = await lookingUpAgain(database.pipeline(statements));
-      return { marked: Number(counted[0]?.marked), rows: rows as unknown as OutboxRow[] };
+    async readFrozenAndPending(options) {
+      const statements = [selectFrozen, await selectPending({ ...options, afterSeq: "0" })];
+      const [frozen = [], rows = []] = await lookingUpAgain(database.pipeline(statements));
+      return { frozen: frozenOf(frozen), rows: rows as unknown as OutboxRow[] };
     },
     async retryCountOf(id) {
       const [row] = await database.query<{ retryCount: number }>(
@@ -233,11 +241,12 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
     },
     async measure(heldKeys) {
       const except = exceptKeysOf(heldKeys);
-      const held = heldKeys.length === 0 ? "0" : countUpTo(`${table} AS event`, "AND event.aggregate_id IN (?)");
+      const from = `${table} AS event ${await forcedIndex()}`;
+      const held = heldKeys.length === 0 ? "0" : countUpTo(from, "AND event.aggregate_id IN (?)");
       const [figures] = await database.query(
-        `SELECT ${countUpTo(`${table} AS event`, "")} AS waiting, ${held} AS held,
+        `SELECT ${countUpTo(from, "")} AS waiting, ${held} AS held,
                 (SELECT TIMESTAMPDIFF(MICROSECOND, event.occurred_at, CURRENT_TIMESTAMP(3)) DIV 1000
-                   FROM ${table} AS event WHERE event.status = 'PENDING' ${except.sql}
+                   FROM ${from} WHERE event.status = 'PENDING' ${except.sql}
                   ORDER BY event.seq LIMIT 1) AS oldestAgeMs`,
         [...except.values, ...except.values],
       );

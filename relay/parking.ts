@@ -16,6 +16,7 @@ import {
 } from "../services/kit/database.ts";
 import { UnavailableError } from "../services/kit/errors.ts";
 import type { Logger } from "../services/kit/log.ts";
+import { describeError } from "./failures.ts";
 import type { TopicRecord } from "./kafka.ts";
 import { OutboxAppendError } from "./outbox.ts";
 import { inboxTableName, parkedEventTableName, parkedKeyTableName } from "./tables.ts";
@@ -92,26 +93,15 @@ export async function runHandler<T>(
   }
 }
 
-const errorLengthMax = 2_000;
-
-/** What an operator reads: names and messages along the causes. No statement, whose values may be payment details. */
-export function describeError(error: unknown): string {
-  const parts: string[] = [];
-  for (let it: unknown = error, depth = 0; it !== undefined && depth < causeDepthMax; depth++) {
-    if (!(it instanceof Error)) {
-      parts.push(String(it));
-      break;
-    }
-    if (!(it instanceof HandlerError)) parts.push(`${it.name}: ${it.message}`);
-    it = it.cause;
-  }
-  return parts.join(" <- ").slice(0, errorLengthMax);
+/** What an operator reads of an event's failure. No statement, whose values may be payment details. */
+export function describeFailure(error: unknown): string {
+  return describeError(error instanceof HandlerError ? error.cause : error);
 }
 
 /** The fields of a log line about an error, without the statement that drivers attach. */
 export function errorFields(error: unknown): { readonly error: string; readonly stack: string | undefined } {
   const origin = error instanceof HandlerError ? error.cause : error;
-  return { error: describeError(error), stack: origin instanceof Error ? origin.stack : undefined };
+  return { error: describeFailure(error), stack: origin instanceof Error ? origin.stack : undefined };
 }
 
 /** Tells bad events from a bad consumer: when several keys fail with no success between, it is the consumer. */
@@ -519,7 +509,7 @@ async function replayStep(
       await transaction.execute("ROLLBACK TO SAVEPOINT before_replay");
       // Alone each, so that those before the bad one have their effect, and the bad one is named.
       if (chosen.length > 1) return { next: { key, eventsMax: 1 } };
-      const described = describeError(error);
+      const described = describeFailure(error);
       await transaction.execute(
         `UPDATE ${keys} SET event_id = ?, reason = ?, error = ?, attempts = attempts + 1, failed_at = ?,
            replay_requested_at = NULL WHERE aggregate_id = ?`,

@@ -7,7 +7,7 @@ import { OutboxAppendError } from "./outbox.ts";
 import {
   createFailureStreak,
   decodeHeaders,
-  describeError,
+  describeFailure,
   encodeHeaders,
   type FaultReason,
   faultOf,
@@ -90,7 +90,7 @@ describe("the service's own code", () => {
     });
     expect(error).toEqual(new HandlerError("RangeError: no", { cause: new RangeError("no") }));
     expect(faultOf(error)).toBe("HANDLER");
-    expect(describeError(error)).toBe("RangeError: no");
+    expect(describeFailure(error)).toBe("RangeError: no");
   });
 
   test("is not to blame for a statement that failed, whatever it makes of it", async () => {
@@ -109,12 +109,12 @@ describe("the service's own code", () => {
 
 test("an error is described along its causes, without end and without the statement", () => {
   const error: Error = new Error("outer", { cause: Object.assign(new Error("inner"), { sql: "INSERT secret" }) });
-  expect(describeError(error)).toBe("Error: outer <- Error: inner");
+  expect(describeFailure(error)).toBe("Error: outer ← Error: inner");
   const loop: Error = new Error("again");
   loop.cause = loop;
-  expect(describeError(loop).length).toBeLessThan(200);
-  expect(describeError(new Error("x".repeat(1e6))).length).toBe(2_000);
-  expect(describeError("no error")).toBe("no error");
+  expect(describeFailure(loop).length).toBeLessThan(200);
+  expect(describeFailure(new Error("x".repeat(1e6))).length).toBe(2_000);
+  expect(describeFailure("no error")).toBe("no error");
 });
 
 describe("failures in a row", () => {

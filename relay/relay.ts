@@ -6,8 +6,8 @@
  * status. Only within one snapshot is read on from a `seq`, so that an event whose transaction commits late is neither
  * skipped nor overtaken by a later one of its key.
  *
- * One send at a time; marking may lag behind it by a batch: in a pile a batch is marked while the next one is sent, and
- * in a trickle together with the next read. What is acknowledged and not marked yet is known here, and is marked before
+ * One send at a time; marking may lag behind it by some batches: in a pile they are marked while the next ones are sent,
+ * and in a trickle while the next ones are read. What is acknowledged and not marked yet is known here, and is marked before
  * anything else reads the table. Lost with the process, it is sent again: at least once.
  *
  * A key is held while one of its rows cannot be sent: its later rows wait, its neighbours do not. A poison row becomes
@@ -74,7 +74,8 @@ export interface RelaySource {
   close(): Promise<void>;
 }
 
-const pageRowsMax = 500;
+/** More make fuller requests and a larger heap; beyond these a drain is no faster. */
+const pageRowsMax = 300;
 /** After a start or an outage, this many rows are tried before anything bigger. */
 const probeRows = 10;
 /** What a page of average rows may hold in memory. */
@@ -90,12 +91,14 @@ const exceptKeysMax = 1_000;
 const backoffMs = { baseMs: 100, maxMs: 2_000 };
 const attemptsMaxDefault = 10;
 const retryBackoffDefault: RetryBackoff = { baseMs: 1_000, maxMs: 300_000 };
+/** In a pile, beyond these marking holds up sending: a crash sends at most so many again, and a page. */
+const unmarkedRowsMax = 2 * pageRowsMax;
 /** In one pass, so that a pile of failed rows holds up nobody for long. */
 const dueRowsMax = 50;
 const toldRowsMax = 10_000;
 /**
- * How long acknowledged rows wait for the next hint, to be marked together with the read that it asks for. At 100 events
- * a second nearly every mark finds one; a crash within that time sends so much more again.
+ * How long acknowledged rows wait for the next hint, to be marked beside the read that it asks for: a mark under way
+ * would hold that up. A crash within that time sends so much more again.
  */
 const markDelayMs = 25;
 
@@ -112,6 +115,14 @@ interface Outgoing {
   readonly row: OutboxRow;
   readonly record: EventRecord;
 }
+
+/** A row that no record can be made of. */
+interface Unencodable {
+  readonly row: OutboxRow;
+  readonly kind: FoundKey["kind"];
+  readonly error: unknown;
+}
+type Encoded = Outgoing | Unencodable;
 
 /** Another process may own the source by now. Nothing is wrong; there is only nothing to send any more. */
 class OwnershipLostError extends Error {
@@ -149,10 +160,12 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   };
 
   // Marks. They are guarded by status and true whoever owns the source, so they need no ownership.
-  /** Rows that the broker has acknowledged, and that are not marked yet: those of a page or two. */
+  /** Rows that the broker has acknowledged, and that are not marked yet: those of some pages. */
   let unmarked: readonly string[] = [];
   /** The last mark: the next one waits for it. Never rejects. */
   let marking: Promise<void> = Promise.resolve();
+  /** The mark beside the last read, for the pass after it to wait for; it is that one's failure. */
+  let markedBeside: Promise<void> = Promise.resolve();
   const noteMarked = (ids: readonly string[], marked: number) => {
     // Acknowledged ones are only ever added at the end.
     unmarked = unmarked.slice(ids.length);
@@ -185,14 +198,17 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const heldKeys = () => [...new Set([...frozen.keys, ...foundKeys.keys()])];
   const exceptKeys = () => heldKeys().slice(0, exceptKeysMax);
 
-  /** Before a pass. A frozen key that was let go since the last look is only noticed a little later: no harm is done. */
-  const refreshHeldKeys = async () => {
+  /**
+   * Between two passes, with what `readFrozen` finds. A frozen key that was let go since the last look is only noticed a
+   * little later: no harm is done.
+   */
+  const refreshHeldKeys = async (readFrozen: () => Promise<FrozenKeys>) => {
     const nowMs = performance.now();
     const found = [...foundKeys];
     const poisoned = found.filter(([, { kind }]) => kind === "poison");
     metrics.schemaBehindKeys.set(labels, found.length - poisoned.length);
     if (poisoned.length > 0 || nowMs - frozenReadMs >= pollIntervalMs) {
-      frozen = await store.frozenKeys();
+      frozen = await readFrozen();
       frozenReadMs = nowMs;
       metrics.frozenKeys.set({ ...labels, status: "failed" }, frozen.keys.size - frozen.deadKeys);
       metrics.frozenKeys.set({ ...labels, status: "dead" }, frozen.deadKeys);
@@ -313,8 +329,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     metrics.commitToPublishSeconds.observe(labels, Math.max(0, acknowledgedMs - oldestMs) / 1_000);
   };
 
-  /** Encodes a page and publishes it, in sends of a size that the broker takes. False where all rows are held. */
-  const deliver = async (rows: readonly OutboxRow[]): Promise<boolean> => {
+  /** Publishes a page, in sends of a size that the broker takes. False where all rows are held. */
+  const deliver = async (page: readonly Encoded[]): Promise<boolean> => {
     let sent = false;
     let batch: Outgoing[] = [];
     let batchBytes = 0;
@@ -324,19 +340,19 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
       batchBytes = 0;
       await publish(full);
     };
-    for (const row of rows) {
+    for (const encoded of page) {
+      const { row } = encoded;
       if (isHeld(row)) continue;
-      const record = encode(row);
-      if ("kind" in record) {
+      if ("kind" in encoded) {
         // Failed, it would freeze its key, with rows before it that an outage may keep from being sent.
-        if (record.kind === "poison") await flush();
+        if (encoded.kind === "poison") await flush();
         // An earlier row of its key may have been refused just now: then it waits behind that one.
-        if (!isHeld(row)) await hold(row, record.kind, record.error);
+        if (!isHeld(row)) await hold(row, encoded.kind, encoded.error);
         continue;
       }
-      const sizeBytes = record.value.byteLength + recordOverheadBytes;
+      const sizeBytes = encoded.record.value.byteLength + recordOverheadBytes;
       if (batchBytes + sizeBytes > sendSizeMaxBytes) await flush();
-      batch.push({ row, record });
+      batch.push(encoded);
       batchBytes += sizeBytes;
       sent = true;
     }
@@ -344,14 +360,14 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     return sent;
   };
 
-  const encode = (row: OutboxRow): EventRecord | { readonly kind: FoundKey["kind"]; readonly error: unknown } => {
+  const encode = (row: OutboxRow): Encoded => {
     const { ceSource: source, encoding, registry } = options;
     try {
-      return toRecord(row, { source, encoding, registry });
+      return { row, record: toRecord(row, { source, encoding, registry }) };
     } catch (error) {
       const kind = kindOf(error);
       if (kind === "outage") throw error;
-      return { kind, error };
+      return { row, kind, error };
     }
   };
 
@@ -361,7 +377,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     const rows = await store.readDue({ exceptKeys: [...foundKeys.keys()].slice(0, exceptKeysMax), limit: dueRowsMax });
     retriedRows = new Set(rows.map(({ id }) => id));
     try {
-      const sent = await deliver(rows);
+      const sent = await deliver(rows.map(encode));
       await mark();
       return sent;
     } finally {
@@ -373,68 +389,83 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const read = async (reader: PendingReader, afterSeq: string) => {
     const limit = pageRows;
     const rows = await reader.readPending({ afterSeq, exceptKeys: exceptKeys(), limit });
-    return { rows, isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
+    return { page: rows.map(encode), isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
   };
 
-  /** A first page, in one round trip with the marks of the pass before. */
-  const markAndRead = async () => {
-    const ids = unmarked;
-    if (ids.length === 0) return await read(store, "0");
-    const limit = pageRows;
-    const { marked, rows } = await store.markAndRead(ids, { exceptKeys: exceptKeys(), limit });
-    noteMarked(ids, marked);
-    return { rows, isFull: rows.length === limit };
+  /** The held keys and a first page, in one round trip, with the marks of the pass before beside it. */
+  const readFirst = async () => {
+    // They may read as pending still.
+    const acknowledged = new Set(unmarked);
+    if (acknowledged.size > 0) {
+      markedBeside = mark();
+      markedBeside.catch(() => undefined);
+    }
+    const limit = pageRows + acknowledged.size;
+    const options = { exceptKeys: exceptKeys(), limit };
+    let rows: readonly OutboxRow[] | undefined;
+    await refreshHeldKeys(async () => {
+      const read = await store.readFrozenAndPending(options);
+      rows = read.rows;
+      return read.frozen;
+    });
+    rows ??= await store.readPending({ ...options, afterSeq: "0" });
+    const page = rows.filter(({ id }) => !acknowledged.has(id)).map(encode);
+    return { page, isFull: rows.length === limit };
   };
 
   /** A page went well: the next one may be as large as memory allows, going by this one. */
-  const growPage = (rows: readonly OutboxRow[]) => {
-    if (rows.length === 0) return;
-    const averageBytes = rows.reduce((sum, { payload }) => sum + payload.length, 0) / rows.length;
+  const growPage = (page: readonly Encoded[]) => {
+    if (page.length === 0) return;
+    const averageBytes = page.reduce((sum, { row }) => sum + row.payload.length, 0) / page.length;
     pageRows = Math.max(probeRows, Math.min(pageRowsMax, Math.floor(pageSizeMaxBytes / Math.max(1, averageBytes))));
   };
 
   /** One look at the source. True where it has left a pile behind, to go on with at once. */
   const pass = async (isPile: boolean): Promise<boolean> => {
+    const besides = markedBeside;
+    markedBeside = Promise.resolve();
+    await besides;
     // Of a pass that failed, one may be under way.
     await marking;
-    await refreshHeldKeys();
-    const retried = frozen.isDue && (await retry());
-    if (isPile) return (await drain()) || retried;
+    if (isPile) {
+      await refreshHeldKeys(() => store.frozenKeys());
+      const retried = frozen.isDue && (await retry());
+      return (await drain()) || retried;
+    }
     // Mostly there is little: one round trip, no transaction.
-    const { rows, isFull } = await markAndRead();
-    await deliver(rows);
+    const { page, isFull } = await readFirst();
+    // Later rows of these keys are held in this pass.
+    const retried = frozen.isDue && (await retry());
+    await deliver(page);
     recovered();
-    growPage(rows);
+    growPage(page);
     return (isFull && (await drain())) || retried;
   };
 
   /**
-   * A pile: page by page from one snapshot. While one page is on its way, the next one is read, and the one before is
-   * marked; all are marked at the end, before anything is read that the marks must be in.
+   * A pile: page by page from one snapshot. While one page is on its way, the next one is read and encoded, and the one
+   * before is marked; all are marked at the end, before anything is read that the marks must be in.
    */
   const drain = async () => {
     await mark();
     return await store.snapshot(async (reader) => {
       const endMs = performance.now() + snapshotAgeMaxMs;
-      let page = await read(reader, "0");
+      let { page, isFull, lastSeq } = await read(reader, "0");
       let sent = false;
-      let marked = Promise.resolve();
       for (;;) {
         // Begun again before anything was sent, it would never get past a pile of held rows that takes longer to read.
-        const goOn = page.isFull && !closing.signal.aborted && (!sent || performance.now() < endMs);
-        const ahead = goOn ? read(reader, page.lastSeq) : undefined;
+        const goOn = isFull && !closing.signal.aborted && (!sent || performance.now() < endMs);
+        const ahead = goOn ? read(reader, lastSeq) : undefined;
         // Where the delivery fails, nobody else will look at it.
         ahead?.catch(() => undefined);
-        sent = (await deliver(page.rows)) || sent;
-        growPage(page.rows);
-        await marked;
-        marked = mark();
+        sent = (await deliver(page)) || sent;
+        growPage(page);
+        // Where it fails, its rows are the next one's.
+        const marked = mark();
         marked.catch(() => undefined);
-        if (ahead === undefined) {
-          await marked;
-          return page.isFull;
-        }
-        page = await ahead;
+        if (ahead === undefined || unmarked.length > unmarkedRowsMax) await marked;
+        if (ahead === undefined) return isFull;
+        ({ page, isFull, lastSeq } = await ahead);
       }
     });
   };

@@ -60,7 +60,7 @@ const insertRowsMax = 1_000;
 const publishedRowsOfTransaction = 20_000;
 const statementTimeoutMs = 60_000;
 const drainTimeoutMs = 600_000;
-const drainPollMs = 50;
+const drainPollMs = 250;
 
 /** Creates the source. Its events are of `keys` different keys (default 10,000), in turn. */
 export async function createBenchOutbox(

@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { sleep } from "../../services/kit/backoff.ts";
 import { environment, type HostPort } from "../../services/kit/config.ts";
-import { relayMemoryEnvironment } from "../../services/stack/processes.ts";
+import { relayRuntimeEnvironment } from "../../services/stack/processes.ts";
 import type { BenchOutbox } from "./outbox.ts";
 
 /** A relay at work. */
@@ -33,7 +33,7 @@ export async function startRelayProcess(
     cwd: root,
     env: {
       ...environment(),
-      ...relayMemoryEnvironment,
+      ...relayRuntimeEnvironment,
       HOST: host,
       LOG_LEVEL: "warn",
       KAFKA_BROKERS: outbox.kafka.brokers.map((broker) => `${broker.host}:${broker.port}`).join(","),

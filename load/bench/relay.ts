@@ -54,7 +54,7 @@ export interface RelayBenchResult {
 }
 
 /** A relay's pages. */
-const batchRows = 500;
+const batchRows = 300;
 /** Of the rows of a drain, added to them and not counted: until a process has compiled what is hot. */
 const warmUpShare = 0.1;
 const transactionsPerSecond = 100;
@@ -62,6 +62,8 @@ const transactionsPerSecond = 100;
 const latencyBlocks = 4;
 const latencyWarmUpSeconds = 1;
 const arrivalTimeoutMs = 20_000;
+/** How long a relay is left alone before it counts as idle, in times of what is measured. */
+const idleSettleFactor = 2;
 
 /** Runs all of it, on servers that nobody else uses meanwhile. */
 export async function benchmarkRelay(options: RelayBenchOptions): Promise<RelayBenchResult> {
@@ -289,7 +291,6 @@ async function measureIdle(
   outbox: BenchOutbox,
   { seconds, noteMemory }: { readonly seconds: number; readonly noteMemory: NoteMemory },
 ): Promise<{ readonly idleQueriesPerSecond: number; readonly idleCpuPercent: number }> {
-  // For as long again as is measured it is left alone first: a process that has just started is not idle, it compiles.
   const relay = await startRelayProcess(outbox);
   // One connection, so that only what is asked here is added to what is counted.
   const database = openDatabase({ url: outbox.relayUrl, connectionsMax: 1 });
@@ -299,7 +300,8 @@ async function measureIdle(
     return { questions: Number(row?.Value), cpuSeconds, atMs: performance.now() };
   };
   try {
-    await sleep(seconds * 1_000);
+    // A process that has just started is not idle, it compiles.
+    await sleep(idleSettleFactor * seconds * 1_000);
     const before = await read();
     await sleep(seconds * 1_000);
     const after = await read();

@@ -43,8 +43,8 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [
       { from: "let pageRows = probeRows;", to: 'let pageRows = probeRows;\n  let cursor = "0";' },
       {
-        from: 'if (ids.length === 0) return await read(store, "0");',
-        to: "await mark();\n    const page = await read(store, cursor);\n    cursor = page.lastSeq;\n    if (page) return page;",
+        from: "const acknowledged = new Set(unmarked);",
+        to: "await mark();\n    const next = await read(store, cursor);\n    cursor = next.lastSeq;\n    if (next) return next;\n    const acknowledged = new Set<string>();",
       },
     ],
     caughtBy: {

@@ -13,7 +13,7 @@ export const points = [
   "after send before ack",
   "after ack before mark",
   "in the middle of mark",
-  "in the middle of mark with next read",
+  "in the middle of mark beside a read",
   "in archive between insert and delete",
   "in consumer before commit",
   "in consumer after commit",
@@ -97,12 +97,11 @@ export function relayPorts(
       snapshot: (work) => store.snapshot((inner) => work(reader(inner))),
       async markPublished(ids) {
         const mark = () => store.markPublished(ids);
-        return isNow("in the middle of mark") ? await dieInMark(ids, mark) : await mark();
+        const isHere = isNow("in the middle of mark") || isNow("in the middle of mark beside a read");
+        return isHere ? await dieInMark(ids, mark) : await mark();
       },
-      async markAndRead(ids, options) {
-        const mark = () => store.markAndRead(ids, options);
-        if (isNow("in the middle of mark with next read")) return await dieInMark(ids, mark);
-        const read = await mark();
+      async readFrozenAndPending(options) {
+        const read = await store.readFrozenAndPending(options);
         await dieAfterRead(read.rows);
         return read;
       },

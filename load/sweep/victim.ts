@@ -12,7 +12,7 @@ const { at, point, ...place } = readConfig(environment(), {
   topic: text("TOPIC"),
   group: text("SWEEP_GROUP"),
 });
-/** As if something was committed all the time: the relay reads on at once, and marks on the way. */
+/** As if something was committed all the time: the relay reads on at once, and marks beside it. */
 const hintIntervalMs = 5;
 const database = openDatabase({ url: place.databaseUrl, connectionsMax: 4 });
 const death = { point, at };
@@ -22,7 +22,7 @@ else if (point === "before offset commit" || point.startsWith("in consumer")) {
   await startInboxConsumer(place, database, death);
 } else {
   const relay = await startRelay(place, database, death);
-  if (point === "in the middle of mark with next read") setInterval(() => relay.hint(), hintIntervalMs);
+  if (point === "in the middle of mark beside a read") setInterval(() => relay.hint(), hintIntervalMs);
 }
 
 function pointOf(name: string): Point {

@@ -1,0 +1,31 @@
+/**
+ * Murmur2, as Kafka's Java clients have it (org.apache.kafka.common.utils.Utils), so that every producer puts a key on the
+ * same partition. kafkajs has it too, on emulated 64-bit numbers: there it took 8 % of a draining relay's time.
+ */
+const seed = 0x9747b28c;
+const multiplier = 0x5bd1e995;
+const rotation = 24;
+
+/** A signed 32-bit hash. */
+export function murmur2(data: Uint8Array): number {
+  const { length } = data;
+  const view = new DataView(data.buffer, data.byteOffset, length);
+  const wholeWords = length - (length % 4);
+  let hash = seed ^ length;
+  for (let at = 0; at < wholeWords; at += 4) {
+    let word = Math.imul(view.getInt32(at, true), multiplier);
+    word = Math.imul(word ^ (word >>> rotation), multiplier);
+    hash = Math.imul(hash, multiplier) ^ word;
+  }
+  if (length > wholeWords) {
+    for (let at = length - 1; at >= wholeWords; at--) hash ^= view.getUint8(at) << (8 * (at - wholeWords));
+    hash = Math.imul(hash, multiplier);
+  }
+  hash = Math.imul(hash ^ (hash >>> 13), multiplier);
+  return hash ^ (hash >>> 15);
+}
+
+/** The partition of a key. */
+export function partitionOf(key: string, partitions: number): number {
+  return (murmur2(Buffer.from(key)) & 0x7fffffff) % partitions;
+}
