@@ -19,7 +19,8 @@ export interface Queryable {
   /**
    * Statements that need nothing of each other's results, in one round trip: the rows of each, none for one that is no
    * SELECT. The first one that fails ends it.
-   * @throws RowsChangedError when a statement did not match the rows that it should.
+   * @throws RowsChangedError when a statement did not match the rows that it should; outside of a transaction they all
+   * have taken effect then.
    */
   pipeline(statements: readonly Statement[]): Promise<readonly Row[][]>;
 }
@@ -140,18 +141,19 @@ export function openDatabase(options: {
     let committed = false;
     // The transaction begins with its first statement, in the same packet.
     const askInTransaction: Ask = async (sql, values) => {
+      if (committed) throw new Error("The transaction is committed: nothing may follow.");
       if (started) return await ask(sql, values);
       started = true;
       const results = (await ask(`START TRANSACTION; ${sql}`, values)) as unknown[];
       return results.length === 2 ? results[1] : results.slice(1);
     };
     const commit = async (statements: readonly Statement[]) => {
+      if (committed) throw new Error("The transaction is committed already.");
       const { sql, values } = joined([...statements.flatMap(guarded), { sql: "COMMIT", values: [] }]);
       try {
         await askInTransaction(sql, values);
       } catch (error) {
-        if (isServerError(error)) throw error;
-        throw new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
+        throw commitErrorOf(error);
       }
       committed = true;
     };
@@ -183,10 +185,9 @@ export function openDatabase(options: {
       await ask(`START TRANSACTION; ${sql}; COMMIT`, values);
       healthy = true;
     } catch (error) {
-      if (!isServerError(error))
-        throw new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
-      healthy = await rollBack(ask);
-      throw error;
+      const thrown = commitErrorOf(error);
+      if (thrown === error) healthy = await rollBack(ask);
+      throw thrown;
     } finally {
       if (healthy) connection.release();
       else connection.destroy();
@@ -301,6 +302,16 @@ export function errorNumber(error: unknown): number | undefined {
 
 function isServerError(error: unknown): boolean {
   return errorNumber(error) !== undefined && (error as { fatal?: boolean }).fatal !== true;
+}
+
+/** Shutting down, and killed: they may cut COMMIT itself short, which the server then carries out or not. */
+const cutShortNumbers: ReadonlySet<number | undefined> = new Set([1053, 1317, 1927, 3169]);
+
+/** What an error means that came in answer to a packet with COMMIT in it. Otherwise one of the server's ended it before. */
+function commitErrorOf(error: unknown): unknown {
+  if (error instanceof RowsChangedError) return error;
+  if (isServerError(error) && !cutShortNumbers.has(errorNumber(error))) return error;
+  return new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
 }
 
 /** The driver's own: refused, reset, timed out, pool exhausted or closed. No statement is at fault. */

@@ -1,11 +1,22 @@
-import { drizzle } from "drizzle-orm/mysql2";
-import { migrate as runMigrations } from "drizzle-orm/mysql2/migrator";
-import { createConnection, type RowDataPacket } from "mysql2/promise";
+import { type MigrationMeta, readMigrationFiles } from "drizzle-orm/migrator";
+import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from "mysql2/promise";
+import { errorNumber } from "./database.ts";
+
+/** As drizzle's own migrator has it. */
+const appliedTable = "__drizzle_migrations";
+/**
+ * The migration under way, if any. DDL commits by itself, so a migration of several statements is no transaction: here
+ * stands how many of them have run, and whether the next one may have.
+ */
+const underWayTable = "migration_under_way";
+/** What a server answers to a statement that has run before: the table, column or index is there, or is gone. */
+const ranBeforeNumbers: ReadonlySet<number | undefined> = new Set([1050, 1060, 1061, 1091]);
 
 /**
  * Applies the migrations of `folder` that the database has not seen, in order, forward only. Several processes may do
- * so at once: an advisory lock lets one pass at a time.
- * @throws Error when the lock is not free within `lockTimeoutMs` (default 60,000), or a migration fails.
+ * so at once: an advisory lock lets one pass at a time. Killed in the middle, it goes on there the next time; the
+ * statement that was under way may then run a second time, which an UPDATE in a migration must bear.
+ * @throws Error when the lock is not free within `lockTimeoutMs` (default 60,000), or a statement fails.
  */
 export async function migrate(options: {
   readonly databaseUrl: string;
@@ -21,8 +32,47 @@ export async function migrate(options: {
       [lockSeconds],
     );
     if (rows[0]?.acquired !== 1) throw new Error(`Another process has been migrating for ${lockSeconds} s.`);
-    await runMigrations(drizzle(connection), { migrationsFolder: options.folder });
+    await connection.query(
+      `CREATE TABLE IF NOT EXISTS ${appliedTable} (id SERIAL PRIMARY KEY, hash TEXT NOT NULL, created_at BIGINT)`,
+    );
+    await connection.query(
+      `CREATE TABLE IF NOT EXISTS ${underWayTable}
+         (hash CHAR(64) PRIMARY KEY, statements_run INT UNSIGNED NOT NULL, is_next_running BOOLEAN NOT NULL)`,
+    );
+    const [applied] = await connection.query<RowDataPacket[]>(`SELECT MAX(created_at) AS latest FROM ${appliedTable}`);
+    const latest = Number(applied[0]?.latest ?? Number.NEGATIVE_INFINITY);
+    for (const migration of readMigrationFiles({ migrationsFolder: options.folder })) {
+      if (migration.folderMillis > latest) await apply(connection, migration);
+    }
   } finally {
     connection.destroy();
   }
+}
+
+async function apply(connection: Connection, { hash, sql: statements, folderMillis }: MigrationMeta): Promise<void> {
+  const note = (run: number, isNextRunning: boolean) =>
+    connection.query<ResultSetHeader>(`REPLACE INTO ${underWayTable} VALUES (?, ?, ?)`, [hash, run, isNextRunning]);
+  const [rows] = await connection.query<RowDataPacket[]>(`SELECT * FROM ${underWayTable} WHERE hash = ?`, [hash]);
+  const first = Number(rows[0]?.statements_run ?? 0);
+  let mayHaveRun = rows[0]?.is_next_running === 1;
+  for (const [index, statement] of statements.entries()) {
+    if (index < first) continue;
+    await note(index, true);
+    try {
+      await connection.query(statement);
+    } catch (error) {
+      const number = errorNumber(error);
+      if (!mayHaveRun || !ranBeforeNumbers.has(number)) {
+        // Answered with an error, it has not run. Where no answer came, nobody knows.
+        if (number !== undefined) await note(index, false);
+        throw error;
+      }
+    }
+    mayHaveRun = false;
+    await note(index + 1, false);
+  }
+  await connection.beginTransaction();
+  await connection.query(`INSERT INTO ${appliedTable} (hash, created_at) VALUES (?, ?)`, [hash, folderMillis]);
+  await connection.query(`DELETE FROM ${underWayTable} WHERE hash = ?`, [hash]);
+  await connection.commit();
 }

@@ -43,30 +43,30 @@ export function parseCancelReason(reason: string): string {
  * @throws DomainError NOT_FOUND; FAILED_PRECONDITION for a completed order.
  */
 export async function cancelOrder(deps: CommandDeps, orderId: string, reason: string): Promise<OrderView> {
+  let tried = nothing;
+  const cancel = () =>
+    deps.database.transaction(async (transaction) => {
+      const order = await lockOrder(transaction, orderId);
+      if (order === undefined) throw notFound(orderId);
+      if (order.state.status === "COMPLETED") {
+        throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and cannot be cancelled any more.`);
+      }
+      tried = await carryOut(deps, transaction, [order], { $typeName: "CancelOrder" });
+      if (tried.orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
+      return tried;
+    });
   try {
-    await tryCancel(deps, orderId, reason);
+    committed(deps, await cancel());
   } catch (error) {
-    // Done again it finds what the first try did, if it did.
     if (!(error instanceof CommitOutcomeUnknownError)) throw error;
-    await tryCancel(deps, orderId, reason);
+    const lost = tried;
+    const { orderIds } = await cancel();
+    // With nothing left to do, the one whose answer was lost has done it.
+    committed(deps, orderIds.length > 0 ? tried : lost);
   }
   const [order] = await readOrders(deps.database, [orderId]);
   if (order === undefined) throw notFound(orderId);
   return order;
-}
-
-async function tryCancel(deps: CommandDeps, orderId: string, reason: string): Promise<void> {
-  const carriedOut = await deps.database.transaction(async (transaction) => {
-    const order = await lockOrder(transaction, orderId);
-    if (order === undefined) throw notFound(orderId);
-    if (order.state.status === "COMPLETED") {
-      throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and cannot be cancelled any more.`);
-    }
-    const result = await carryOut(deps, transaction, [order], { $typeName: "CancelOrder" });
-    if (result.orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
-    return result;
-  });
-  committed(deps, carriedOut);
 }
 
 /**
@@ -88,6 +88,8 @@ interface CarriedOut {
   readonly orderIds: readonly string[];
   readonly facts: readonly OrderFact[];
 }
+
+const nothing: CarriedOut = { orderIds: [], facts: [] };
 
 function committed(deps: CommandDeps, { orderIds, facts }: CarriedOut): void {
   if (orderIds.length === 0) return;

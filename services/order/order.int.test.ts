@@ -18,7 +18,7 @@ import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
-import { createSagaMetrics } from "./metrics.ts";
+import { createSagaMetrics, type OrderStep } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, type PlacementRequest } from "./placement.ts";
 import { countOrdersInFlight, type Placement, placeOrders, readClock, readOrders } from "./repository.ts";
@@ -300,6 +300,42 @@ describe("cancelling and timing out", () => {
       expect(await countOf("orders", "order_id = ? AND cancel_reason = 'changed my mind'", [orderId])).toBe(1);
       expect(await countOf("orders", "order_id = ? AND deadline_at IS NULL", [orderId])).toBe(1);
       expect(changed).toContain(orderId);
+    }
+  });
+
+  test("a cancel whose COMMIT was lost is done and told of once, whether or not it took place", async () => {
+    for (const committed of [true, false]) {
+      const orderId = await place(deadlineMs);
+      let lost = 0;
+      const losing: Database = {
+        ...database,
+        async transaction(work, options) {
+          if (lost++ > 0) return await database.transaction(work, options);
+          const rollBack = new Error("rolled back");
+          await database
+            .transaction(async (transaction) => {
+              await work(transaction);
+              if (!committed) throw rollBack;
+            }, options)
+            .catch((error) => {
+              if (error !== rollBack) throw error;
+            });
+          throw new CommitOutcomeUnknownError("lost");
+        },
+      };
+      const told: string[] = [];
+      const facts: string[] = [];
+      const deps = {
+        ...commands(),
+        database: losing,
+        sagas: { stepped: (steps: readonly OrderStep[]) => void facts.push(...steps.map(({ fact }) => fact.kind)) },
+        onChanged: (orderIds: readonly string[]) => void told.push(...orderIds),
+      };
+      expect(await cancelOrder(deps, orderId, "lost")).toMatchObject({ status: "COMPENSATING", version: 2 });
+      expect(lost).toBe(2);
+      expect(told).toEqual([orderId]);
+      expect(facts).toEqual(["CompensationStarted"]);
+      expect(await countOf("orders", "order_id = ? AND cancel_reason = 'lost'", [orderId])).toBe(1);
     }
   });
 

@@ -219,7 +219,7 @@ export async function countOrdersInFlight(database: Queryable): Promise<Readonly
       WHERE deadline_at IS NOT NULL GROUP BY status
      UNION ALL
      SELECT 'COMPENSATING', COUNT(*) FROM orders FORCE INDEX (orders_compensating_since)
-      WHERE compensating_since IS NOT NULL`,
+      WHERE compensating_since IS NOT NULL AND status = 'COMPENSATING'`,
   );
   return new Map(rows.map(({ status, orders }) => [status, Number(orders)]));
 }

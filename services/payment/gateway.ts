@@ -18,6 +18,8 @@ export type Gateway = (call: GatewayCall) => Promise<GatewayAnswer>;
 
 /** A gateway that asks for more than this is asked again all the same. */
 const retryAfterMaxMs = 3_600_000;
+/** Of our credentials, our URL or our connection (RFC 9110 §15.5): nothing is said of the payment. */
+const ownFaultStatuses: ReadonlySet<number> = new Set([401, 404, 405, 407, 408, 421, 425]);
 /** The width of `authorization_id`. */
 const authorizationIdLengthMax = 128;
 /** The greatest BIGINT. */
@@ -74,7 +76,7 @@ function answerOf(call: GatewayCall, { status, headers }: Response, body: string
   if (call.kind === "authorise" && status === 409) return { outcome: { $typeName: "GatewayVoided" } };
   const fault = `answered ${status} to ${call.kind}`;
   // A void cannot be declined: what is refused has to be done all the same.
-  if (call.kind === "void" && status >= 400)
+  if (call.kind === "void" && status >= 400 && !ownFaultStatuses.has(status))
     return { outcome: { $typeName: "GatewayVoidRefused", refusal: fault }, fault };
   return { outcome: unknown, fault };
 }

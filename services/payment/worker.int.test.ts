@@ -268,6 +268,8 @@ test("voids, asks again until the void is confirmed, and tells what it gave back
   script.set("/v1/voids order-1", [
     status(402),
     status(409),
+    status(401),
+    status(404),
     status(500),
     status(200, { status: "VOIDED", voidedAmountMinor: "1999" }),
   ]);
@@ -276,8 +278,8 @@ test("voids, asks again until the void is confirmed, and tells what it gave back
   await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
   const [cancelId] = await handle(cancelRequested("order-1"));
   await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
-  expect(asked.filter(({ path }) => path === "/v1/voids").map(({ key }) => key)).toEqual(Array(4).fill("void-order-1"));
-  // A void cannot be declined, nor voided.
+  expect(asked.filter(({ path }) => path === "/v1/voids").map(({ key }) => key)).toEqual(Array(6).fill("void-order-1"));
+  // A void cannot be declined, nor voided; of a wrong credential or address the payment knows nothing.
   expect(await metric("payment_gateway_calls_total", { call: "void", outcome: "void_refused" })).toBe(2);
   expect(await metric("payment_voids_refused_total", {})).toBe(1);
   expect((await rows())[0]).toMatchObject({ voided_minor: 1999, amount_minor: 1999, cause: null });
