@@ -19,14 +19,14 @@ export interface ArchiveOptions extends ArchiveTables {
   readonly database: Database;
   /** Rows that were published longer ago than this move. */
   readonly olderThanMs: number;
-  /** Rows in one transaction. Default 500. */
+  /** Rows in one transaction. Default 250. */
   readonly batchSize?: number;
-  /** Between two transactions. Default 100: at most 5,000 rows a second, so that what is being delivered has room. */
+  /** Between two transactions. Default 100: at most 2,500 rows a second, so that what is being delivered has room. */
   readonly pauseMs?: number;
   readonly signal?: AbortSignal;
 }
 
-const batchSizeDefault = 500;
+const batchSizeDefault = 250;
 const pauseDefaultMs = 100;
 
 /** What an outbox row is, in the archive too. */
