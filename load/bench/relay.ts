@@ -54,7 +54,7 @@ export interface RelayBenchResult {
 }
 
 /** A relay's pages. */
-const batchRows = 300;
+const batchRows = 250;
 /** Of the rows of a drain, added to them and not counted: until a process has compiled what is hot. */
 const warmUpShare = 0.1;
 const transactionsPerSecond = 100;
