@@ -109,6 +109,10 @@ describe("what cannot be encoded", () => {
     expect(encode({ headers: "{" })).toThrow(UnencodablePayloadError);
     expect(encode({ headers: "7" })).toThrow(UnencodablePayloadError);
   });
+  test("of two fields with one name the last one counts, as where a JSON column holds the payload", () => {
+    const twice = encode({ payload: '{"orderId":"order-1","orderId":"order-2"}' })();
+    expect(twice.value).toEqual(encode({ payload: '{"orderId":"order-2"}' })().value);
+  });
   test("is only ahead of this schema where a type, a field or an enum value is new", () => {
     expect(encode({ type: "shop.shipping.v1.ParcelSent" })).toThrow(SchemaBehindError);
     expect(encode({ payload: '{"orderId":"order-1","giftWrap":true}' })).toThrow(SchemaBehindError);

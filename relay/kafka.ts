@@ -1,8 +1,8 @@
 /**
- * The Kafka protocol, through kafkajs. The only file that imports it: kafkajs was last released in 2023, and what it
+ * The Kafka protocol, through kafkajs. The only module that imports it: kafkajs was last released in 2023, and what it
  * does not do (a time limit on a send, a heartbeat beside a long batch, telling a loss of the partition) is done here.
  */
-import { createConnection } from "node:net";
+import { createConnection, type Socket } from "node:net";
 import {
   type Admin,
   ConfigResourceTypes,
@@ -44,6 +44,7 @@ export interface RecordProducer {
    * @throws Error after `timeoutMs` at the latest; the records may be on the topic then.
    */
   send(topic: string, records: readonly EventRecord[]): Promise<void>;
+  /** Resolves within about a second, whether or not the broker answers. */
   close(): Promise<void>;
 }
 
@@ -72,6 +73,8 @@ function logEntry(log: Logger, { log: { message, ...entry } }: LogEntry): void {
   log.warn({ kafka: { error: entry.error, broker: entry.broker, groupId: entry.groupId } }, message);
 }
 
+const disconnectTimeoutMs = 1_000;
+
 /**
  * Connects a producer.
  * @param options.timeoutMs the longest that a send may take, and a connection to be made.
@@ -80,9 +83,20 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
   const { timeoutMs } = options;
   // No retry in here: the caller re-reads what is pending and decides. Connecting takes its setting from the client.
   const retry = { retries: 0 };
-  // Each call has its time limit below. kafkajs' own would look at every connection 10 times a second: half of what an
-  // idle relay costs.
-  const producer: Producer = kafka(options, { retry, enforceRequestTimeout: false }).producer({
+  const sockets = new Set<Socket>();
+  const settings: Partial<KafkaConfig> = {
+    retry,
+    // Each call has its time limit below. kafkajs' own would look at every connection 10 times a second: half of what an
+    // idle relay costs.
+    enforceRequestTimeout: false,
+    socketFactory(target) {
+      const socket = socketFactory(target);
+      sockets.add(socket);
+      socket.once("close", () => sockets.delete(socket));
+      return socket;
+    },
+  };
+  const producer: Producer = kafka(options, settings).producer({
     allowAutoTopicCreation: false,
     createPartitioner:
       () =>
@@ -93,7 +107,11 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
     maxInFlightRequests: 1,
     retry,
   });
-  const close = () => producer.disconnect().catch(() => undefined);
+  const close = async () => {
+    // It would wait for the answers to all requests.
+    await within(disconnectTimeoutMs, "Disconnecting", producer.disconnect()).catch(() => undefined);
+    for (const socket of sockets) socket.destroy();
+  };
   try {
     await within(timeoutMs, "Connecting to the broker", producer.connect());
   } catch (error) {

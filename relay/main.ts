@@ -3,11 +3,11 @@ import { createFileRegistry, createRegistry, fromBinary, type Registry } from "@
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { sleep } from "../services/kit/backoff.ts";
 import { ConfigError, environment, type HostPort } from "../services/kit/config.ts";
-import { openDatabase } from "../services/kit/database.ts";
+import { type Database, openDatabase } from "../services/kit/database.ts";
 import { createMetrics, serveHealth } from "../services/kit/health.ts";
 import { createLogger } from "../services/kit/log.ts";
 import { closeOnSignal } from "../services/kit/shutdown.ts";
-import { every, pruneArchive, runArchive } from "./archive.ts";
+import { type ArchiveTables, every, pruneArchive, runArchive } from "./archive.ts";
 import { readRelayConfig, type SourceConfig } from "./config.ts";
 import { listenForHints } from "./hint.ts";
 import { openAdmin, openProducer } from "./kafka.ts";
@@ -181,23 +181,29 @@ function archive({ name, databaseUrl, outboxTable, archiveTable }: SourceConfig,
     if (owned) lost = new AbortController();
     else lost.abort();
   });
-  const schedule = every(
-    config.archiveIntervalMs,
-    async (closing) => {
-      if (!ownership.isFresh()) return;
-      const signal = AbortSignal.any([closing, lost.signal]);
-      const options = { database, outboxTable, archiveTable, signal };
+  const whileOwned = (work: (options: ArchiveTables & { database: Database; signal: AbortSignal }) => Promise<void>) =>
+    every(
+      config.archiveIntervalMs,
+      async (closing) => {
+        if (!ownership.isFresh()) return;
+        await work({ database, outboxTable, archiveTable, signal: AbortSignal.any([closing, lost.signal]) });
+      },
+      (error) => log.warn({ source: name, err: error }, "archive not kept; tried again later"),
+    );
+  // Side by side: on a busy source the first one may not come to an end.
+  const schedules = [
+    whileOwned(async (options) => {
       const { moved } = await runArchive({ ...options, olderThanMs: config.archiveAfterMs });
-      const { deleted } = signal.aborted
-        ? { deleted: 0 }
-        : await pruneArchive({ ...options, olderThanMs: config.archivePruneAfterMs });
-      if (moved > 0 || deleted > 0) log.info({ source: name, moved, deleted }, "archived");
-    },
-    (error) => log.warn({ source: name, err: error }, "not archived; tried again later"),
-  );
+      if (moved > 0) log.info({ source: name, moved }, "archived");
+    }),
+    whileOwned(async (options) => {
+      const { deleted } = await pruneArchive({ ...options, olderThanMs: config.archivePruneAfterMs });
+      if (deleted > 0) log.info({ source: name, deleted }, "archive pruned");
+    }),
+  ];
   return {
     async close() {
-      await schedule.close();
+      await Promise.all(schedules.map((schedule) => schedule.close()));
       await database.close();
     },
   };

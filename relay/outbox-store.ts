@@ -129,8 +129,7 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
     };
   };
   const updatePublished = (ids: readonly string[]): Statement => ({
-    // Of many ids, a server may think that the index on the status is the shorter way.
-    sql: `UPDATE ${table} FORCE INDEX (PRIMARY) SET status = 'PUBLISHED', published_at = CURRENT_TIMESTAMP(3), next_attempt_at = NULL
+    sql: `UPDATE ${table} SET status = 'PUBLISHED', published_at = CURRENT_TIMESTAMP(3), next_attempt_at = NULL
            WHERE id IN (?) AND status IN ('PENDING', 'FAILED')`,
     values: [ids],
   });
@@ -242,7 +241,8 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
     async measure(heldKeys) {
       const except = exceptKeysOf(heldKeys);
       const from = `${table} AS event ${await forcedIndex()}`;
-      const held = heldKeys.length === 0 ? "0" : countUpTo(from, "AND event.aggregate_id IN (?)");
+      // Not by force: held rows are found by their keys.
+      const held = heldKeys.length === 0 ? "0" : countUpTo(`${table} AS event`, "AND event.aggregate_id IN (?)");
       const [figures] = await database.query(
         `SELECT ${countUpTo(from, "")} AS waiting, ${held} AS held,
                 (SELECT TIMESTAMPDIFF(MICROSECOND, event.occurred_at, CURRENT_TIMESTAMP(3)) DIV 1000

@@ -359,6 +359,36 @@ describe("outage", () => {
     expect(records.length).toBe(700);
   });
 
+  test("of the marking alone: sending stops, and what is unmarked stays little", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let marks = 0;
+    let sent = 0;
+    const { source } = start({
+      store: {
+        ...store,
+        markPublished() {
+          marks++;
+          return Promise.reject(new Error("read only"));
+        },
+      },
+      openProducer: async () => ({
+        close: async () => undefined,
+        async send(_topic, records) {
+          sent += records.length;
+        },
+      }),
+    });
+    await insert(keyed(2_000, 2_000));
+    await eventually(() => expect(marks).toBeGreaterThan(1));
+    const sentBefore = sent;
+    // Backing off up to 2 s, it has asked often by then if it did not.
+    await eventually(() => expect(marks).toBeGreaterThan(5), 20_000);
+    expect(sent).toBe(sentBefore);
+    expect(sent).toBeLessThanOrEqual(1_000);
+    expect(source.isHealthy()).toBe(false);
+    await source.close();
+  });
+
   test("of the marking, until the relay ends: sent again, never lost", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     const away = () => Promise.reject(new Error("gone away"));

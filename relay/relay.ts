@@ -8,7 +8,7 @@
  *
  * One send at a time; marking may lag behind it by some batches: in a pile they are marked while the next ones are sent,
  * and in a trickle while the next ones are read. What is acknowledged and not marked yet is known here, and is marked before
- * anything else reads the table. Lost with the process, it is sent again: at least once.
+ * a pile is read, and left out of what is read otherwise. Lost with the process, it is sent again: at least once.
  *
  * A key is held while one of its rows cannot be sent: its later rows wait, its neighbours do not. A poison row becomes
  * FAILED and is tried again later, and DEAD after its last attempt; an outage counts against no row.
@@ -91,7 +91,7 @@ const exceptKeysMax = 1_000;
 const backoffMs = { baseMs: 100, maxMs: 2_000 };
 const attemptsMaxDefault = 10;
 const retryBackoffDefault: RetryBackoff = { baseMs: 1_000, maxMs: 300_000 };
-/** In a pile, beyond these marking holds up sending: a crash sends at most so many again, and a page. */
+/** Beyond these, marking holds up sending: a crash sends at most so many again, and a page. */
 const unmarkedRowsMax = 2 * pageRowsMax;
 /** In one pass, so that a pile of failed rows holds up nobody for long. */
 const dueRowsMax = 50;
@@ -164,8 +164,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   let unmarked: readonly string[] = [];
   /** The last mark: the next one waits for it. Never rejects. */
   let marking: Promise<void> = Promise.resolve();
-  /** The mark beside the last read, for the pass after it to wait for; it is that one's failure. */
-  let markedBeside: Promise<void> = Promise.resolve();
+  /** A mark that nobody waited for has failed: the next pass has. */
+  let failedMark: { readonly error: unknown } | undefined;
   const noteMarked = (ids: readonly string[], marked: number) => {
     // Acknowledged ones are only ever added at the end.
     unmarked = unmarked.slice(ids.length);
@@ -180,6 +180,12 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     });
     marking = marked.catch(() => undefined);
     return marked;
+  };
+  /** Marks beside what comes next. */
+  const markBeside = () => {
+    mark().catch((error: unknown) => {
+      failedMark = { error };
+    });
   };
 
   // Held keys: those that the table says are frozen, and those found here. During a pass they only grow: a key that was
@@ -371,6 +377,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     }
   };
 
+  const encodeSendable = (rows: readonly OutboxRow[]) => rows.filter((row) => !isHeld(row)).map(encode);
+
   /** Failed rows that are due go before the later ones of their keys. True where some went out: look again at once. */
   const retry = async (): Promise<boolean> => {
     await mark();
@@ -389,28 +397,25 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const read = async (reader: PendingReader, afterSeq: string) => {
     const limit = pageRows;
     const rows = await reader.readPending({ afterSeq, exceptKeys: exceptKeys(), limit });
-    return { page: rows.map(encode), isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
+    return { page: encodeSendable(rows), isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
   };
 
   /** The held keys and a first page, in one round trip, with the marks of the pass before beside it. */
   const readFirst = async () => {
     // They may read as pending still.
     const acknowledged = new Set(unmarked);
-    if (acknowledged.size > 0) {
-      markedBeside = mark();
-      markedBeside.catch(() => undefined);
-    }
-    const limit = pageRows + acknowledged.size;
-    const options = { exceptKeys: exceptKeys(), limit };
+    if (acknowledged.size > 0) markBeside();
+    const wanted = { exceptKeys: exceptKeys(), limit: pageRows + acknowledged.size };
     let rows: readonly OutboxRow[] | undefined;
     await refreshHeldKeys(async () => {
-      const read = await store.readFrozenAndPending(options);
-      rows = read.rows;
-      return read.frozen;
+      const found = await store.readFrozenAndPending(wanted);
+      rows = found.rows;
+      return found.frozen;
     });
-    rows ??= await store.readPending({ ...options, afterSeq: "0" });
-    const page = rows.filter(({ id }) => !acknowledged.has(id)).map(encode);
-    return { page, isFull: rows.length === limit };
+    rows ??= await store.readPending({ ...wanted, afterSeq: "0" });
+    const fresh = rows.filter(({ id }) => !acknowledged.has(id));
+    const isFull = rows.length === wanted.limit || fresh.length >= pageRows;
+    return { page: encodeSendable(fresh.slice(0, pageRows)), isFull };
   };
 
   /** A page went well: the next one may be as large as memory allows, going by this one. */
@@ -422,11 +427,11 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
 
   /** One look at the source. True where it has left a pile behind, to go on with at once. */
   const pass = async (isPile: boolean): Promise<boolean> => {
-    const besides = markedBeside;
-    markedBeside = Promise.resolve();
-    await besides;
-    // Of a pass that failed, one may be under way.
-    await marking;
+    const failed = failedMark;
+    failedMark = undefined;
+    if (failed !== undefined) throw failed.error;
+    // After an outage, or where marking falls behind, nothing more is sent before it is seen to work.
+    if (outages > 0 || unmarked.length > unmarkedRowsMax) await mark();
     if (isPile) {
       await refreshHeldKeys(() => store.frozenKeys());
       const retried = frozen.isDue && (await retry());
@@ -488,7 +493,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     if (unmarked.length > 0) {
       await sleepUntilHinted(markDelayMs);
       if (hinted || closing.signal.aborted) return;
-      await mark();
+      markBeside();
     }
     await sleepUntilHinted(pollIntervalMs);
   };

@@ -68,9 +68,18 @@ export function relayPorts(
   const dieAfterRead = async (rows: readonly OutboxRow[]) => {
     if (rows.length > 0 && isNow("after read")) await die({ point, ids: rows.map(({ id }) => id), acknowledged });
   };
+  let readsUnderWay = 0;
+  const reading = async <T>(read: Promise<T>): Promise<T> => {
+    readsUnderWay++;
+    try {
+      return await read;
+    } finally {
+      readsUnderWay--;
+    }
+  };
   const reader = (inner: PendingReader): PendingReader => ({
     async readPending(options) {
-      const rows = await inner.readPending(options);
+      const rows = await reading(inner.readPending(options));
       await dieAfterRead(rows);
       return rows;
     },
@@ -97,11 +106,12 @@ export function relayPorts(
       snapshot: (work) => store.snapshot((inner) => work(reader(inner))),
       async markPublished(ids) {
         const mark = () => store.markPublished(ids);
-        const isHere = isNow("in the middle of mark") || isNow("in the middle of mark beside a read");
+        const isBeside = readsUnderWay > 0 && isNow("in the middle of mark beside a read");
+        const isHere = isBeside || isNow("in the middle of mark");
         return isHere ? await dieInMark(ids, mark) : await mark();
       },
       async readFrozenAndPending(options) {
-        const read = await store.readFrozenAndPending(options);
+        const read = await reading(store.readFrozenAndPending(options));
         await dieAfterRead(read.rows);
         return read;
       },

@@ -304,13 +304,18 @@ function isServerError(error: unknown): boolean {
   return errorNumber(error) !== undefined && (error as { fatal?: boolean }).fatal !== true;
 }
 
-/** Shutting down, and killed: they may cut COMMIT itself short, which the server then carries out or not. */
+/** Shutting down, interrupted, killed. */
 const cutShortNumbers: ReadonlySet<number | undefined> = new Set([1053, 1317, 1927, 3169]);
+
+/** Whether the server was stopped in a statement, which it may have carried out all the same. */
+export function isCutShort(error: unknown): boolean {
+  return cutShortNumbers.has(errorNumber(error));
+}
 
 /** What an error means that came in answer to a packet with COMMIT in it. Otherwise one of the server's ended it before. */
 function commitErrorOf(error: unknown): unknown {
   if (error instanceof RowsChangedError) return error;
-  if (isServerError(error) && !cutShortNumbers.has(errorNumber(error))) return error;
+  if (isServerError(error) && !isCutShort(error)) return error;
   return new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
 }
 

@@ -59,7 +59,8 @@ async function dieAt(index: number, hasRun: boolean) {
   const schema = await createSchema();
   const { database } = schema;
   await database.execute(
-    "CREATE TABLE migration_under_way (hash CHAR(64) PRIMARY KEY, statements_run INT UNSIGNED NOT NULL, is_next_running BOOLEAN NOT NULL)",
+    `CREATE TABLE migration_under_way
+       (hash CHAR(64) PRIMARY KEY, statements_run INT UNSIGNED NOT NULL, is_next_running BOOLEAN NOT NULL)`,
   );
   for (const statement of statements.slice(0, hasRun ? index + 1 : index)) await database.execute(statement);
   const [migration] = readMigrationFiles({ migrationsFolder: folder });
@@ -88,6 +89,15 @@ test("what somebody else has made is not taken for the migration's own", async (
   await expect(schema.migrate()).rejects.toThrow("already exists");
   // Not on the second try either: the first one was told that it has not run.
   await expect(schema.migrate()).rejects.toThrow("already exists");
+});
+
+test("a second try that fails for another reason does not forget that the first one may have run", async () => {
+  const { database, ...schema } = await dieAt(1, true);
+  await database.execute("RENAME TABLE thing TO elsewhere");
+  await expect(schema.migrate()).rejects.toThrow("doesn't exist");
+  await database.execute("RENAME TABLE elsewhere TO thing");
+  await schema.migrate();
+  expect((await schema.shape()).underWay).toEqual([]);
 });
 
 test("what has been applied is not applied again, and what is new is", async () => {

@@ -1,6 +1,6 @@
 import { type MigrationMeta, readMigrationFiles } from "drizzle-orm/migrator";
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from "mysql2/promise";
-import { errorNumber } from "./database.ts";
+import { errorNumber, isCutShort } from "./database.ts";
 
 /** As drizzle's own migrator has it. */
 const appliedTable = "__drizzle_migrations";
@@ -9,13 +9,14 @@ const appliedTable = "__drizzle_migrations";
  * stands how many of them have run, and whether the next one may have.
  */
 const underWayTable = "migration_under_way";
-/** What a server answers to a statement that has run before: the table, column or index is there, or is gone. */
-const ranBeforeNumbers: ReadonlySet<number | undefined> = new Set([1050, 1060, 1061, 1091]);
+/** What a server answers to DDL that has run before: the table, column, index or constraint is there, or is gone. */
+const ranBeforeNumbers: ReadonlySet<number | undefined> = new Set([1050, 1051, 1060, 1061, 1068, 1091, 1826, 3822]);
+const changesRows = /^\s*(INSERT|UPDATE|DELETE|REPLACE)\b/i;
 
 /**
  * Applies the migrations of `folder` that the database has not seen, in order, forward only. Several processes may do
- * so at once: an advisory lock lets one pass at a time. Killed in the middle, it goes on there the next time; the
- * statement that was under way may then run a second time, which an UPDATE in a migration must bear.
+ * so at once: an advisory lock lets one pass at a time. Killed in the middle, it goes on there the next time; a statement
+ * that creates, adds or drops is then run again where it may not have run. (One that renames could not be.)
  * @throws Error when the lock is not free within `lockTimeoutMs` (default 60,000), or a statement fails.
  */
 export async function migrate(options: {
@@ -57,14 +58,22 @@ async function apply(connection: Connection, { hash, sql: statements, folderMill
   let mayHaveRun = rows[0]?.is_next_running === 1;
   for (const [index, statement] of statements.entries()) {
     if (index < first) continue;
+    if (changesRows.test(statement)) {
+      await connection.beginTransaction();
+      await connection.query(statement);
+      await note(index + 1, false);
+      await connection.commit();
+      mayHaveRun = false;
+      continue;
+    }
     await note(index, true);
     try {
       await connection.query(statement);
     } catch (error) {
       const number = errorNumber(error);
       if (!mayHaveRun || !ranBeforeNumbers.has(number)) {
-        // Answered with an error, it has not run. Where no answer came, nobody knows.
-        if (number !== undefined) await note(index, false);
+        // This try has not run it, as the server says; an earlier one may have.
+        if (number !== undefined && !isCutShort(error) && !mayHaveRun) await note(index, false);
         throw error;
       }
     }

@@ -61,7 +61,8 @@ export async function cancelOrder(deps: CommandDeps, orderId: string, reason: st
     if (!(error instanceof CommitOutcomeUnknownError)) throw error;
     const lost = tried;
     const { orderIds } = await cancel();
-    // With nothing left to do, the one whose answer was lost has done it.
+    // With nothing left to do, the one whose answer was lost has done it, or somebody else has meanwhile: then it is
+    // told twice.
     committed(deps, orderIds.length > 0 ? tried : lost);
   }
   const [order] = await readOrders(deps.database, [orderId]);

@@ -150,9 +150,9 @@ describe("a void that the gateway refuses", () => {
   });
 
   test("keeps what was said last, and is asked for again under the same key", () => {
-    const otherWords: GatewayOutcome = { $typeName: "GatewayVoidRefused", refusal: "answered 404 to void" };
+    const otherWords: GatewayOutcome = { $typeName: "GatewayVoidRefused", refusal: "answered 410 to void" };
     const { state } = given(voiding, gatewayRefuses, otherWords);
-    expect(state).toEqual({ ...voidRefused, refusal: "answered 404 to void" });
+    expect(state).toEqual({ ...voidRefused, refusal: "answered 410 to void" });
     expect(nextCall(state)).toEqual(nextCall(voiding));
   });
 

@@ -18,8 +18,11 @@ export type Gateway = (call: GatewayCall) => Promise<GatewayAnswer>;
 
 /** A gateway that asks for more than this is asked again all the same. */
 const retryAfterMaxMs = 3_600_000;
-/** Of our credentials, our URL or our connection (RFC 9110 §15.5): nothing is said of the payment. */
-const ownFaultStatuses: ReadonlySet<number> = new Set([401, 404, 405, 407, 408, 421, 425]);
+/**
+ * Of our credentials, our URL or our request's form (RFC 9110 §15.5): nothing is said of the payment. Not 403, with which
+ * a gateway refuses what it has understood.
+ */
+const ownFaultStatuses: ReadonlySet<number> = new Set([401, 404, 405, 407, 408, 411, 413, 415, 421, 425, 431]);
 /** The width of `authorization_id`. */
 const authorizationIdLengthMax = 128;
 /** The greatest BIGINT. */
