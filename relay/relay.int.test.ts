@@ -491,7 +491,7 @@ describe("outage", () => {
     await insert(keyed(1_000, 1_000));
     await expectAllPublished(1_000);
     // A probe at the start; all speed; the outage; a probe; all speed.
-    expect(sizes.slice(0, 4)).toEqual([10, 250, 10, 250]);
+    expect(sizes.slice(0, 4)).toEqual([10, 200, 10, 200]);
   });
 });
 

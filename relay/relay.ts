@@ -75,7 +75,7 @@ export interface RelaySource {
 }
 
 /** More make fuller requests and a larger heap; beyond these a drain is no faster. */
-const pageRowsMax = 250;
+const pageRowsMax = 200;
 /** After a start or an outage, this many rows are tried before anything bigger. */
 const probeRows = 10;
 /** What a page of average rows may hold in memory. */

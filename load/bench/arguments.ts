@@ -12,7 +12,7 @@ export interface BenchArguments {
 export const usage = `npm run bench -- relay [options]     on a MariaDB and a Kafka of its own
   --rows N           rows of each drain (default 100000)
   --published N      published rows that lie beside them in one of the drains (default 1000000)
-  --rounds N         how often relay and serial bound are measured in turn; the median counts (default 3)
+  --rounds N         how often each drain is measured, in turn with what it is compared with (default 3)
   --json             the figures as one JSON object, the last line of the standard output`;
 
 /** @throws StackError that says what is wrong and how it is used. */
