@@ -9,6 +9,7 @@ import { eventRegistry } from "../../proto/event-table.ts";
 import { OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { openAdmin, openProducer } from "../../relay/kafka.ts";
 import { distinct, firstOccurrences, idOf, readTopic, testKafka } from "../../relay/testing.ts";
+import { sleep } from "../../services/kit/backoff.ts";
 import { environment } from "../../services/kit/config.ts";
 import { type Database, insertRows } from "../../services/kit/database.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
@@ -44,8 +45,9 @@ const victimTimeoutMs = 30_000;
 const settleTimeoutMs = 30_000;
 const keysPerRun = 6;
 const eventsPerRun = 60;
-/** So few that the relay has read them all at once: it marks them beside its next read. */
+/** So few that the relay has read them all at once: it marks them beside its next read, or else those that come next. */
 const trickledPerRun = 8;
+const trickleIntervalMs = 50;
 const archivedPerRun = 20;
 
 /** Kills `times` processes at each of the points; `report` hears of each point as it is done. */
@@ -132,9 +134,12 @@ const killRelay: Run = async (at, { point, schema, database, topics }) => {
   await database.execute(`DELETE FROM ${outboxTable}`);
   const { topic, size } = await createRunTopic(topics);
   const place: Place = { databaseUrl: schema.url, schema: schema.name, topic, group: topic };
-  const events = await appendEvents(database, marksBesideRead(point) ? trickledPerRun : eventsPerRun);
+  const events = new Map(await appendEvents(database, marksBesideRead(point) ? trickledPerRun : eventsPerRun));
 
-  const { ids, acknowledged } = await kill(point, at, place);
+  const dead = new AbortController();
+  const trickling = trickle(database, events, marksBesideRead(point) ? dead.signal : AbortSignal.abort());
+  const killed = kill(point, at, place).finally(() => dead.abort());
+  const [{ ids, acknowledged }] = await Promise.all([killed, trickling]);
   const onTopic = await size();
   const isSent = point !== "after read";
   const expected = acknowledged + (point === "after send before ack" ? ids.length : 0);
@@ -297,6 +302,14 @@ async function kill(point: Point, at: number, place: Place): Promise<Witness> {
   const witness = JSON.parse(said) as Witness;
   demand(witness.point === point, "another point was reached");
   return witness;
+}
+
+/** Appends some more every now and then, and adds them to `events`. */
+async function trickle(database: Database, events: Map<string, string>, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    await sleep(trickleIntervalMs, signal);
+    for (const [id, key] of await appendEvents(database, trickledPerRun)) events.set(id, key);
+  }
 }
 
 /** Appends events of several keys, and returns their keys by id. */
