@@ -3,6 +3,7 @@
  * list of what counts against a row is closed, and everything that is not on it is somebody's outage.
  */
 import { SchemaBehindError, UnencodablePayloadError } from "../proto/envelope.ts";
+import { causeDepthMax, causesOf } from "../services/kit/errors.ts";
 
 /**
  * - `outage`: of the database or the broker. Back off and try again; no row is to blame.
@@ -74,11 +75,10 @@ const producerErrors: Readonly<Record<string, ProducerErrorKind>> = {
   KafkaJSTimeout: "timeout",
   BrokerTimeoutError: "timeout",
 };
-const causeDepthMax = 5;
 
 /** Sorts an error. Unknown is an outage. */
 export function kindOf(error: unknown): FailureKind {
-  for (const it of chainOf(error)) {
+  for (const it of causesOf(error)) {
     if (it instanceof UnencodablePayloadError) return "poison";
     if (it instanceof SchemaBehindError) return "schema-behind";
   }
@@ -87,7 +87,7 @@ export function kindOf(error: unknown): FailureKind {
 
 /** Sorts what opening a producer or sending threw. */
 export function producerErrorOf(error: unknown): ProducerErrorKind {
-  for (const it of chainOf(error)) {
+  for (const it of causesOf(error)) {
     const { type, code } = it as Error & { readonly type?: unknown; readonly code?: unknown };
     for (const known of [type, code, it.name]) {
       const kind =
@@ -96,12 +96,6 @@ export function producerErrorOf(error: unknown): ProducerErrorKind {
     }
   }
   return "other";
-}
-
-/** kafkajs wraps the broker's answer in errors of its own. */
-function* chainOf(error: unknown): Generator<Error> {
-  for (let it: unknown = error, depth = 0; it instanceof Error && depth < causeDepthMax; it = it.cause, depth++)
-    yield it;
 }
 
 /** What `last_error` and the dead-letter record hold of an error, at the most. */

@@ -14,7 +14,7 @@ import {
   type Statement,
   type Transaction,
 } from "../services/kit/database.ts";
-import { UnavailableError } from "../services/kit/errors.ts";
+import { causesOf, UnavailableError } from "../services/kit/errors.ts";
 import type { Logger } from "../services/kit/log.ts";
 import { describeError } from "./failures.ts";
 import type { TopicRecord } from "./kafka.ts";
@@ -35,27 +35,29 @@ export class HandlerError extends Error {
   override readonly name = "HandlerError";
 }
 
-const causeDepthMax = 5;
-
 /**
  * Sorts what went wrong while events were handled: a reason to park one of them, or undefined for an outage of this
  * consumer. The list is closed; whatever is not on it is an outage.
  */
 export function faultOf(error: unknown): FaultReason | undefined {
-  const own = error instanceof HandlerError;
-  const thrown = own ? error.cause : error;
+  const thrown = originOf(error);
   if (thrown instanceof UndecodableRecordError) return "UNDECODABLE";
   if (thrown instanceof OutboxAppendError) return "APPEND";
   if (isDataError(thrown)) return "DATA";
   // The rows were locked: it has not read what it writes.
   if (thrown instanceof RowsChangedError) return "HANDLER";
-  return own && !isFromOutside(thrown) ? "HANDLER" : undefined;
+  return error instanceof HandlerError && !isFromOutside(thrown) ? "HANDLER" : undefined;
+}
+
+/** What the service's code threw, or the error itself. */
+function originOf(error: unknown): unknown {
+  return error instanceof HandlerError ? error.cause : error;
 }
 
 /** A server's answer, a driver's or the operating system's error, also where the service's code has wrapped it. */
 function isFromOutside(error: unknown): boolean {
   if (errorNumber(error) !== undefined) return true;
-  for (let it: unknown = error, depth = 0; it instanceof Error && depth < causeDepthMax; it = it.cause, depth++) {
+  for (const it of causesOf(error)) {
     const { code } = it as Error & { code?: unknown };
     // ERR_…: what the runtime says of a bad argument; that is the code's own fault.
     if (it instanceof UnavailableError || (typeof code === "string" && !code.startsWith("ERR_"))) return true;
@@ -95,12 +97,12 @@ export async function runHandler<T>(
 
 /** What an operator reads of an event's failure. No statement, whose values may be payment details. */
 export function describeFailure(error: unknown): string {
-  return describeError(error instanceof HandlerError ? error.cause : error);
+  return describeError(originOf(error));
 }
 
 /** The fields of a log line about an error, without the statement that drivers attach. */
 export function errorFields(error: unknown): { readonly error: string; readonly stack: string | undefined } {
-  const origin = error instanceof HandlerError ? error.cause : error;
+  const origin = originOf(error);
   return { error: describeFailure(error), stack: origin instanceof Error ? origin.stack : undefined };
 }
 

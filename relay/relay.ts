@@ -7,7 +7,7 @@
  * skipped nor overtaken by a later one of its key.
  *
  * One send at a time; marking may lag behind it by some batches: in a pile they are marked while the next ones are sent,
- * and in a trickle while the next ones are read. What is acknowledged and not marked yet is known here, and is marked before
+ * and in a trickle while the next ones are read. What is acknowledged and not marked yet is known here: it is marked before
  * a pile is read, and left out of what is read otherwise. Lost with the process, it is sent again: at least once.
  *
  * A key is held while one of its rows cannot be sent: its later rows wait, its neighbours do not. A poison row becomes
@@ -177,11 +177,13 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     const marked = marking.then(async () => {
       const ids = unmarked;
       if (ids.length > 0) noteMarked(ids, await store.markPublished(ids));
+      // What an earlier one left is marked with it.
+      failedMark = undefined;
     });
     marking = marked.catch(() => undefined);
     return marked;
   };
-  /** Marks beside what comes next. */
+  /** Marks beside what comes next. Where it fails, its rows are the next one's. */
   const markBeside = () => {
     mark().catch((error: unknown) => {
       failedMark = { error };
@@ -465,10 +467,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
         ahead?.catch(() => undefined);
         sent = (await deliver(page)) || sent;
         growPage(page);
-        // Where it fails, its rows are the next one's.
-        const marked = mark();
-        marked.catch(() => undefined);
-        if (ahead === undefined || unmarked.length > unmarkedRowsMax) await marked;
+        if (ahead === undefined || unmarked.length > unmarkedRowsMax) await mark();
+        else markBeside();
         if (ahead === undefined) return isFull;
         ({ page, isFull, lastSeq } = await ahead);
       }

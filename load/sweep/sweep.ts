@@ -137,7 +137,7 @@ const killRelay: Run = async (at, { point, schema, database, topics }) => {
   const events = new Map(await appendEvents(database, marksBesideRead(point) ? trickledPerRun : eventsPerRun));
 
   const dead = new AbortController();
-  const trickling = trickle(database, events, marksBesideRead(point) ? dead.signal : AbortSignal.abort());
+  const trickling = marksBesideRead(point) ? trickle(database, events, dead.signal) : undefined;
   const killed = kill(point, at, place).finally(() => dead.abort());
   const [{ ids, acknowledged }] = await Promise.all([killed, trickling]);
   const onTopic = await size();

@@ -4,7 +4,7 @@
  */
 import { createPool, type Pool, type ResultSetHeader } from "mysql2/promise";
 import { fullJitterMs, sleep } from "./backoff.ts";
-import { DomainError, UnavailableError } from "./errors.ts";
+import { causesOf, DomainError, UnavailableError } from "./errors.ts";
 
 /** A value in a statement. Dates are sent in UTC. */
 export type SqlValue = string | number | bigint | Date | null;
@@ -293,7 +293,7 @@ const sessionSettings = [
 
 /** The server's own error number, or undefined where the error did not come from a statement's answer. */
 export function errorNumber(error: unknown): number | undefined {
-  for (let it: unknown = error, depth = 0; it instanceof Error && depth < 5; it = it.cause, depth++) {
+  for (const it of causesOf(error)) {
     const { errno, sqlState } = it as Error & { errno?: unknown; sqlState?: unknown };
     if (typeof errno === "number" && typeof sqlState === "string" && sqlState !== "") return errno;
   }
@@ -314,7 +314,6 @@ export function isCutShort(error: unknown): boolean {
 
 /** What an error means that came in answer to a packet with COMMIT in it. Otherwise one of the server's ended it before. */
 function commitErrorOf(error: unknown): unknown {
-  if (error instanceof RowsChangedError) return error;
   if (isServerError(error) && !isCutShort(error)) return error;
   return new CommitOutcomeUnknownError("The answer to COMMIT was lost.", { cause: error });
 }

@@ -24,3 +24,12 @@ export class UnavailableError extends Error {
 export function unreachable(value: never): never {
   throw new Error(`unexpected value: ${JSON.stringify(value)}`);
 }
+
+/** How far causes are followed; one may be its own. */
+export const causeDepthMax = 5;
+
+/** An error and what caused it. Drivers and clients wrap a server's answer in errors of their own. */
+export function* causesOf(error: unknown): Generator<Error> {
+  for (let it: unknown = error, depth = 0; it instanceof Error && depth < causeDepthMax; it = it.cause, depth++)
+    yield it;
+}
