@@ -97,10 +97,10 @@ const unmarkedRowsMax = 2 * pageRowsMax;
 const dueRowsMax = 50;
 const toldRowsMax = 10_000;
 /**
- * How long acknowledged rows wait for the next hint, to be marked beside the read that it asks for: a mark under way
- * would hold that up. A crash within that time sends so much more again.
+ * In a trickle, how long acknowledged rows wait to be marked, so that rows that are sent one by one are marked together.
+ * A crash within that time sends so much more again.
  */
-const markDelayMs = 25;
+const markDelayMs = 40;
 
 /** Why a key is held that was found here. */
 interface FoundKey {
@@ -166,9 +166,13 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   let marking: Promise<void> = Promise.resolve();
   /** A mark that nobody waited for has failed: the next pass has. */
   let failedMark: { readonly error: unknown } | undefined;
+  /** Since when rows have been waiting to be marked. */
+  let unmarkedSinceMs = 0;
+  const markDueInMs = () => Math.max(0, unmarkedSinceMs + markDelayMs - performance.now());
   const noteMarked = (ids: readonly string[], marked: number) => {
     // Acknowledged ones are only ever added at the end.
     unmarked = unmarked.slice(ids.length);
+    unmarkedSinceMs = performance.now();
     metrics.published.inc(labels, marked);
     if (marked < ids.length) log.warn({ rows: ids.length - marked }, "another relay had published these too");
   };
@@ -331,6 +335,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
       return await publish(sendable.slice(middle));
     }
     const acknowledgedMs = Date.now();
+    if (unmarked.length === 0) unmarkedSinceMs = performance.now();
     unmarked = [...unmarked, ...sendable.map(({ row }) => row.id)];
     metrics.batchRows.observe(labels, sendable.length);
     const oldestMs = Math.min(...sendable.map(({ row }) => row.occurredAt.getTime()));
@@ -406,7 +411,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const readFirst = async () => {
     // They may read as pending still.
     const acknowledged = new Set(unmarked);
-    if (acknowledged.size > 0) markBeside();
+    if (acknowledged.size > 0 && markDueInMs() === 0) markBeside();
     const wanted = { exceptKeys: exceptKeys(), limit: pageRows + acknowledged.size };
     let rows: readonly OutboxRow[] | undefined;
     await refreshHeldKeys(async () => {
@@ -488,10 +493,10 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     await sleep(fullJitterMs(outages++, backoffMs), closing.signal);
   };
 
-  /** Until there may be something to do. With a hint, what is unmarked goes with the read that follows. */
+  /** Until there may be something to do. Where hints keep coming, marks go beside the reads that follow. */
   const rest = async () => {
     if (unmarked.length > 0) {
-      await sleepUntilHinted(markDelayMs);
+      await sleepUntilHinted(markDueInMs());
       if (hinted || closing.signal.aborted) return;
       markBeside();
     }
