@@ -29,6 +29,8 @@ export interface Reaction {
   readonly effect: string;
   /** The events of which it publishes exactly one in answer; empty when it answers nothing. */
   readonly answers: readonly DescMessage[];
+  /** Nobody waits for the effect: it may come a little later, together with what is urgent or with others of its kind. */
+  readonly mayWait?: true;
 }
 
 interface EventDefinition {
@@ -47,7 +49,7 @@ export const eventTable = [
         effect: "reserves every line or none",
         answers: [StockReservedSchema, StockReservationFailedSchema],
       },
-      { service: "payment", effect: "notes amount and payment method", answers: [] },
+      { service: "payment", effect: "notes amount and payment method", answers: [], mayWait: true },
     ],
   },
   {
@@ -86,7 +88,7 @@ export const eventTable = [
   {
     schema: OrderCompletedSchema,
     publishedBy: "order",
-    reactions: [{ service: "inventory", effect: "turns held stock into sold stock", answers: [] }],
+    reactions: [{ service: "inventory", effect: "turns held stock into sold stock", answers: [], mayWait: true }],
   },
   {
     schema: OrderCancelRequestedSchema,
@@ -129,10 +131,21 @@ export type HandledBy<S extends ServiceName> = Row extends infer R
 /** Every event type of the saga, for encoding and decoding. */
 export const eventRegistry: Registry = createRegistry(...eventTable.map((row) => row.schema));
 
+const definitions: readonly EventDefinition[] = eventTable;
+
+function typesWhere(matches: (row: EventDefinition) => boolean): ReadonlySet<string> {
+  return new Set(definitions.filter(matches).map((row) => row.schema.typeName));
+}
+
 /** The full names of the event types that `service` reacts to: everything else it skips undecoded. */
 export function eventTypesHandledBy(service: ServiceName): ReadonlySet<string> {
-  const definitions: readonly EventDefinition[] = eventTable;
-  return new Set(
-    definitions.filter((row) => row.reactions.some((it) => it.service === service)).map((row) => row.schema.typeName),
-  );
+  return typesWhere((row) => row.reactions.some((it) => it.service === service));
 }
+
+/** Of the types that `service` reacts to, those whose effect somebody waits for. */
+export function urgentTypesFor(service: ServiceName): ReadonlySet<string> {
+  return typesWhere((row) => row.reactions.some((it) => it.service === service && it.mayWait !== true));
+}
+
+/** The types that are urgent for any service: the others need not hurry to the topic either. */
+export const urgentTypes: ReadonlySet<string> = typesWhere((row) => row.reactions.some((it) => it.mayWait !== true));

@@ -57,7 +57,7 @@ async function consume(topic: string, options: { readonly on?: Database; readonl
       return { writes: insertStatements("effect", ["order_id"], rows), publish: [], ignored: [] };
     },
     outbox: createOutbox({ service: "inventory", registry: eventRegistry }),
-    hints: { send: () => undefined, close: () => undefined },
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
     newId,
     log: silentLogger,
     metrics,

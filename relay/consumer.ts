@@ -78,6 +78,8 @@ export interface InboxOptions<M extends Message> {
   /** Which events get an inbox row: those handled, or every event of the topic (the service reads a timeline there). */
   readonly records: "handled" | "all";
   readonly handle: BatchHandler<M>;
+  /** The types that some receiver waits for: of others that are published here, the relay hears later. Default: all. */
+  readonly urgentTypes?: ReadonlySet<string>;
   readonly outbox: Outbox;
   readonly hints: HintSender;
   readonly newId: () => string;
@@ -142,6 +144,8 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     },
   });
 
+  const isUrgent = (type: string) => options.urgentTypes?.has(type) ?? true;
+
   /** Decides events that were not handled before. What it throws by itself is an event's fault. */
   const decide = async (transaction: Transaction, events: readonly ReceivedEvent<M>[]) => {
     if (events.length === 0) return { result: nothing, effect: [] };
@@ -158,7 +162,8 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     counted.inc({ outcome: "handled" }, events.length - result.ignored.length);
     counted.inc({ outcome: "ignored" }, result.ignored.length);
     if (events.length > 0) streak.succeeds();
-    if (result.publish.length > 0) options.hints.send();
+    if (result.publish.some(({ message }) => isUrgent(message.$typeName))) options.hints.send();
+    else if (result.publish.length > 0) options.hints.sendLater();
     result.committed?.();
     options.onCommitted?.(events);
   };
@@ -482,6 +487,8 @@ async function recordFresh<M extends Message>(
   return { entries: fresh, parkedKeys: keysOf(parked) };
 }
 
+/** How long a record may wait that nobody waits for. */
+const waitMaxMs = 100;
 const replayIntervalMs = 1_000;
 const replayBackoff = { baseMs: 2_000, maxMs: 30_000 };
 
@@ -523,6 +530,11 @@ export async function startConsumer(options: {
   readonly topic: string;
   readonly kafka: KafkaOptions;
   readonly inbox: Inbox;
+  /**
+   * The types whose effect somebody waits for. Others are handled with the next of these on their partition, or within
+   * 100 ms. Default: all.
+   */
+  readonly urgentTypes?: ReadonlySet<string>;
   readonly log: Logger;
   readonly metrics: Metrics;
   /** kafkajs gave up: end the process. */
@@ -530,7 +542,7 @@ export async function startConsumer(options: {
   /** Records in one transaction, at the most. Default 500. */
   readonly batchSizeMax?: number;
 }): Promise<TopicConsumer> {
-  const { inbox, log, batchSizeMax = 500 } = options;
+  const { inbox, urgentTypes, log, batchSizeMax = 500 } = options;
   const handle = sharingTransactions(inbox, batchSizeMax);
   const failures = new Counter({
     name: "inbox_batch_failures_total",
@@ -552,6 +564,8 @@ export async function startConsumer(options: {
     // All partitions of a fetch come side by side, and share transactions.
     partitionsConcurrently: 12,
     batchSizeMax,
+    mayWait: (record) => urgentTypes !== undefined && !urgentTypes.has(typeOfRecord(record) ?? ""),
+    waitMaxMs,
     onCrash: options.onCrash,
     // A partition that went to another member is that one's to show.
     onAssigned: () => lag.reset(),

@@ -9,8 +9,13 @@ import type { HostPort } from "../services/kit/config.ts";
 export interface HintSender {
   /** Never throws, never waits. Calls within one turn of the event loop are one datagram. */
   send(): void;
+  /** The same for what nobody waits for: within {@link laterMs}, or with the next one that goes out before. */
+  sendLater(): void;
   close(): void;
 }
+
+/** How long a hint waits for others that nobody waits for. */
+const laterMs = 50;
 
 /** Sends hints for one source to every relay instance in `targets`. */
 export function openHintSender(source: string, targets: readonly HostPort[]): HintSender {
@@ -21,25 +26,33 @@ export function openHintSender(source: string, targets: readonly HostPort[]): Hi
   const payload = new TextEncoder().encode(source);
   let queued = false;
   let closed = false;
-  return {
-    send() {
-      if (queued || closed) return;
-      queued = true;
-      setImmediate(() => {
-        queued = false;
-        if (closed) return;
-        for (const { host, port } of targets) {
-          try {
-            socket.send(payload, port, host, () => undefined);
-          } catch {
-            // Lost, as a hint may be.
-          }
+  let later: ReturnType<typeof setTimeout> | undefined;
+  const send = () => {
+    if (queued || closed) return;
+    queued = true;
+    clearTimeout(later);
+    later = undefined;
+    setImmediate(() => {
+      queued = false;
+      if (closed) return;
+      for (const { host, port } of targets) {
+        try {
+          socket.send(payload, port, host, () => undefined);
+        } catch {
+          // Lost, as a hint may be.
         }
-      });
+      }
+    });
+  };
+  return {
+    send,
+    sendLater() {
+      if (!queued && !closed) later ??= setTimeout(send, laterMs);
     },
     close() {
       if (closed) return;
       closed = true;
+      clearTimeout(later);
       socket.close();
     },
   };

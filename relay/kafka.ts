@@ -173,6 +173,13 @@ export interface TopicConsumerOptions extends KafkaOptions {
    * (decimal) is the one that the partition's next record gets, as of the fetch.
    */
   readonly onBatch: (records: readonly TopicRecord[], signal: AbortSignal, endOffset: string) => Promise<void>;
+  /**
+   * Whether nobody waits for a record: such ones are gathered, and handled with the next other record of their
+   * partition, or after `waitMaxMs` at the latest. Default: nothing waits.
+   */
+  readonly mayWait?: (record: TopicRecord) => boolean;
+  /** Default 0. */
+  readonly waitMaxMs?: number;
   readonly onAssigned?: () => void;
   /** The consumer has stopped for good; the process should end and be started again. */
   readonly onCrash: (error: Error) => void;
@@ -212,6 +219,10 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     contact();
     joins++;
     handled = new Map();
+    // Not committed, they come again, here or elsewhere.
+    gathered = new Map();
+    assignment.abort(new Error("The group has been joined anew."));
+    assignment = new AbortController();
     options.onAssigned?.();
   });
   consumer.on(CRASH, ({ payload }) => {
@@ -223,6 +234,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   let handled = new Map<number, string>();
   let batchesUnderWay = 0;
   let joins = 0;
+  let assignment = new AbortController();
   const commitHandled = async () => {
     if (!options.commitOffsets || handled.size === 0) return;
     const offsets = [...handled].map(([partition, offset]) => ({ topic: options.topic, partition, offset }));
@@ -238,6 +250,70 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     }
   };
   const committing = setInterval(commitHandled, commitIntervalMs);
+
+  const handle = async (partition: number, records: readonly TopicRecord[], signal: AbortSignal, endOffset: string) => {
+    const last = records.at(-1);
+    if (last === undefined) return;
+    const joinsBefore = joins;
+    batchesUnderWay++;
+    try {
+      await options.onBatch(records, signal, endOffset);
+      // Meanwhile the partition may have become somebody else's, who may be further.
+      if (joins === joinsBefore) handled.set(partition, (BigInt(last.offset) + 1n).toString());
+    } finally {
+      batchesUnderWay--;
+    }
+  };
+
+  // Records that nobody waits for: read, and not handled yet.
+  const { mayWait = () => false, waitMaxMs = 0 } = options;
+  let gathered = new Map<number, { readonly records: readonly TopicRecord[]; readonly endOffset: string }>();
+  let gathering: ReturnType<typeof setTimeout> | undefined;
+  /** By partition, what is under way or waits for it: its records are handled one after the other. */
+  const turns = new Map<number, Promise<void>>();
+  const inTurn = (partition: number, work: () => Promise<void>): Promise<void> => {
+    const turn = (turns.get(partition) ?? Promise.resolve()).then(work);
+    turns.set(
+      partition,
+      turn.catch(() => undefined),
+    );
+    return turn;
+  };
+  /** In the partition's turn. Where it fails, what was gathered before stays so: kafkajs will not deliver it again. */
+  const receive = async (
+    partition: number,
+    records: readonly TopicRecord[],
+    signal: AbortSignal,
+    endOffset: string,
+  ) => {
+    const waiting = gathered.get(partition)?.records ?? [];
+    const together = [...waiting, ...records];
+    const fits = together.length <= options.batchSizeMax;
+    if (fits && records.every(mayWait)) {
+      gathered.set(partition, { records: together, endOffset });
+      gathering ??= setTimeout(handleGathered, waitMaxMs);
+      return;
+    }
+    if (!fits) await handle(partition, waiting, signal, endOffset);
+    await handle(partition, fits ? together : records, signal, endOffset);
+    gathered.delete(partition);
+  };
+  const handleGathered = () => {
+    gathering = undefined;
+    const signal = AbortSignal.any([assignment.signal, closing.signal]);
+    for (const partition of gathered.keys()) {
+      inTurn(partition, async () => {
+        // They may have gone with others meanwhile.
+        const { records = [], endOffset = "" } = gathered.get(partition) ?? {};
+        await handle(partition, records, signal, endOffset);
+        gathered.delete(partition);
+      }).catch((error) => {
+        if (signal.aborted) return;
+        options.log.warn({ err: error, partition }, "not handled; tried again");
+        gathering ??= setTimeout(handleGathered, waitMaxMs);
+      });
+    }
+  };
 
   const start = async () => {
     for (;;) {
@@ -257,35 +333,34 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
       eachBatchAutoResolve: false,
       partitionsConsumedConcurrently: options.partitionsConcurrently,
       eachBatch: async ({ batch, heartbeat, resolveOffset, isRunning, isStale }) => {
-        batchesUnderWay++;
         const lost = new AbortController();
         const signal = AbortSignal.any([lost.signal, closing.signal]);
         const beat = setInterval(() => heartbeat().catch((error) => lost.abort(error)), 1_000);
         try {
-          for (let first = 0; first < batch.messages.length; first += options.batchSizeMax) {
-            if (!isRunning() || isStale() || signal.aborted) break;
-            const messages = batch.messages.slice(first, first + options.batchSizeMax);
-            await options.onBatch(
-              messages.map(({ key, value, headers, offset, timestamp }) => ({
-                key,
-                value,
-                headers,
-                partition: batch.partition,
-                offset,
-                publishedAt: new Date(Number(timestamp)),
-              })),
-              signal,
-              batch.highWatermark,
-            );
-            const last = messages.at(-1)?.offset ?? batch.lastOffset();
-            resolveOffset(last);
-            handled.set(batch.partition, (BigInt(last) + 1n).toString());
-          }
+          await inTurn(batch.partition, async () => {
+            for (let first = 0; first < batch.messages.length; first += options.batchSizeMax) {
+              if (!isRunning() || isStale() || signal.aborted) break;
+              const messages = batch.messages.slice(first, first + options.batchSizeMax);
+              await receive(
+                batch.partition,
+                messages.map(({ key, value, headers, offset, timestamp }) => ({
+                  key,
+                  value,
+                  headers,
+                  partition: batch.partition,
+                  offset,
+                  publishedAt: new Date(Number(timestamp)),
+                })),
+                signal,
+                batch.highWatermark,
+              );
+              resolveOffset(messages.at(-1)?.offset ?? batch.lastOffset());
+            }
+          });
           // A rebalance is told to kafkajs by its own error, so that it joins again.
           if (lost.signal.aborted) throw lost.signal.reason;
         } finally {
           clearInterval(beat);
-          batchesUnderWay--;
         }
       },
     });
@@ -297,6 +372,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     async close() {
       closing.abort(new Error("The consumer is closing."));
       clearInterval(committing);
+      clearTimeout(gathering);
       await Promise.race([started, sleep(1_000)]);
       for (let waitedMs = 0; batchesUnderWay > 0 && waitedMs < closeTimeoutMs; waitedMs += 10) {
         await sleep(10);

@@ -75,7 +75,7 @@ function open(options: { readonly fault?: Fault; readonly on?: Database } = {}) 
       };
     },
     outbox: createOutbox({ service, registry: eventRegistry }),
-    hints: { send: () => undefined, close: () => undefined },
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
     newId,
     log: silentLogger,
     metrics,

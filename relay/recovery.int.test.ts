@@ -102,7 +102,7 @@ async function startService(): Promise<void> {
       return { writes: insertStatements("effect", ["order_id"], rows), publish: [], ignored: [] };
     },
     outbox: createOutbox({ service: "inventory", registry: eventRegistry }),
-    hints: { send: () => undefined, close: () => undefined },
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
     newId: () => Bun.randomUUIDv7(),
     log: silentLogger,
     metrics,

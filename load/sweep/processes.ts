@@ -115,7 +115,7 @@ export async function startInboxConsumer(
       };
     },
     outbox: createOutbox({ service, registry: eventRegistry }),
-    hints: { send: () => undefined, close: () => undefined },
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
     newId: () => Bun.randomUUIDv7(),
     log,
     metrics,

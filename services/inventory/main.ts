@@ -1,4 +1,4 @@
-import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
+import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
 import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
@@ -26,6 +26,7 @@ const inbox = createInbox({
   handles: handledTypes,
   records: "handled",
   handle: inventoryHandler({ newId }),
+  urgentTypes,
   outbox: createOutbox({ service: "inventory", registry: eventRegistry }),
   hints,
   newId,
@@ -37,6 +38,7 @@ const consumer = await startConsumer({
   topic: sagaTopic,
   kafka,
   inbox,
+  urgentTypes: urgentTypesFor("inventory"),
   log,
   metrics,
   onCrash(error) {

@@ -1,4 +1,4 @@
-import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
+import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
 import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
@@ -60,6 +60,7 @@ const inbox = createInbox({
   handles: handledTypes,
   records: "all",
   handle: orderHandler({ newId, sagas }),
+  urgentTypes,
   outbox,
   hints,
   newId,
@@ -67,7 +68,16 @@ const inbox = createInbox({
   metrics,
   onCommitted: (events) => watch.hint(events.map(({ envelope }) => envelope.aggregateId)),
 });
-const consumer = await startConsumer({ service: "order", topic, kafka, inbox, log, metrics, onCrash });
+const consumer = await startConsumer({
+  service: "order",
+  topic,
+  kafka,
+  inbox,
+  urgentTypes: urgentTypesFor("order"),
+  log,
+  metrics,
+  onCrash,
+});
 
 // Another instance may handle what is watched here: every record on the topic is a hint. What this instance handles is
 // hinted at its commit, so these may come a little later, and cost the less.

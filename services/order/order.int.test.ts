@@ -36,7 +36,7 @@ afterAll(() => schema.drop());
 const newId = () => Bun.randomUUIDv7();
 const outbox = createOutbox({ service: "order", registry: eventRegistry });
 const priceOf = () => ({ currencyCode: "EUR", minorUnits: 100n });
-const hints = { send: () => undefined, close: () => undefined };
+const hints = { send: () => undefined, sendLater: () => undefined, close: () => undefined };
 
 function placement(change: Partial<PlacementRequest> = {}): Placement {
   const request = { owner: "", requestId: newId(), lines: [{ sku: "sku-1", quantity: 1 }], paymentMethod: "pm_ok" };

@@ -1,4 +1,4 @@
-import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
+import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
 import { startInboxPruning } from "../../relay/archive.ts";
 import { createInbox, startConsumer } from "../../relay/consumer.ts";
 import { openHintSender } from "../../relay/hint.ts";
@@ -33,6 +33,7 @@ const inbox = createInbox({
   handles: handledTypes,
   records: "handled",
   handle: paymentHandler({ newId, calls: worker }),
+  urgentTypes,
   outbox,
   hints,
   newId,
@@ -44,6 +45,7 @@ const consumer = await startConsumer({
   topic: sagaTopic,
   kafka,
   inbox,
+  urgentTypes: urgentTypesFor("payment"),
   log,
   metrics,
   onCrash(error) {

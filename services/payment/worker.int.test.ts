@@ -108,7 +108,7 @@ function startWorker(options: WorkerOptions = {}) {
     database: options.database ?? database,
     gateway: options.gateway ?? createGateway({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
     outbox,
-    hints: { send: () => hinted++, close: () => undefined },
+    hints: { send: () => hinted++, sendLater: () => hinted++, close: () => undefined },
     newId,
     log: silentLogger,
     metrics: options.metrics ?? metrics,
