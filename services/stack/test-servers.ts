@@ -16,20 +16,26 @@ export function testEnvironment(): Readonly<Record<string, string | undefined>> 
   return Object.fromEntries(Object.entries(environment()).filter(([name]) => !ports.has(name)));
 }
 
-/**
- * Starts the servers, lets `work` run with the variables by which kit/testing.ts finds them, and stops them.
- * @param options.mysql MySQL in MariaDB's place.
- */
+export interface TestServerOptions {
+  /** MySQL in MariaDB's place. */
+  readonly mysql?: boolean;
+  /** For their data. Default: the one for all who run no others beside. */
+  readonly folder?: string;
+  /** Added to the default ports. Default: the tests' own. */
+  readonly portOffset?: number;
+}
+
+/** Starts the servers, lets `work` run with the variables by which kit/testing.ts finds them, and stops them. */
 export async function withTestServers<T>(
   root: string,
-  options: { readonly mysql?: boolean },
+  options: TestServerOptions,
   work: (variables: Readonly<Record<string, string>>) => Promise<T>,
 ): Promise<T> {
   const settings = readStackSettings(
     {
       ...testEnvironment(),
-      STACK_DATA_DIR: join(root, ".data/test/servers"),
-      STACK_PORT_OFFSET: String(testPortOffset),
+      STACK_DATA_DIR: options.folder ?? join(root, ".data/test/servers"),
+      STACK_PORT_OFFSET: String(options.portOffset ?? testPortOffset),
     },
     root,
   );

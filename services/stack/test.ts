@@ -1,30 +1,35 @@
 /**
- * `npm test`: every test, from nothing. Unit tests first; then the integration tests on a MariaDB and a Kafka of their
- * own; then the end-to-end tests, which start whole stacks. Ports and data are the tests' own, so that all this runs
- * beside a running `npm start`. Arguments name parts of file paths: `npm test -- relay`, `npm test -- .unit.`.
+ * `npm test`: every test, from nothing. Each file of integration or end-to-end tests runs in a process of its own, two
+ * files at a time: most of them wait for something most of the time. Each of the two lanes has its own ports and data, a
+ * MariaDB and a Kafka for integration tests, and stacks for the others; all of it beside a running `npm start`.
+ * Arguments name parts of file paths: `npm test -- relay`, `npm test -- .unit.`.
  * With `--mysql`, the integration tests alone, on MySQL instead of MariaDB: `npm run test:mysql`.
  */
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { say } from "./console.ts";
 import { explained, StackError } from "./errors.ts";
+import { runtimeEnvironment } from "./processes.ts";
 import { lockEmptied } from "./servers.ts";
-import { testEnvironment, testPortOffset, withTestServers } from "./test-servers.ts";
+import { type TestServerOptions, testEnvironment, testPortOffset, withTestServers } from "./test-servers.ts";
 
 const root = join(import.meta.dir, "../..");
 const dataFolder = join(root, ".data/test");
 const mysqlFlag = "--mysql";
+/** More are no faster on two cores. */
+const lanesMax = 2;
+/** Between two lanes' ports. Chaos' are 2,000 above its lane's, and all of them below those that clients get. */
+const lanePortStep = 1_000;
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
 
 let passed = 0;
 let failed = 0;
 
-/** Runs the test files in one process of Bun's and adds up their results. */
-async function runTests(kind: string, files: readonly string[], extra: Readonly<Record<string, string>> = {}) {
-  if (files.length === 0) return;
+/** Runs test files in one process of Bun's, adds up their results, and shows what it printed when it has ended. */
+async function runTests(name: string, files: readonly string[], extra: Readonly<Record<string, string>> = {}) {
   const startedMs = performance.now();
-  const report = join(dataFolder, `${kind}.xml`);
+  const report = join(dataFolder, `${name.replaceAll("/", "-")}.xml`);
   await rm(report, { force: true });
   const child = Bun.spawn(
     [
@@ -35,14 +40,22 @@ async function runTests(kind: string, files: readonly string[], extra: Readonly<
       `--reporter-outfile=${report}`,
       ...files.map((file) => `./${file}`),
     ],
-    { cwd: root, env: { ...testEnvironment(), ...extra }, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
+    {
+      cwd: root,
+      env: { ...testEnvironment(), ...runtimeEnvironment, ...extra },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    },
   );
+  const printed = await Promise.all([new Response(child.stderr).text(), new Response(child.stdout).text()]);
   const code = await child.exited;
+  console.log(printed.join("\n").trim());
   const counts = await readFile(report, "utf8").then(readCounts, () => ({ tests: 0, failures: 0, skipped: 0 }));
   passed += counts.tests - counts.failures - counts.skipped;
   // An error outside of any test fails the run, but is in no test's count.
   failed += code !== 0 && counts.failures === 0 ? 1 : counts.failures;
-  say(`${kind}: ${counts.tests} tests in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
+  say(`${name}: ${counts.tests} tests in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
 }
 
 function readCounts(xml: string): { tests: number; failures: number; skipped: number } {
@@ -62,17 +75,35 @@ async function main(): Promise<void> {
   if (files.length === 0) throw new StackError(`No test file's path contains ${filters.join(" or ")}.`);
   await mkdir(dataFolder, { recursive: true });
 
-  await runTests("unit", ofKind("unit"));
+  const unit = ofKind("unit");
+  if (unit.length > 0) await runTests("unit", unit);
+  // The longest first.
+  const endToEnd = ofKind("e2e");
+  const integration = ofKind("int");
+  const lanes = Math.min(lanesMax, endToEnd.length + integration.length);
+  await Promise.all(
+    Array.from({ length: lanes }, async (_, lane) => {
+      const portOffset = testPortOffset + lane * lanePortStep;
+      await runEndToEnd(endToEnd, join(dataFolder, `stack-${lane}`), portOffset);
+      await runIntegration(integration, { mysql: onMysql, folder: join(dataFolder, `servers-${lane}`), portOffset });
+    }),
+  );
+}
 
-  if (ofKind("int").length > 0) {
-    await withTestServers(root, { mysql: onMysql }, (servers) => runTests("int", ofKind("int"), servers));
+/** Takes files from the list, one after the other, until there are none. */
+async function runEndToEnd(files: string[], stackFolder: string, portOffset: number): Promise<void> {
+  if (files.length === 0) return;
+  await (await lockEmptied(stackFolder)).release();
+  for (let file = files.shift(); file !== undefined; file = files.shift()) {
+    await runTests(file, [file], { STACK_DATA_DIR: stackFolder, STACK_PORT_OFFSET: String(portOffset) });
   }
+}
 
-  const stackFolder = join(dataFolder, "stack");
-  if (ofKind("e2e").length > 0) await (await lockEmptied(stackFolder)).release();
-  await runTests("e2e", ofKind("e2e"), {
-    STACK_DATA_DIR: stackFolder,
-    STACK_PORT_OFFSET: String(testPortOffset),
+/** The same for those that need only servers. */
+async function runIntegration(files: string[], servers: TestServerOptions): Promise<void> {
+  if (files.length === 0) return;
+  await withTestServers(root, servers, async (variables) => {
+    for (let file = files.shift(); file !== undefined; file = files.shift()) await runTests(file, [file], variables);
   });
 }
 
