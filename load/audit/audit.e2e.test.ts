@@ -118,9 +118,11 @@ afterAll(() => stack.stop(), 60_000);
 
 describe("nothing is wrong", () => {
   test("while orders of every kind flow, and once they have come to their end", async () => {
+    let audits = 0;
     const flow = (async () => {
       const placed: string[] = [];
-      for (let round = 0; round < 10; round++) {
+      // Until the auditor has looked several times.
+      for (let round = 0; round < 10 || (round < 100 && audits < 3); round++) {
         placed.push(...(await placeOrders(ordersCount / 10 - 2)));
         if (round % 5 === 0) placed.push(...(await placeAndCancel(10)));
         await sleep(200);
@@ -129,7 +131,6 @@ describe("nothing is wrong", () => {
       return [...placed, orderId];
     })();
     const auditor = await openAuditor({ ...sources, settleMs });
-    let audits = 0;
     let suspects = 0;
     const flowing = { done: false };
     const finished = flow.finally(() => {

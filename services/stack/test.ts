@@ -9,7 +9,6 @@ import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { say } from "./console.ts";
 import { explained, StackError } from "./errors.ts";
-import { runtimeEnvironment } from "./processes.ts";
 import { lockEmptied } from "./servers.ts";
 import { type TestServerOptions, testEnvironment, testPortOffset, withTestServers } from "./test-servers.ts";
 
@@ -42,10 +41,8 @@ async function runTests(name: string, files: readonly string[], extra: Readonly<
     ],
     {
       cwd: root,
-      env: { ...testEnvironment(), ...runtimeEnvironment, ...extra },
-      stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
+      env: { ...testEnvironment(), ...extra },
+      stdio: ["ignore", "pipe", "pipe"],
     },
   );
   const printed = await Promise.all([new Response(child.stderr).text(), new Response(child.stdout).text()]);
@@ -76,7 +73,7 @@ async function main(): Promise<void> {
   await mkdir(dataFolder, { recursive: true });
 
   const unit = ofKind("unit");
-  if (unit.length > 0) await runTests("unit", unit);
+  const runningUnit = unit.length > 0 ? runTests("unit", unit) : undefined;
   // The longest first.
   const endToEnd = ofKind("e2e");
   const integration = ofKind("int");
@@ -88,6 +85,7 @@ async function main(): Promise<void> {
       await runIntegration(integration, { mysql: onMysql, folder: join(dataFolder, `servers-${lane}`), portOffset });
     }),
   );
+  await runningUnit;
 }
 
 /** Takes files from the list, one after the other, until there are none. */
