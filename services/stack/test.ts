@@ -74,9 +74,9 @@ async function main(): Promise<void> {
 
   const unit = ofKind("unit");
   const runningUnit = unit.length > 0 ? runTests("unit", unit) : undefined;
-  // The longest first.
+  // What takes long comes first: end-to-end tests, and of the others the relay's before those under load/.
   const endToEnd = ofKind("e2e");
-  const integration = ofKind("int");
+  const integration = ofKind("int").reverse();
   const lanes = Math.min(lanesMax, endToEnd.length + integration.length);
   await Promise.all(
     Array.from({ length: lanes }, async (_, lane) => {
