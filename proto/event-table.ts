@@ -147,5 +147,8 @@ export function urgentTypesFor(service: ServiceName): ReadonlySet<string> {
   return typesWhere((row) => row.reactions.some((it) => it.service === service && it.mayWait !== true));
 }
 
-/** The types that are urgent for any service: the others need not hurry to the topic either. */
+/**
+ * The types that are urgent for any service: the others need not hurry to the topic either. Watchers on another instance
+ * of Order are hinted by the event before it (WatchOrder looks several times).
+ */
 export const urgentTypes: ReadonlySet<string> = typesWhere((row) => row.reactions.some((it) => it.mayWait !== true));

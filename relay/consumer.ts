@@ -487,7 +487,7 @@ async function recordFresh<M extends Message>(
   return { entries: fresh, parkedKeys: keysOf(parked) };
 }
 
-/** How long a record may wait that nobody waits for. */
+/** After this time a record that nobody waits for waits for no other one any more. */
 const waitMaxMs = 100;
 const replayIntervalMs = 1_000;
 const replayBackoff = { baseMs: 2_000, maxMs: 30_000 };
@@ -531,8 +531,8 @@ export async function startConsumer(options: {
   readonly kafka: KafkaOptions;
   readonly inbox: Inbox;
   /**
-   * The types whose effect somebody waits for. Others are handled with the next of these on their partition, or within
-   * 100 ms. Default: all.
+   * The types whose effect somebody waits for. Others, those that are not handled here among them, come with the next of
+   * these on their partition, or after 100 ms. Default: all.
    */
   readonly urgentTypes?: ReadonlySet<string>;
   readonly log: Logger;

@@ -109,10 +109,12 @@ describe("records that nobody waits for", () => {
     await eventually(async () => expect(await committed(0)).toBe(3));
   });
 
-  test("are handled by themselves after a while, or when they are as many as fit", async () => {
+  test("are handled by themselves after a while, at the second try if need be, or when they are as many as fit", async () => {
+    failures = [new Error("the database is away")];
     await consume(50);
     await produce(later1);
     await eventually(() => expect(batches).toEqual([[later1]]), 20_000);
+    expect(failures).toEqual([]);
     await eventually(async () => expect(await committed(0)).toBe(1));
     await Promise.all(consumers.splice(0).map((consumer) => consumer.close()));
     batches = [];
@@ -137,6 +139,50 @@ describe("records that nobody waits for", () => {
     await produce(now);
     await eventually(() => expect(batches).toEqual([[marker], [later1, now]]), 20_000);
     expect(failures).toEqual([]);
+    await eventually(async () => expect(await committed(0)).toBe(2));
+  });
+
+  test("hold up no other member that joins, however long their handling takes, and stay in order", async () => {
+    const order: string[] = [];
+    const started = Promise.withResolvers<void>();
+    const member = async (name: string, isAway: boolean) => {
+      const consumer = await consumeTopic({
+        ...testKafka(),
+        groupId: group,
+        topic,
+        from: "earliest",
+        commitOffsets: true,
+        partitionsConcurrently: partitions,
+        batchSizeMax: 3,
+        mayWait: (record) => keyOf(record).startsWith("later"),
+        waitMaxMs: 10,
+        onAssigned: () => order.push(`${name} joined`),
+        async onBatch(records, signal) {
+          if (isAway) {
+            started.resolve();
+            // As the inbox tries again and again, until it is told to stop.
+            await new Promise((resolve) => signal.addEventListener("abort", resolve));
+            order.push(`${name} let go`);
+            isAway = false;
+            throw signal.reason;
+          }
+          batches.push(records.map(keyOf));
+        },
+        onCrash: (error) => {
+          throw error;
+        },
+      });
+      consumers.push(consumer);
+    };
+    await member("first", true);
+    await produce(later1);
+    await started.promise;
+    // Waits behind them.
+    await produce(now);
+    await member("second", false);
+    await eventually(() => expect(order).toContain("second joined"), 20_000);
+    expect(order.slice(0, 3)).toEqual(["first joined", "first let go", expect.stringMatching(/joined$/)]);
+    await eventually(() => expect([...new Set(batches.flat())]).toEqual([later1, now]), 20_000);
     await eventually(async () => expect(await committed(0)).toBe(2));
   });
 });

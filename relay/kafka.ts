@@ -168,14 +168,15 @@ export interface TopicConsumerOptions extends KafkaOptions {
   readonly partitionsConcurrently: number;
   readonly batchSizeMax: number;
   /**
-   * Handles records of one partition, in order. When it throws they are delivered again. `signal` is aborted when the
+   * Handles records of one partition, in order. When it throws they are delivered again, some that were handled perhaps
+   * among them. `signal` is aborted when the
    * partition may belong to another member by now, or the consumer is closing: then stop waiting and throw. `endOffset`
    * (decimal) is the one that the partition's next record gets, as of the fetch.
    */
   readonly onBatch: (records: readonly TopicRecord[], signal: AbortSignal, endOffset: string) => Promise<void>;
   /**
    * Whether nobody waits for a record: such ones are gathered, and handled with the next other record of their
-   * partition, or after `waitMaxMs` at the latest. Default: nothing waits.
+   * partition, or after `waitMaxMs`. Their offsets are committed when they are handled. Default: nothing waits.
    */
   readonly mayWait?: (record: TopicRecord) => boolean;
   /** Default 0. */
@@ -219,10 +220,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     contact();
     joins++;
     handled = new Map();
-    // Not committed, they come again, here or elsewhere.
-    gathered = new Map();
-    assignment.abort(new Error("The group has been joined anew."));
-    assignment = new AbortController();
+    endAssignment(new Error("The group has been joined anew."));
     options.onAssigned?.();
   });
   consumer.on(CRASH, ({ payload }) => {
@@ -234,6 +232,11 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   let handled = new Map<number, string>();
   let batchesUnderWay = 0;
   let joins = 0;
+  /** Partitions may belong to other members by now. */
+  const endAssignment = (reason: unknown) => {
+    assignment.abort(reason);
+    assignment = new AbortController();
+  };
   let assignment = new AbortController();
   const commitHandled = async () => {
     if (!options.commitOffsets || handled.size === 0) return;
@@ -251,10 +254,15 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   };
   const committing = setInterval(commitHandled, commitIntervalMs);
 
-  const handle = async (partition: number, records: readonly TopicRecord[], signal: AbortSignal, endOffset: string) => {
+  const handle = async (
+    partition: number,
+    records: readonly TopicRecord[],
+    signal: AbortSignal,
+    endOffset: string,
+    joinsBefore = joins,
+  ) => {
     const last = records.at(-1);
     if (last === undefined) return;
-    const joinsBefore = joins;
     batchesUnderWay++;
     try {
       await options.onBatch(records, signal, endOffset);
@@ -265,9 +273,15 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     }
   };
 
-  // Records that nobody waits for: read, and not handled yet.
+  // Records that nobody waits for: read, and not handled yet. They are kept until they are, whoever owns the partition:
+  // what kafkajs brings next may follow on them even after a join. What comes twice by that is known to the inbox.
+  interface Gathered {
+    readonly records: readonly TopicRecord[];
+    readonly endOffset: string;
+    readonly joins: number;
+  }
   const { mayWait = () => false, waitMaxMs = 0 } = options;
-  let gathered = new Map<number, { readonly records: readonly TopicRecord[]; readonly endOffset: string }>();
+  const gathered = new Map<number, Gathered>();
   let gathering: ReturnType<typeof setTimeout> | undefined;
   /** By partition, what is under way or waits for it: its records are handled one after the other. */
   const turns = new Map<number, Promise<void>>();
@@ -290,7 +304,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     const together = [...waiting, ...records];
     const fits = together.length <= options.batchSizeMax;
     if (fits && records.every(mayWait)) {
-      gathered.set(partition, { records: together, endOffset });
+      gathered.set(partition, { records: together, endOffset, joins });
       gathering ??= setTimeout(handleGathered, waitMaxMs);
       return;
     }
@@ -303,12 +317,13 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     const signal = AbortSignal.any([assignment.signal, closing.signal]);
     for (const partition of gathered.keys()) {
       inTurn(partition, async () => {
+        const waiting = gathered.get(partition);
         // They may have gone with others meanwhile.
-        const { records = [], endOffset = "" } = gathered.get(partition) ?? {};
-        await handle(partition, records, signal, endOffset);
+        if (waiting === undefined) return;
+        await handle(partition, waiting.records, signal, waiting.endOffset, waiting.joins);
         gathered.delete(partition);
       }).catch((error) => {
-        if (signal.aborted) return;
+        if (closing.signal.aborted) return;
         options.log.warn({ err: error, partition }, "not handled; tried again");
         gathering ??= setTimeout(handleGathered, waitMaxMs);
       });
@@ -335,7 +350,12 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
       eachBatch: async ({ batch, heartbeat, resolveOffset, isRunning, isStale }) => {
         const lost = new AbortController();
         const signal = AbortSignal.any([lost.signal, closing.signal]);
-        const beat = setInterval(() => heartbeat().catch((error) => lost.abort(error)), 1_000);
+        const lose = (error: unknown) => {
+          lost.abort(error);
+          // This batch may wait for gathered records, whose handling would outlast the group's patience.
+          endAssignment(error);
+        };
+        const beat = setInterval(() => heartbeat().catch(lose), 1_000);
         try {
           await inTurn(batch.partition, async () => {
             for (let first = 0; first < batch.messages.length; first += options.batchSizeMax) {

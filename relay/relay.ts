@@ -168,23 +168,30 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   let failedMark: { readonly error: unknown } | undefined;
   /** Since when rows have been waiting to be marked. */
   let unmarkedSinceMs = 0;
+  let marksUnderWay = 0;
   const markDueInMs = () => Math.max(0, unmarkedSinceMs + markDelayMs - performance.now());
-  const noteMarked = (ids: readonly string[], marked: number) => {
+  const noteMarked = (ids: readonly string[], marked: number, startedMs: number) => {
     // Acknowledged ones are only ever added at the end.
     unmarked = unmarked.slice(ids.length);
-    unmarkedSinceMs = performance.now();
+    unmarkedSinceMs = startedMs;
     metrics.published.inc(labels, marked);
     if (marked < ids.length) log.warn({ rows: ids.length - marked }, "another relay had published these too");
   };
   /** Marks what has been acknowledged so far; where that fails it stays known, for the next time. */
   const mark = (): Promise<void> => {
+    marksUnderWay++;
     const marked = marking.then(async () => {
       const ids = unmarked;
-      if (ids.length > 0) noteMarked(ids, await store.markPublished(ids));
+      const startedMs = performance.now();
+      if (ids.length > 0) noteMarked(ids, await store.markPublished(ids), startedMs);
       // What an earlier one left is marked with it.
       failedMark = undefined;
     });
-    marking = marked.catch(() => undefined);
+    marking = marked
+      .catch(() => undefined)
+      .finally(() => {
+        marksUnderWay--;
+      });
     return marked;
   };
   /** Marks beside what comes next. Where it fails, its rows are the next one's. */
@@ -411,7 +418,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const readFirst = async () => {
     // They may read as pending still.
     const acknowledged = new Set(unmarked);
-    if (acknowledged.size > 0 && markDueInMs() === 0) markBeside();
+    if (acknowledged.size > 0 && marksUnderWay === 0 && markDueInMs() === 0) markBeside();
     const wanted = { exceptKeys: exceptKeys(), limit: pageRows + acknowledged.size };
     let rows: readonly OutboxRow[] | undefined;
     await refreshHeldKeys(async () => {
@@ -487,6 +494,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
 
   const backOff = async (error: unknown) => {
     pageRows = probeRows;
+    // Of a broker, perhaps: what it had acknowledged need not wait for it.
+    if (unmarked.length > 0 && marksUnderWay === 0) markBeside();
     metrics.failures.inc({ ...labels, kind: "outage" });
     // At 1, 2, 4, 8 … attempts: a long outage is no reason for a long log.
     if (Number.isInteger(Math.log2(outages + 1))) log.warn({ err: error, attempts: outages + 1 }, "outage");

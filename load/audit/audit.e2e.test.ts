@@ -119,10 +119,11 @@ afterAll(() => stack.stop(), 60_000);
 describe("nothing is wrong", () => {
   test("while orders of every kind flow, and once they have come to their end", async () => {
     let audits = 0;
+    let isOver = false;
     const flow = (async () => {
       const placed: string[] = [];
       // Until the auditor has looked several times.
-      for (let round = 0; round < 10 || (round < 100 && audits < 3); round++) {
+      for (let round = 0; round < 10 || (audits < 3 && !isOver); round++) {
         placed.push(...(await placeOrders(ordersCount / 10 - 2)));
         if (round % 5 === 0) placed.push(...(await placeAndCancel(10)));
         await sleep(200);
@@ -136,12 +137,16 @@ describe("nothing is wrong", () => {
     const finished = flow.finally(() => {
       flowing.done = true;
     });
-    while (!flowing.done) {
-      const report = await auditor.run();
-      expect(brokenOf(report)).toEqual([]);
-      expect(report.unsettled).toEqual([]);
-      suspects += report.suspects;
-      audits++;
+    try {
+      while (!flowing.done) {
+        const report = await auditor.run();
+        expect(brokenOf(report)).toEqual([]);
+        expect(report.unsettled).toEqual([]);
+        suspects += report.suspects;
+        audits++;
+      }
+    } finally {
+      isOver = true;
     }
     acknowledged = await finished;
     await untilFinal(acknowledged);

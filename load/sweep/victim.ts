@@ -13,7 +13,7 @@ const { at, point, ...place } = readConfig(environment(), {
   group: text("SWEEP_GROUP"),
 });
 /** As if something was committed all the time: the relay reads on at once, and marks beside it. */
-const hintIntervalMs = 5;
+const hintIntervalMs = 1;
 const database = openDatabase({ url: place.databaseUrl, connectionsMax: 4 });
 const death = { point, at };
 

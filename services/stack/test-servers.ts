@@ -7,7 +7,7 @@ import { databaseAdminUrl, portVariables, readStackSettings } from "./settings.t
 
 /** Another checkout's tests run beside these when they are told another one. */
 export const testPortOffset = readConfig(environment(), {
-  value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 40_000 }),
+  value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 37_000 }),
 }).value;
 
 /** What was set for a running `npm start` is not for the tests: their ports are their own. */

@@ -5,11 +5,15 @@
  * Arguments name parts of file paths: `npm test -- relay`, `npm test -- .unit.`.
  * With `--mysql`, the integration tests alone, on MySQL instead of MariaDB: `npm run test:mysql`.
  */
+import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { say } from "./console.ts";
+import { ensurePrograms } from "./downloads.ts";
 import { explained, StackError } from "./errors.ts";
+import { ensureMysql } from "./mysql.ts";
 import { lockEmptied } from "./servers.ts";
+import { readStackSettings } from "./settings.ts";
 import { type TestServerOptions, testEnvironment, testPortOffset, withTestServers } from "./test-servers.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -17,7 +21,7 @@ const dataFolder = join(root, ".data/test");
 const mysqlFlag = "--mysql";
 /** More are no faster on two cores. */
 const lanesMax = 2;
-/** Between two lanes' ports. Chaos' are 2,000 above its lane's, and all of them below those that clients get. */
+/** Between two lanes' ports. Chaos' are 2,000 above its lane's, and by default all of them below those of clients. */
 const lanePortStep = 1_000;
 /** A test that hangs is a failure, not the end of all. */
 const testTimeoutMs = 60_000;
@@ -30,6 +34,9 @@ async function runTests(name: string, files: readonly string[], extra: Readonly<
   const startedMs = performance.now();
   const report = join(dataFolder, `${name.replaceAll("/", "-")}.xml`);
   await rm(report, { force: true });
+  // A file, and no pipe: a process that such a test has left behind would hold that open.
+  const log = report.replace(/xml$/, "log");
+  const output = openSync(log, "w");
   const child = Bun.spawn(
     [
       process.execPath,
@@ -42,12 +49,12 @@ async function runTests(name: string, files: readonly string[], extra: Readonly<
     {
       cwd: root,
       env: { ...testEnvironment(), ...extra },
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["ignore", output, output],
     },
   );
-  const printed = await Promise.all([new Response(child.stderr).text(), new Response(child.stdout).text()]);
   const code = await child.exited;
-  console.log(printed.join("\n").trim());
+  closeSync(output);
+  console.log((await readFile(log, "utf8")).trim());
   const counts = await readFile(report, "utf8").then(readCounts, () => ({ tests: 0, failures: 0, skipped: 0 }));
   passed += counts.tests - counts.failures - counts.skipped;
   // An error outside of any test fails the run, but is in no test's count.
@@ -73,19 +80,24 @@ async function main(): Promise<void> {
   await mkdir(dataFolder, { recursive: true });
 
   const unit = ofKind("unit");
-  const runningUnit = unit.length > 0 ? runTests("unit", unit) : undefined;
+  if (unit.length > 0) await runTests("unit", unit);
   // What takes long comes first: end-to-end tests, and of the others the relay's before those under load/.
   const endToEnd = ofKind("e2e");
   const integration = ofKind("int").reverse();
   const lanes = Math.min(lanesMax, endToEnd.length + integration.length);
-  await Promise.all(
+  if (lanes === 0) return;
+  // Once for all lanes.
+  const { cacheFolder } = readStackSettings(testEnvironment(), root);
+  await ensurePrograms(cacheFolder);
+  if (onMysql) await ensureMysql(cacheFolder);
+  const results = await Promise.allSettled(
     Array.from({ length: lanes }, async (_, lane) => {
       const portOffset = testPortOffset + lane * lanePortStep;
       await runEndToEnd(endToEnd, join(dataFolder, `stack-${lane}`), portOffset);
       await runIntegration(integration, { mysql: onMysql, folder: join(dataFolder, `servers-${lane}`), portOffset });
     }),
   );
-  await runningUnit;
+  for (const result of results) if (result.status === "rejected") throw result.reason;
 }
 
 /** Takes files from the list, one after the other, until there are none. */
