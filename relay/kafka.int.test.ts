@@ -2,7 +2,14 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createServer, type Socket } from "node:net";
 import { silentLogger } from "../services/kit/log.ts";
 import { eventually } from "../services/kit/testing.ts";
-import { consumeTopic, openAdmin, openProducer, type RecordProducer, type TopicConsumer } from "./kafka.ts";
+import {
+  consumeTopic,
+  openAdmin,
+  openProducer,
+  type RecordProducer,
+  type TopicConsumer,
+  type TopicConsumerOptions,
+} from "./kafka.ts";
 import { partitionOf } from "./partitioner.ts";
 import { createTestTopic, keyOf, testKafka } from "./testing.ts";
 
@@ -56,7 +63,10 @@ describe("records that nobody waits for", () => {
     consumers = [];
   });
 
-  async function consume(waitMaxMs: number) {
+  /** A member of the group. */
+  async function join(
+    options: Pick<TopicConsumerOptions, "onBatch"> & Partial<Pick<TopicConsumerOptions, "waitMaxMs" | "onAssigned">>,
+  ) {
     const consumer = await consumeTopic({
       ...testKafka(),
       groupId: group,
@@ -66,19 +76,24 @@ describe("records that nobody waits for", () => {
       partitionsConcurrently: partitions,
       batchSizeMax: 3,
       mayWait: (record) => keyOf(record).startsWith("later"),
+      onCrash: (error) => {
+        throw error;
+      },
+      ...options,
+    });
+    consumers.push(consumer);
+    return consumer;
+  }
+
+  const consume = (waitMaxMs: number) =>
+    join({
       waitMaxMs,
       async onBatch(records) {
         const failure = failures.shift();
         if (failure !== undefined) throw failure;
         batches.push(records.map(keyOf));
       },
-      onCrash: (error) => {
-        throw error;
-      },
     });
-    consumers.push(consumer);
-    return consumer;
-  }
 
   /** A key that goes to a partition, found by trying. */
   const keyOn = (partition: number, name: string) => {
@@ -145,16 +160,8 @@ describe("records that nobody waits for", () => {
   test("hold up no other member that joins, however long their handling takes, and stay in order", async () => {
     const order: string[] = [];
     const started = Promise.withResolvers<void>();
-    const member = async (name: string, isAway: boolean) => {
-      const consumer = await consumeTopic({
-        ...testKafka(),
-        groupId: group,
-        topic,
-        from: "earliest",
-        commitOffsets: true,
-        partitionsConcurrently: partitions,
-        batchSizeMax: 3,
-        mayWait: (record) => keyOf(record).startsWith("later"),
+    const member = (name: string, isAway: boolean) =>
+      join({
         waitMaxMs: 10,
         onAssigned: () => order.push(`${name} joined`),
         async onBatch(records, signal) {
@@ -168,12 +175,7 @@ describe("records that nobody waits for", () => {
           }
           batches.push(records.map(keyOf));
         },
-        onCrash: (error) => {
-          throw error;
-        },
       });
-      consumers.push(consumer);
-    };
     await member("first", true);
     await produce(later1);
     await started.promise;

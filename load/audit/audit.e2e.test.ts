@@ -12,11 +12,10 @@ import { consumeTopic, openAdmin, openProducer } from "../../relay/kafka.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { environment } from "../../services/kit/config.ts";
 import { insertRows, type SqlValue } from "../../services/kit/database.ts";
-import { silentLogger } from "../../services/kit/log.ts";
 import { eventually } from "../../services/kit/testing.ts";
 import { parseOpsArguments } from "../../services/stack/ops-arguments.ts";
 import { readOpsSettings } from "../../services/stack/ops-settings.ts";
-import { orderRequest, startStack, type TestStack } from "../../services/stack/testing.ts";
+import { kafkaOf, orderRequest, startStack, type TestStack } from "../../services/stack/testing.ts";
 import { findStuck, type StuckOrder } from "../stuck/stuck.ts";
 import { stuckVerb } from "../stuck/verb.ts";
 import { type AuditReport, type AuditSources, audit, openAuditor } from "./audit.ts";
@@ -105,13 +104,12 @@ function brokenOf(report: AuditReport) {
 
 beforeAll(async () => {
   stack = await startStack();
-  const { kafka, gateway } = await stack.read();
-  const [host = "", port = ""] = (kafka.brokers[0] ?? "").split(":");
+  const stackFile = await stack.read();
   sources = {
     databases: stack.databases,
-    kafka: { brokers: [{ host, port: Number(port) }], clientId: "test", log: silentLogger },
+    kafka: kafkaOf(stackFile),
     topic: sagaTopic,
-    gatewayUrl: gateway,
+    gatewayUrl: stackFile.gateway,
   };
 }, 120_000);
 afterAll(() => stack.stop(), 60_000);

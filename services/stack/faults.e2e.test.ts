@@ -6,9 +6,16 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { openAdmin } from "../../relay/kafka.ts";
 import { sleep } from "../kit/backoff.ts";
-import { silentLogger } from "../kit/log.ts";
 import { eventually } from "../kit/testing.ts";
-import { findDiscrepancies, orderRequest, outcomeOf, startStack, type TestStack, watchToEnd } from "./testing.ts";
+import {
+  findDiscrepancies,
+  kafkaOf,
+  orderRequest,
+  outcomeOf,
+  startStack,
+  type TestStack,
+  watchToEnd,
+} from "./testing.ts";
 
 let stack: TestStack;
 beforeAll(async () => {
@@ -181,13 +188,7 @@ for (const name of ["order", "inventory", "payment", "relay", "gateway", "mariad
 }
 
 test("the same records delivered again change nothing", async () => {
-  const { kafka } = await stack.read();
-  const [host = "", port = ""] = (kafka.brokers[0] ?? "").split(":");
-  const admin = await openAdmin({
-    brokers: [{ host, port: Number(port) }],
-    clientId: "test",
-    log: silentLogger,
-  });
+  const admin = await openAdmin(kafkaOf(await stack.read()));
   const topic = "shop.order-saga";
   const groups = ["order", "inventory", "payment"];
   const caughtUp = async () => {

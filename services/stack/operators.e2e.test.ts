@@ -6,11 +6,11 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { sagaTopic } from "../../proto/event-table.ts";
 import { openAdmin } from "../../relay/kafka.ts";
 import { environment } from "../kit/config.ts";
-import { silentLogger } from "../kit/log.ts";
 import { eventually } from "../kit/testing.ts";
 import { databaseServices } from "./settings.ts";
 import {
   findDiscrepancies,
+  kafkaOf,
   orderRequest,
   outcomeOf,
   readLedger,
@@ -183,9 +183,7 @@ describe("replay of everything", () => {
   const all = ["handled", "ignored", "parked", "duplicate", "skipped"];
   /** Records that nobody waits for are handled a little later than others. */
   const expectNothingUnhandled = async () => {
-    const { kafka } = await stack.read();
-    const [host = "", port = ""] = (kafka.brokers[0] ?? "").split(":");
-    const admin = await openAdmin({ brokers: [{ host, port: Number(port) }], clientId: "test", log: silentLogger });
+    const admin = await openAdmin(kafkaOf(await stack.read()));
     try {
       const ends = (await admin.endOffsets(sagaTopic)).filter(({ offset }) => offset !== "0");
       for (const group of databaseServices) {

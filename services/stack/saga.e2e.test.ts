@@ -9,12 +9,12 @@ import { OrderCancelRequestedSchema, OrderCompletedSchema } from "../../proto/ge
 import { Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
 import { openProducer } from "../../relay/kafka.ts";
-import { silentLogger } from "../kit/log.ts";
 import { eventually } from "../kit/testing.ts";
 import { traceIdOf } from "../kit/traceparent.ts";
 import {
   findDiscrepancies,
   grpcClient,
+  kafkaOf,
   orderRequest,
   outcomeOf,
   startStack,
@@ -256,9 +256,7 @@ test("what nobody expects on the topic is skipped and counted, or handled by rul
     const made = toRecord(row, { source: "/shop/elsewhere", encoding: "protobuf", registry: eventRegistry });
     return { ...made, headers: { ...made.headers, ce_type: type } };
   };
-  const [host = "", port = ""] = (before.kafka.brokers[0] ?? "").split(":");
-  const kafka = { brokers: [{ host, port: Number(port) }], clientId: "test", log: silentLogger };
-  const producer = await openProducer({ ...kafka, timeoutMs: 5_000 });
+  const producer = await openProducer({ ...kafkaOf(before), timeoutMs: 5_000 });
   await producer.send(sagaTopic, [
     record(create(StockReservedSchema, { orderId }), "shop.shipping.v1.ParcelSent"),
     // Of an order that nobody has placed.

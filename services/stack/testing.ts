@@ -10,8 +10,10 @@ import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/conn
 import { credentials, Client as GrpcClient, type ServiceError } from "@grpc/grpc-js";
 import { type Order, Order_FailureReason, Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService, type PlaceOrderRequestSchema } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
+import type { KafkaOptions } from "../../relay/kafka.ts";
 import { environment, type HostPort } from "../kit/config.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
+import { silentLogger } from "../kit/log.ts";
 import { freePort } from "../kit/testing.ts";
 import { ensurePrograms } from "./downloads.ts";
 import type { LedgerEntry } from "./gateway.ts";
@@ -84,6 +86,12 @@ export async function startStack(
       await reading.catch(() => undefined);
     },
   };
+}
+
+/** How to reach a stack's broker. */
+export function kafkaOf(stack: StackFile): KafkaOptions {
+  const [host = "", port = ""] = (stack.kafka.brokers[0] ?? "").split(":");
+  return { brokers: [{ host, port: Number(port) }], clientId: "test", log: silentLogger };
 }
 
 /** Calls OrderService through grpc-js, the way any gRPC client would. */
