@@ -7,15 +7,15 @@ import { type Database, openDatabase } from "../services/kit/database.ts";
 import { createMetrics, serveHealth } from "../services/kit/health.ts";
 import { createLogger } from "../services/kit/log.ts";
 import { closeOnSignal } from "../services/kit/shutdown.ts";
-import { type ArchiveTables, every, pruneArchive, runArchive } from "./archive.ts";
-import { readRelayConfig, type SourceConfig } from "./config.ts";
-import { listenForHints } from "./hint.ts";
-import { openAdmin, openProducer } from "./kafka.ts";
-import { createRelayMetrics } from "./metrics.ts";
-import { openOutboxStore } from "./outbox-store.ts";
-import { claimOwnership, createOwnedSources, type Ownership } from "./ownership.ts";
-import { startRelaySource } from "./relay.ts";
-import { checkTables, checkTopics, type SourceCheck, type SourceFault } from "./source-check.ts";
+import { openAdmin, openProducer } from "./kafka/kafka.ts";
+import { type ArchiveTables, every, pruneArchive, runArchive } from "./outbox/archive.ts";
+import { readRelayConfig, type SourceConfig } from "./outbox/config.ts";
+import { listenForHints } from "./outbox/hint.ts";
+import { createRelayMetrics } from "./outbox/metrics.ts";
+import { claimOwnership, createOwnedSources, type Ownership } from "./outbox/ownership.ts";
+import { startRelaySource } from "./outbox/relay.ts";
+import { checkTables, checkTopics, type SourceCheck, type SourceFault } from "./outbox/source-check.ts";
+import { openOutboxStore } from "./outbox/store.ts";
 
 /** For faults that starting again does not mend. */
 const configurationExitCode = 2;

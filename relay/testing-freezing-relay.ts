@@ -7,11 +7,11 @@ import { Registry } from "prom-client";
 import { eventRegistry } from "../proto/event-table.ts";
 import { environment, hostPorts, integer, readConfig, text } from "../services/kit/config.ts";
 import { silentLogger } from "../services/kit/log.ts";
-import { openProducer } from "./kafka.ts";
-import { createRelayMetrics } from "./metrics.ts";
-import { openOutboxStore } from "./outbox-store.ts";
-import { claimOwnership } from "./ownership.ts";
-import { startRelaySource } from "./relay.ts";
+import { openProducer } from "./kafka/kafka.ts";
+import { createRelayMetrics } from "./outbox/metrics.ts";
+import { claimOwnership } from "./outbox/ownership.ts";
+import { startRelaySource } from "./outbox/relay.ts";
+import { openOutboxStore } from "./outbox/store.ts";
 
 const log = silentLogger;
 const { brokers, databaseUrl, table, topic, freezeAtSend } = readConfig(environment(), {

@@ -8,9 +8,9 @@ import { environment } from "../services/kit/config.ts";
 import type { Transaction } from "../services/kit/database.ts";
 import { silentLogger } from "../services/kit/log.ts";
 import { freePort, testServers } from "../services/kit/testing.ts";
-import type { BatchHandler, BatchResult, ReceivedEvent } from "./consumer.ts";
-import { consumeTopic, type KafkaOptions, openAdmin, type TopicRecord } from "./kafka.ts";
-import type { Outbox } from "./outbox.ts";
+import type { BatchHandler, BatchResult, ReceivedEvent } from "./inbox/consumer.ts";
+import { consumeTopic, type KafkaOptions, openAdmin, type TopicRecord } from "./kafka/kafka.ts";
+import type { Outbox } from "./outbox/append.ts";
 
 /** How to reach the tests' broker. */
 export function testKafka(): KafkaOptions {

@@ -1,8 +1,8 @@
 /** What the relay is measured against, on the same rows, servers and libraries. */
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry } from "../../proto/event-table.ts";
-import { openProducer } from "../../relay/kafka.ts";
-import { openOutboxStore } from "../../relay/outbox-store.ts";
+import { openProducer } from "../../relay/kafka/kafka.ts";
+import { openOutboxStore } from "../../relay/outbox/store.ts";
 import type { BenchOutbox } from "./outbox.ts";
 
 /** How long rows took, in the parts of a relay that does one thing after another. */

@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { toOutboxRow } from "../../proto/envelope.ts";
 import { eventRegistry } from "../../proto/event-table.ts";
 import { OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
-import { type KafkaOptions, openAdmin } from "../../relay/kafka.ts";
+import { type KafkaOptions, openAdmin } from "../../relay/kafka/kafka.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import type { HostPort } from "../../services/kit/config.ts";

@@ -2,13 +2,13 @@
 
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry } from "../../proto/event-table.ts";
-import { openHintSender } from "../../relay/hint.ts";
-import { consumeTopic, openProducer } from "../../relay/kafka.ts";
+import { consumeTopic, openProducer } from "../../relay/kafka/kafka.ts";
+import { openHintSender } from "../../relay/outbox/hint.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { openDatabase } from "../../services/kit/database.ts";
-import { readProcessTimes } from "../cpu.ts";
-import type { Quantiles } from "../plan.ts";
-import { quantilesOf } from "../result.ts";
+import { readProcessTimes } from "../k6/cpu.ts";
+import type { Quantiles } from "../k6/plan.ts";
+import { quantilesOf } from "../k6/result.ts";
 import { measureSerially, measureTextbook, type SerialTimes } from "./baselines.ts";
 import { type BenchOutbox, type BenchServers, createBenchOutbox } from "./outbox.ts";
 import { startRelayProcess } from "./relay-process.ts";

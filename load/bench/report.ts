@@ -1,5 +1,5 @@
 /** What a benchmark of the relay came to, and what it should. Pure. */
-import { formatTable } from "../result.ts";
+import { formatTable } from "../k6/result.ts";
 import type { RelayBenchResult } from "./relay.ts";
 
 /** A figure with its goal. */

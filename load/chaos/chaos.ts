@@ -1,13 +1,13 @@
 /** Faults under load, one after the other; afterwards everything must have come to its end, and add up. */
 
 import { sleep } from "../../services/kit/backoff.ts";
+import { type AuditReport, audit } from "../../services/ops/audit/audit.ts";
+import { messageOf } from "../../services/ops/context.ts";
+import { findStuck } from "../../services/ops/stuck/stuck.ts";
 import { say } from "../../services/stack/console.ts";
-import { messageOf } from "../../services/stack/ops-context.ts";
 import { deadLetterTopic } from "../../services/stack/provision.ts";
 import type { StackSettings } from "../../services/stack/settings.ts";
-import { type AuditReport, audit } from "../audit/audit.ts";
-import { createRandom, type Random } from "../explore/random.ts";
-import { findStuck } from "../stuck/stuck.ts";
+import { createRandom, type Random } from "../model/random.ts";
 import { type FaultKind, faultKinds } from "./faults.ts";
 import { type ChaosStack, consumers, startChaosStack } from "./stack.ts";
 import { type OrderTraffic, startTraffic } from "./traffic.ts";

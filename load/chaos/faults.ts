@@ -4,12 +4,12 @@
  */
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
-import { openProducer } from "../../relay/kafka.ts";
-import { lockNameOf } from "../../relay/ownership.ts";
+import { openProducer } from "../../relay/kafka/kafka.ts";
+import { lockNameOf } from "../../relay/outbox/ownership.ts";
 import { inboxTableName, outboxTableName } from "../../relay/tables.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { schemaName } from "../../services/stack/settings.ts";
-import type { Random } from "../explore/random.ts";
+import type { Random } from "../model/random.ts";
 import type { GatewayFault } from "./faulty-gateway.ts";
 import type { TcpProxy } from "./proxy.ts";
 import {

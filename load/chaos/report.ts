@@ -1,6 +1,7 @@
 /** A chaos run as people read it. */
-import { cut, duration, printable, table } from "../../services/stack/ops-render.ts";
-import { formatAudit } from "../audit/report.ts";
+
+import { formatAudit } from "../../services/ops/audit/report.ts";
+import { cut, duration, printable, table } from "../../services/ops/rendering.ts";
 import type { ChaosResult, FaultRecord } from "./chaos.ts";
 
 const witnessLengthMax = 160;

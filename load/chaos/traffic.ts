@@ -7,7 +7,7 @@ import { createConnectTransport } from "@connectrpc/connect-node";
 import { Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
 import { sleep } from "../../services/kit/backoff.ts";
-import type { Random } from "../explore/random.ts";
+import type { Random } from "../model/random.ts";
 
 /** What was asked for, and what was answered. */
 export interface OrderTraffic {

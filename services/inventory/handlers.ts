@@ -1,7 +1,7 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy } from "../../proto/event-table.ts";
-import type { BatchHandler } from "../../relay/consumer.ts";
-import { answerTo, causeOf } from "../../relay/outbox.ts";
+import type { BatchHandler } from "../../relay/inbox/consumer.ts";
+import { answerTo, causeOf } from "../../relay/outbox/append.ts";
 import {
   decide,
   evolve,

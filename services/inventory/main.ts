@@ -1,8 +1,8 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
-import { startInboxPruning } from "../../relay/archive.ts";
-import { createInbox, startConsumer } from "../../relay/consumer.ts";
-import { openHintSender } from "../../relay/hint.ts";
-import { createOutbox } from "../../relay/outbox.ts";
+import { createInbox, startConsumer } from "../../relay/inbox/consumer.ts";
+import { createOutbox } from "../../relay/outbox/append.ts";
+import { startInboxPruning } from "../../relay/outbox/archive.ts";
+import { openHintSender } from "../../relay/outbox/hint.ts";
 import { environment } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
 import { createMetrics, serveHealth } from "../kit/health.ts";

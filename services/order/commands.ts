@@ -1,6 +1,6 @@
 /** What is done to an order from outside the saga: a cancel by its owner, a timeout by the sweeper. */
 import type { NewEvent } from "../../proto/envelope.ts";
-import type { Outbox } from "../../relay/outbox.ts";
+import type { Outbox } from "../../relay/outbox/append.ts";
 import { CommitOutcomeUnknownError, type Database, type Transaction } from "../kit/database.ts";
 import { DomainError } from "../kit/errors.ts";
 import { decide, evolve, type OrderCommand, type OrderFact, type OrderState, toEvent } from "./domain.ts";

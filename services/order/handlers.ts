@@ -1,6 +1,6 @@
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
-import type { BatchHandler } from "../../relay/consumer.ts";
-import { answerTo, causeOf } from "../../relay/outbox.ts";
+import type { BatchHandler } from "../../relay/inbox/consumer.ts";
+import { answerTo, causeOf } from "../../relay/outbox/append.ts";
 import { decide, evolve, toEvent } from "./domain.ts";
 import type { OrderStep, SagaMetrics } from "./metrics.ts";
 import { lockOrders, updateOrders } from "./repository.ts";

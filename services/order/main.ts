@@ -1,9 +1,9 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
-import { startInboxPruning } from "../../relay/archive.ts";
-import { createInbox, startConsumer } from "../../relay/consumer.ts";
-import { openHintSender } from "../../relay/hint.ts";
-import { consumeTopic, openAdmin } from "../../relay/kafka.ts";
-import { createOutbox } from "../../relay/outbox.ts";
+import { createInbox, startConsumer } from "../../relay/inbox/consumer.ts";
+import { consumeTopic, openAdmin } from "../../relay/kafka/kafka.ts";
+import { createOutbox } from "../../relay/outbox/append.ts";
+import { startInboxPruning } from "../../relay/outbox/archive.ts";
+import { openHintSender } from "../../relay/outbox/hint.ts";
 import { environment } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
 import { createMetrics, serveHealth } from "../kit/health.ts";
@@ -11,12 +11,12 @@ import { createLogger } from "../kit/log.ts";
 import { serveRpc } from "../kit/server.ts";
 import { closeOnSignal } from "../kit/shutdown.ts";
 import { readOrderConfig } from "./config.ts";
+import { createCaughtUp, startSweeper } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
 import { createSagaMetrics } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { loadPriceList } from "./prices.ts";
 import { routes } from "./rpc.ts";
-import { createCaughtUp, startSweeper } from "./sweeper.ts";
 import { createOrderWatch } from "./watch.ts";
 
 const config = readOrderConfig(environment());

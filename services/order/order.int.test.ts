@@ -10,19 +10,19 @@ import {
 } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
-import { createInbox, type Inbox } from "../../relay/consumer.ts";
-import { createOutbox } from "../../relay/outbox.ts";
+import { createInbox, type Inbox } from "../../relay/inbox/consumer.ts";
+import { createOutbox } from "../../relay/outbox/append.ts";
 import { asTopicRecord } from "../../relay/testing.ts";
 import { CommitOutcomeUnknownError, type Database } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
+import { startSweeper } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
 import { createSagaMetrics, type OrderStep } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, type PlacementRequest } from "./placement.ts";
 import { countOrdersInFlight, type Placement, placeOrders, readClock, readOrders } from "./repository.ts";
-import { startSweeper } from "./sweeper.ts";
 import { createOrderWatch } from "./watch.ts";
 
 let schema: TestSchema;

@@ -1,5 +1,5 @@
 /** PlaceOrder's way into the database: requests that arrive while a transaction commits share the next one. */
-import type { Outbox } from "../../relay/outbox.ts";
+import type { Outbox } from "../../relay/outbox/append.ts";
 import { CommitOutcomeUnknownError, type Database, isDuplicateKey, isOutage } from "../kit/database.ts";
 import { DomainError } from "../kit/errors.ts";
 import { createGroupCommit } from "../kit/group-commit.ts";

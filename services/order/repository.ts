@@ -1,7 +1,7 @@
 /** Order's rows. What is done for many orders at once is raw SQL: one statement, however many orders. */
 import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
-import type { Outbox } from "../../relay/outbox.ts";
+import type { Outbox } from "../../relay/outbox/append.ts";
 import { type Database, type Queryable, type Statement, type Transaction, updateStatements } from "../kit/database.ts";
 import { DomainError, unreachable } from "../kit/errors.ts";
 import { childTraceparent } from "../kit/traceparent.ts";

@@ -1,7 +1,7 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
-import type { BatchHandler } from "../../relay/consumer.ts";
-import { answerTo, type Cause, causeOf } from "../../relay/outbox.ts";
+import type { BatchHandler } from "../../relay/inbox/consumer.ts";
+import { answerTo, type Cause, causeOf } from "../../relay/outbox/append.ts";
 import type { Statement } from "../kit/database.ts";
 import { decide, evolve, nextCall, noPayment, type PaymentFact, type PaymentMessage, toEvent } from "./domain.ts";
 import { claim, insertPayments, lockPayments, type Payment, updatePayments } from "./repository.ts";

@@ -1,5 +1,5 @@
 /** Payment's rows, for a whole batch at once: one statement each, however many orders. */
-import type { Cause } from "../../relay/outbox.ts";
+import type { Cause } from "../../relay/outbox/append.ts";
 import {
   type Database,
   insertStatements,

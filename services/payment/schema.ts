@@ -21,7 +21,7 @@ export const payment = mysqlTable(
     voidedMinor: bigint("voided_minor", { mode: "bigint" }),
     /** What the gateway said when it refused to void. */
     refusal: varchar("refusal", { length: 255 }),
-    /** JSON of the event that the pending gateway call answers (relay/outbox.ts, Cause). */
+    /** JSON of the event that the pending gateway call answers (relay/outbox/append.ts, Cause). */
     cause: text("cause"),
     /** Tries of the pending gateway call. */
     attempts: int("attempts", { unsigned: true }).notNull().default(0),

@@ -8,13 +8,13 @@ import { Registry } from "prom-client";
 import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
 import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
-import { createOutbox } from "../../relay/outbox.ts";
+import { createOutbox } from "../../relay/outbox/append.ts";
 import { handleBatch } from "../../relay/testing.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
-import { serveGateway as serveLocalGateway } from "../stack/gateway.ts";
-import { createGateway, type Gateway, type GatewayAnswer } from "./gateway.ts";
+import { serveGateway as serveLocalGateway } from "../stack/fake-gateway.ts";
+import { createGateway, type Gateway, type GatewayAnswer } from "./gateway-client.ts";
 import { paymentHandler } from "./handlers.ts";
 import { type PaymentWorker, startPaymentWorker } from "./worker.ts";
 

@@ -5,15 +5,15 @@
  */
 import { Counter, Histogram, type Registry as Metrics } from "prom-client";
 import type { NewEvent } from "../../proto/envelope.ts";
-import type { HintSender } from "../../relay/hint.ts";
-import type { Outbox } from "../../relay/outbox.ts";
+import type { Outbox } from "../../relay/outbox/append.ts";
+import type { HintSender } from "../../relay/outbox/hint.ts";
 import { fullJitterMs, sleep } from "../kit/backoff.ts";
 import { type Database, isDataError } from "../kit/database.ts";
 import { createGroupCommit } from "../kit/group-commit.ts";
 import { createCountGauge } from "../kit/health.ts";
 import type { Logger } from "../kit/log.ts";
 import { type GatewayCall, type GatewayOutcome, nextCall } from "./domain.ts";
-import type { Gateway, GatewayAnswer } from "./gateway.ts";
+import type { Gateway, GatewayAnswer } from "./gateway-client.ts";
 import { apply, eventsOf, type GatewayCalls, writesOf } from "./handlers.ts";
 import { claimDuePayments, countPendingCalls, leaseMs, lockPayments, type Payment } from "./repository.ts";
 

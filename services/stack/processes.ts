@@ -113,7 +113,7 @@ export function planProcesses(settings: StackSettings, instances: Instances): Pr
     gateway: {
       name: "gateway",
       stage: "gateway",
-      command: [process.execPath, "services/stack/gateway.ts"],
+      command: [process.execPath, "services/stack/fake-gateway.ts"],
       env: {
         ...runtimeEnvironment,
         HOST: host,

@@ -10,14 +10,14 @@ import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/conn
 import { credentials, Client as GrpcClient, type ServiceError } from "@grpc/grpc-js";
 import { type Order, Order_FailureReason, Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService, type PlaceOrderRequestSchema } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
-import type { KafkaOptions } from "../../relay/kafka.ts";
+import type { KafkaOptions } from "../../relay/kafka/kafka.ts";
 import { environment, type HostPort } from "../kit/config.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { freePort } from "../kit/testing.ts";
-import { ensurePrograms } from "./downloads.ts";
-import type { LedgerEntry } from "./gateway.ts";
-import { prepareKafka } from "./kafka.ts";
+import type { LedgerEntry } from "./fake-gateway.ts";
+import { ensurePrograms } from "./servers/downloads.ts";
+import { prepareKafka } from "./servers/kafka.ts";
 import { readStackSettings } from "./settings.ts";
 import { readStackFile, type StackFile } from "./stack-file.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -302,7 +302,7 @@ export async function runOps(
   args: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<OpsRun> {
-  const child = Bun.spawn([process.execPath, "services/stack/ops.ts", ...args], {
+  const child = Bun.spawn([process.execPath, "services/ops/main.ts", ...args], {
     cwd: root,
     env,
     stdin: "ignore",

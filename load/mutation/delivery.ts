@@ -1,0 +1,213 @@
+/** Wrong changes of the delivery code, each with the test that has to notice it. */
+import type { Change } from "./change.ts";
+
+/** Changes of one file that make one mistake. */
+export interface DeliveryMutant {
+  readonly name: string;
+  readonly file: string;
+  readonly changes: readonly Change[];
+  readonly caughtBy: NamedTest;
+}
+
+/** A test, by its file and its own name. */
+export interface NamedTest {
+  readonly file: string;
+  readonly name: string;
+}
+
+const relayTests = "relay/outbox/relay.int.test.ts";
+const deadLetterTests = "relay/outbox/dead-letter.int.test.ts";
+const consumerTests = "relay/inbox/consumer.int.test.ts";
+const parkingTests = "relay/inbox/parking.int.test.ts";
+const archiveTests = "relay/outbox/archive.int.test.ts";
+
+export const deliveryMutants: readonly DeliveryMutant[] = [
+  // Relay
+  {
+    name: "marks before it sends",
+    file: "relay/outbox/relay.ts",
+    changes: [
+      {
+        from: "if (first === undefined) return;",
+        to: "if (first === undefined) return;\n    await store.markPublished(sendable.map(({ row }) => row.id));",
+      },
+    ],
+    caughtBy: {
+      file: relayTests,
+      name: "of the broker: nothing is counted, everything arrives afterwards, in order",
+    },
+  },
+  {
+    name: "reads on from the last seq, not by status",
+    file: "relay/outbox/relay.ts",
+    changes: [
+      { from: "let pageRows = probeRows;", to: 'let pageRows = probeRows;\n  let cursor = "0";' },
+      {
+        from: "const acknowledged = new Set(unmarked);",
+        to: "await mark();\n    const next = await read(store, cursor);\n    cursor = next.lastSeq;\n    if (next) return next;\n    const acknowledged = new Set<string>();",
+      },
+    ],
+    caughtBy: {
+      file: relayTests,
+      name: "a transaction that took a lower seq and commits after a higher one is not skipped",
+    },
+  },
+  {
+    name: "reads the pages of a pile outside of one snapshot",
+    file: "relay/outbox/store.ts",
+    changes: [{ from: "LEVEL REPEATABLE READ", to: "LEVEL READ COMMITTED" }],
+    caughtBy: {
+      file: relayTests,
+      name: "a late commit between two pages is not overtaken by the next event of its key",
+    },
+  },
+  {
+    name: "two owners",
+    file: "relay/outbox/ownership.ts",
+    changes: [
+      {
+        from: "const holds = await (owned ? keepOwning() : tryToOwn());",
+        to: "const holds = true;\n        await ask('SELECT 1');",
+      },
+    ],
+    caughtBy: {
+      file: relayTests,
+      name: "of two relays one delivers, and the other one takes over when the owner's connection is killed",
+    },
+  },
+  {
+    name: "an owner for longer than the server waits for it",
+    file: "relay/outbox/ownership.ts",
+    changes: [{ from: "const freshForMs = 3_000;", to: "const freshForMs = 10_000;" }],
+    caughtBy: {
+      file: relayTests,
+      name: "an owner that stood still does not count itself as one, before any timer has run",
+    },
+  },
+  {
+    name: "sends without looking whether it is still the owner",
+    file: "relay/outbox/relay.ts",
+    changes: [{ from: "if (!ownership.isFresh()) throw new OwnershipLostError();", to: "" }],
+    caughtBy: { file: relayTests, name: "what was read before the ownership went is not sent" },
+  },
+  {
+    name: "marks whatever status a row has by now",
+    file: "relay/outbox/store.ts",
+    changes: [{ from: "WHERE id IN (?) AND status IN ('PENDING', 'FAILED')", to: "WHERE id IN (?)" }],
+    caughtBy: {
+      file: relayTests,
+      name: "only what is pending gets marked, whatever happened to the row since it was read",
+    },
+  },
+  {
+    name: "counts an outage as an attempt",
+    file: "relay/outbox/failures.ts",
+    changes: [{ from: '"too-large" ? "poison" : "outage"', to: '"too-large" ? "poison" : "poison"' }],
+    caughtBy: {
+      file: relayTests,
+      name: "of the broker: nothing is counted, everything arrives afterwards, in order",
+    },
+  },
+  {
+    name: "a frozen key is not held",
+    file: "relay/outbox/store.ts",
+    changes: [{ from: "keys: new Set(rows.map(({ aggregateId }) => aggregateId)),", to: "keys: new Set<string>()," }],
+    caughtBy: {
+      file: deadLetterTests,
+      name: "holds its key from the first attempt on, however soon the relay looks again",
+    },
+  },
+  {
+    name: "a failed row overtakes an earlier one of its key",
+    file: "relay/outbox/store.ts",
+    changes: [{ from: "earlier.status IN ('PENDING', 'FAILED', 'DEAD')", to: "earlier.status = 'DEAD'" }],
+    caughtBy: {
+      file: deadLetterTests,
+      name: "a failed row is not tried before an earlier one of its key that is not published",
+    },
+  },
+  {
+    name: "dead without a dead-letter record",
+    file: "relay/outbox/relay.ts",
+    changes: [
+      {
+        from: "if (isLast && (await sendDeadLetter(row, failure.error, attempts))) {",
+        to: "if (isLast) {\n      await sendDeadLetter(row, failure.error, attempts);",
+      },
+    ],
+    caughtBy: {
+      file: deadLetterTests,
+      name: "is not dead before its dead-letter record is there, and holds up nobody meanwhile",
+    },
+  },
+  // Archive
+  {
+    name: "archives what is not published",
+    file: "relay/outbox/archive.ts",
+    changes: [
+      { from: "WHERE status = 'PUBLISHED' ORDER BY seq LIMIT ? FOR UPDATE", to: "ORDER BY seq LIMIT ? FOR UPDATE" },
+      // Of the insert, and of the delete.
+      { from: "AND status = 'PUBLISHED'`,\n      [ids],", to: "`,\n      [ids]," },
+      { from: "AND status = 'PUBLISHED'`, [", to: "`, [" },
+    ],
+    caughtBy: {
+      file: archiveTests,
+      name: "only published rows that are old enough move, whole, with nothing lost or doubled",
+    },
+  },
+  {
+    name: "inserts into the archive outside of the transaction of the delete",
+    file: "relay/outbox/archive.ts",
+    changes: [
+      { from: "const inserted = await transaction.execute(", to: "const inserted = await options.database.execute(" },
+    ],
+    caughtBy: {
+      file: archiveTests,
+      name: "a crash between insert and delete leaves every row in one place, and the next run goes on",
+    },
+  },
+  // Consumer
+  {
+    name: "the inbox in a transaction of its own",
+    file: "relay/inbox/consumer.ts",
+    changes: [
+      {
+        from: "await recordFresh(transaction, service, options.newId(), entries)",
+        to: "await database.transaction((own) => recordFresh(own, service, options.newId(), entries))",
+      },
+    ],
+    caughtBy: { file: parkingTests, name: "that succeeds at its second or third try is not parked" },
+  },
+  {
+    name: "an event that the inbox knows is handled again",
+    file: "relay/inbox/consumer.ts",
+    changes: [{ from: "entries.filter(({ identity }) => ours.has(identity.eventId))", to: "entries" }],
+    caughtBy: {
+      file: consumerTests,
+      name: "every event has its effect once, in batches, and delivered again it has none",
+    },
+  },
+  {
+    name: "offsets before the commit",
+    file: "relay/inbox/consumer.ts",
+    changes: [{ from: "await handle(records, signal);", to: "void handle(records, signal).catch(() => undefined);" }],
+    caughtBy: {
+      file: consumerTests,
+      name: "while the database is away nothing is lost: the same batch is tried again, in order",
+    },
+  },
+  {
+    name: "a parked key is not held",
+    file: "relay/inbox/parking.ts",
+    changes: [
+      {
+        from: "WHERE aggregate_id IN (?) ORDER BY aggregate_id FOR UPDATE",
+        to: "WHERE aggregate_id IN (?) AND FALSE FOR UPDATE",
+      },
+    ],
+    caughtBy: {
+      file: parkingTests,
+      name: "is kept byte for byte, with the later events of its key, and is dropped as a duplicate",
+    },
+  },
+];

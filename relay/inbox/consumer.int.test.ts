@@ -1,0 +1,188 @@
+/** The inbox consumer on a real broker and a real database, with a handler of the test's own. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { create } from "@bufbuild/protobuf";
+import { Registry as Metrics } from "prom-client";
+import { type EventRecord, toOutboxRow, toRecord } from "../../proto/envelope.ts";
+import { eventRegistry } from "../../proto/event-table.ts";
+import { type OrderPlaced, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import { type Database, insertStatements } from "../../services/kit/database.ts";
+import { silentLogger } from "../../services/kit/log.ts";
+import { createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
+import { openAdmin, openProducer, type TopicConsumer } from "../kafka/kafka.ts";
+import { createOutbox } from "../outbox/append.ts";
+import { createTestTopic, testKafka } from "../testing.ts";
+import { createInbox, type ReceivedEvent, startConsumer } from "./consumer.ts";
+
+let schema: TestSchema;
+let database: Database;
+beforeAll(async () => {
+  // Any service's tables would do: the handler writes its effect into a table of its own.
+  schema = await createServiceSchema("inventory");
+  database = schema.open();
+  await database.execute("CREATE TABLE effect (order_id CHAR(36), number INT NOT NULL AUTO_INCREMENT PRIMARY KEY)");
+});
+afterAll(() => schema.drop());
+
+const newId = () => Bun.randomUUIDv7();
+
+function record(orderId = newId(), change: Readonly<Record<string, string>> = {}): EventRecord {
+  const message = create(OrderPlacedSchema, { orderId });
+  const row = toOutboxRow({ id: newId(), aggregateId: orderId, message, headers: {} }, eventRegistry);
+  const made = toRecord(
+    { ...row, occurredAt: new Date(), seq: "1" },
+    { source: "/shop/order", encoding: "protobuf", registry: eventRegistry },
+  );
+  return { ...made, headers: { ...made.headers, ...change } };
+}
+
+async function produce(topic: string, records: readonly EventRecord[]) {
+  const producer = await openProducer({ ...testKafka(), timeoutMs: 5_000 });
+  await producer.send(topic, records);
+  await producer.close();
+}
+
+/** A consumer whose effect is one row an event. Every one has a group of its own, which is also its inbox's name. */
+async function consume(topic: string, options: { readonly on?: Database; readonly group: string }) {
+  const metrics = new Metrics();
+  const batches: number[] = [];
+  const inbox = createInbox<OrderPlaced>({
+    service: "inventory",
+    database: options.on ?? database,
+    registry: eventRegistry,
+    handles: new Set(["shop.order.v1.OrderPlaced"]),
+    records: "handled",
+    async handle(_, events: readonly ReceivedEvent<OrderPlaced>[]) {
+      batches.push(events.length);
+      const rows = events.map((it) => [it.message.orderId]);
+      return { writes: insertStatements("effect", ["order_id"], rows), publish: [], ignored: [] };
+    },
+    outbox: createOutbox({ service: "inventory", registry: eventRegistry }),
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
+    newId,
+    log: silentLogger,
+    metrics,
+  });
+  const consumer: TopicConsumer = await startConsumer({
+    service: options.group,
+    topic,
+    kafka: testKafka(),
+    inbox,
+    log: silentLogger,
+    metrics,
+    onCrash: (error) => {
+      throw error;
+    },
+  });
+  const counted = async (outcome: string) => {
+    const metric = await metrics.getSingleMetric("inbox_events_total")?.get();
+    return metric?.values.find((value) => value.labels.outcome === outcome)?.value ?? 0;
+  };
+  return { ...consumer, batches, counted };
+}
+
+async function effectsOf(orderIds: readonly string[]): Promise<readonly string[]> {
+  const rows = await database.query<{ order_id: string }>(
+    "SELECT order_id FROM effect WHERE order_id IN (?) ORDER BY number",
+    [orderIds],
+  );
+  return rows.map((row) => row.order_id);
+}
+
+const idsOf = (records: readonly EventRecord[]) => records.map((it) => it.key);
+
+test("every event has its effect once, in batches, and delivered again it has none", async () => {
+  const topic = await createTestTopic();
+  const group = newId();
+  const records = Array.from({ length: 300 }, () => record());
+  await produce(topic, records);
+  const consumer = await consume(topic, { group });
+  await eventually(async () => expect(await consumer.counted("handled")).toBe(300), 20_000);
+  expect(consumer.isReady()).toBe(true);
+  // The same records once more, as a relay does after a mark that failed.
+  await produce(topic, records);
+  await eventually(async () => expect(await consumer.counted("duplicate")).toBe(300), 20_000);
+  await consumer.close();
+  expect([...(await effectsOf(idsOf(records)))].sort()).toEqual(idsOf(records).sort());
+  expect(consumer.batches.length).toBeLessThan(100);
+
+  // What was handled is committed: nobody delivers it to the next member of the group.
+  const admin = await openAdmin(testKafka());
+  const offsets = await admin.committedOffsets(group, topic);
+  expect(offsets.reduce((sum, it) => sum + Math.max(0, Number(it.offset)), 0)).toBe(600);
+  await admin.close();
+});
+
+test("types that are not handled are skipped undecoded and counted, and so is what is no event at all", async () => {
+  const topic = await createTestTopic(1);
+  const foreign = { ...record(), value: new Uint8Array([0xff, 0xff, 0xff]) };
+  const last = record();
+  await produce(topic, [
+    { ...foreign, headers: { ...foreign.headers, ce_type: "shop.shipping.v1.ParcelSent" } },
+    { key: "x", value: new TextEncoder().encode("hello"), headers: {} },
+    last,
+  ]);
+  const consumer = await consume(topic, { group: newId() });
+  await eventually(async () => expect(await consumer.counted("handled")).toBe(1), 20_000);
+  expect(await consumer.counted("skipped")).toBe(2);
+  await consumer.close();
+  expect(await effectsOf(idsOf([last]))).toEqual(idsOf([last]));
+});
+
+test("while the database is away nothing is lost: the same batch is tried again, in order", async () => {
+  const topic = await createTestTopic(1);
+  let refused = 0;
+  const flaky: Database = {
+    ...database,
+    async transaction(work, options) {
+      if (refused++ < 4) throw Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
+      return await database.transaction(work, options);
+    },
+  };
+  const records = Array.from({ length: 20 }, () => record());
+  await produce(topic, records);
+  const consumer = await consume(topic, { group: newId(), on: flaky });
+  await eventually(async () => expect(await consumer.counted("handled")).toBe(20), 20_000);
+  await consumer.close();
+  expect(refused).toBeGreaterThan(4);
+  expect(await effectsOf(idsOf(records))).toEqual(idsOf(records));
+});
+
+test("a batch that cannot be handled yet does not keep a consumer from closing", async () => {
+  const topic = await createTestTopic(1);
+  const tried = Promise.withResolvers<void>();
+  const dead: Database = {
+    ...database,
+    async transaction() {
+      tried.resolve();
+      throw Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
+    },
+  };
+  await produce(topic, [record()]);
+  const consumer = await consume(topic, { group: newId(), on: dead });
+  await tried.promise;
+  const startedMs = performance.now();
+  await consumer.close();
+  expect(performance.now() - startedMs).toBeLessThan(5_000);
+});
+
+test("two members of a group share the partitions, and what one leaves the other takes up", async () => {
+  const topic = await createTestTopic(4);
+  const group = newId();
+  const [first, second] = [await consume(topic, { group }), await consume(topic, { group })];
+  const records = Array.from({ length: 200 }, () => record());
+  await eventually(async () => {
+    const more = Array.from({ length: 20 }, () => record());
+    records.push(...more);
+    await produce(topic, more);
+    expect(await first.counted("handled")).toBeGreaterThan(0);
+    expect(await second.counted("handled")).toBeGreaterThan(0);
+  }, 30_000);
+  await first.close();
+  const rest = records.splice(0, 200);
+  await produce(topic, rest);
+  records.push(...rest);
+  await eventually(async () => {
+    expect([...(await effectsOf(idsOf(records)))].sort()).toEqual(idsOf(records).sort());
+  }, 30_000);
+  await second.close();
+});

@@ -1,0 +1,114 @@
+/** What a service appends is sound: a bad event fails there, and what is taken arrives as it was. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { create, createRegistry } from "@bufbuild/protobuf";
+import { decodePayload, fromRecord, type NewEvent, toRecord } from "../../proto/envelope.ts";
+import { eventRegistry } from "../../proto/event-table.ts";
+import { OrderCompletedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import type { Database } from "../../services/kit/database.ts";
+import { createServiceSchema, type TestSchema } from "../../services/kit/testing.ts";
+import { identityOf } from "../inbox/parking.ts";
+import { createOutbox, OutboxAppendError } from "./append.ts";
+import { openOutboxStore } from "./store.ts";
+
+let schema: TestSchema;
+let database: Database;
+beforeAll(async () => {
+  schema = await createServiceSchema("order");
+  database = schema.open(2);
+});
+afterAll(() => schema.drop());
+
+const outbox = createOutbox({ service: "order", registry: eventRegistry });
+
+function event(change: Partial<NewEvent> & { readonly orderId?: string } = {}): NewEvent {
+  const { orderId = "order-1", ...rest } = change;
+  const message = create(OrderCompletedSchema, { orderId });
+  return { id: Bun.randomUUIDv7(), aggregateId: "order-1", message, headers: {}, ...rest };
+}
+
+/** The business change and the event that tells of it. */
+const change = (it: NewEvent) =>
+  database.transaction(async (transaction) => {
+    await transaction.execute(
+      "INSERT INTO order_outbox_event_archive (id, aggregate_id, type, payload, seq) VALUES (?)",
+      [[it.id.slice(0, 36), "change", "change", "{}", Math.floor(Math.random() * 1e12)]],
+    );
+    await outbox.append(transaction, [event(), it, event()]);
+  });
+
+const rows = async (table: string) => Number((await database.query(`SELECT COUNT(*) AS n FROM ${table}`))[0]?.n);
+
+describe("stops at the append, and the business change with it", () => {
+  const bad: readonly (readonly [string, () => NewEvent, RegExp])[] = [
+    [
+      "a payload of 5 MiB",
+      () => event({ orderId: "x".repeat(5 * 1_024 * 1_024) }),
+      /^shop\.order\.v1\.OrderCompleted of "order-1": 52\d{5} bytes of payload, but at most 900000 fit/,
+    ],
+    [
+      "a payload just over the limit in bytes, not in characters",
+      () => event({ orderId: "😀".repeat(225_001) }),
+      /90\d{4} bytes of payload/,
+    ],
+    [
+      "a payload that cannot become JSON",
+      () => event({ message: { ...create(OrderCompletedSchema), orderId: 7 as never } as never }),
+      /OrderCompleted of "order-1": cannot encode field shop\.order\.v1\.OrderCompleted\.order_id to JSON/,
+    ],
+    ["half of a 4-byte character", () => event({ orderId: "a\ud83d" }), /the payload holds half of a character/],
+    ["a type that nobody knows", () => event({ message: create(OrderPlacedSchema) }), /is not in the event table/],
+    [
+      "an aggregate id of 129 characters",
+      () => event({ aggregateId: "k".repeat(129) }),
+      /must have 1 to 128 .* has 129/,
+    ],
+    ["no aggregate id", () => event({ aggregateId: "" }), /must have 1 to 128 characters, but has 0/],
+    ["an aggregate id that ends in a blank", () => event({ aggregateId: "order-1 " }), /must not end in a blank/],
+    ["half of a character as an aggregate id", () => event({ aggregateId: "\ud83d" }), /holds half of a character/],
+    ["an id that fits no inbox", () => event({ id: "i".repeat(37) }), /the id must have 1 to 36/],
+    ["headers that are not JSON", () => event({ headers: { traceparent: 7n as never } }), /traceparent must be a text/],
+    [
+      "headers of another shape",
+      () => event({ headers: { correlationId: {} as never } }),
+      /correlationId must be a text/,
+    ],
+    ["huge headers", () => event({ headers: { correlationId: "x".repeat(9_000) } }), /90\d\d bytes of headers/],
+    ["half of a character in a header", () => event({ headers: { correlationId: "\udc00" } }), /a header holds half/],
+  ];
+
+  for (const [what, make, said] of bad) {
+    test(what, async () => {
+      const it = make();
+      const isUnknown = it.message.$typeName === "shop.order.v1.OrderPlaced";
+      const registry = createRegistry(OrderCompletedSchema);
+      const own = isUnknown ? createOutbox({ service: "order", registry }) : outbox;
+      expect(() => own.statements([it])).toThrow(OutboxAppendError);
+      expect(() => own.statements([it])).toThrow(said);
+      if (!isUnknown) await expect(change(it)).rejects.toThrow(said);
+      expect([await rows("order_outbox_event"), await rows("order_outbox_event_archive")]).toEqual([0, 0]);
+    });
+  }
+});
+
+test("what is taken comes out as it was: NUL, 4-byte characters, 128 of them as a key, and as much as there may be", async () => {
+  const store = openOutboxStore({ databaseUrl: schema.url, table: "order_outbox_event" });
+  const good = [
+    event({ orderId: "NUL \0, 😀, quotes \" ' and a backslash \\ud83d" }),
+    event({ aggregateId: "k".repeat(128) }),
+    event({ aggregateId: "😀".repeat(128) }),
+    event({ orderId: "x".repeat(899_000) }),
+    event({ headers: { traceparent: "00-a-b-01", correlationId: "é😀", causationId: "c" } }),
+  ];
+  await database.transaction(async (transaction) => await outbox.append(transaction, good));
+  const stored = await store.readPending({ afterSeq: "0", exceptKeys: [], limit: 10 });
+  await store.close();
+  for (const [index, it] of good.entries()) {
+    const row = stored[index];
+    if (row === undefined) throw new Error(`${it.id} is missing.`);
+    const record = toRecord(row, { source: "/shop/order", encoding: "protobuf", registry: eventRegistry });
+    const envelope = fromRecord({ ...record, key: new TextEncoder().encode(record.key) });
+    expect(envelope.headers).toEqual(it.headers);
+    expect(identityOf(envelope)).toMatchObject({ eventId: it.id, key: it.aggregateId });
+    expect(decodePayload(envelope, eventRegistry)).toEqual(it.message);
+  }
+});

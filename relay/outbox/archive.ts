@@ -1,0 +1,221 @@
+/**
+ * Keeps the outbox small: published rows move to the archive after a while, and leave the archive after another. In small
+ * batches with pauses between, off the way of what is being delivered.
+ */
+import { sleep } from "../../services/kit/backoff.ts";
+import type { Database } from "../../services/kit/database.ts";
+import type { Logger } from "../../services/kit/log.ts";
+import { type KafkaOptions, openAdmin } from "../kafka/kafka.ts";
+import { inboxTableName } from "../tables.ts";
+
+/** One outbox and where its rows go. */
+export interface ArchiveTables {
+  readonly outboxTable: string;
+  readonly archiveTable: string;
+}
+
+export interface ArchiveOptions extends ArchiveTables {
+  /** For an account that may read and delete in the outbox, and insert into the archive. */
+  readonly database: Database;
+  /** Rows that were published longer ago than this move. */
+  readonly olderThanMs: number;
+  /** Rows in one transaction. Default: 250 are moved, 500 deleted. */
+  readonly batchSize?: number;
+  /**
+   * Between two transactions. Default 100 where rows are moved, so that what is being delivered has room: at most 2,500
+   * rows a second. 50 where they are deleted: at most 10,000.
+   */
+  readonly pauseMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+const archiveDefaults = { batchSize: 250, pauseMs: 100 };
+/** Deleting costs less, and must keep up with whatever fills the table. */
+const pruneDefaults = { batchSize: 500, pauseMs: 50 };
+
+/** What an outbox row is, in the archive too. */
+const columns =
+  "id, aggregate_id, type, payload, headers, occurred_at, status, retry_count, last_error, published_at, seq";
+
+/**
+ * Moves all published rows that are old enough. Each batch is one transaction, so a crash neither loses nor doubles a
+ * row; whatever was left goes with the next run. Several may run at once.
+ */
+export async function runArchive(options: ArchiveOptions): Promise<{ readonly moved: number }> {
+  let moved = 0;
+  for (;;) {
+    const count = await archiveBatch(options);
+    moved += count;
+    if (count === 0 || options.signal?.aborted) return { moved };
+    await sleep(options.pauseMs ?? archiveDefaults.pauseMs, options.signal);
+  }
+}
+
+/** Moves one batch; tells how many rows. 0: the oldest ones are too young. */
+async function archiveBatch(options: ArchiveOptions): Promise<number> {
+  const { outboxTable, archiveTable } = options;
+  return await options.database.transaction(async (transaction) => {
+    // The oldest rows by `seq`, however many there are; by age they would have to be looked for.
+    const rows = await transaction.query<{ id: string; isOld: number }>(
+      `SELECT id, published_at < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AS isOld FROM ${outboxTable}
+        WHERE status = 'PUBLISHED' ORDER BY seq LIMIT ? FOR UPDATE SKIP LOCKED`,
+      [options.olderThanMs * 1_000, options.batchSize ?? archiveDefaults.batchSize],
+    );
+    const ids = rows.filter((row) => row.isOld === 1).map((row) => row.id);
+    if (ids.length === 0) return 0;
+    const inserted = await transaction.execute(
+      `INSERT INTO ${archiveTable} (${columns}) SELECT ${columns} FROM ${outboxTable}
+        WHERE id IN (?) AND status = 'PUBLISHED'`,
+      [ids],
+    );
+    const deleted = await transaction.execute(`DELETE FROM ${outboxTable} WHERE id IN (?) AND status = 'PUBLISHED'`, [
+      ids,
+    ]);
+    if (inserted !== deleted) {
+      throw new Error(`${outboxTable}: ${inserted} rows into the archive, but ${deleted} out of the outbox.`);
+    }
+    return deleted;
+  });
+}
+
+/** Deletes archived rows that have been there longer than `olderThanMs`, in small batches. */
+export async function pruneArchive(options: ArchiveOptions): Promise<{ readonly deleted: number }> {
+  return await deleteInBatches(options, options.archiveTable, "archived_at");
+}
+
+/**
+ * Deletes inbox rows older than `olderThanMs`, in small batches. An event that comes again after that would be handled
+ * again: it must be longer than the topic keeps records, and longer than the archive keeps rows for a replay.
+ */
+export async function pruneInbox(
+  options: Pick<ArchiveOptions, "database" | "olderThanMs" | "batchSize" | "pauseMs" | "signal"> & {
+    readonly service: string;
+  },
+): Promise<{ readonly deleted: number }> {
+  // A parked event is not handled yet, however old its row is.
+  return await deleteInBatches(options, inboxTableName(options.service), "handled_at", "outcome <> 'PARKED'");
+}
+
+async function deleteInBatches(
+  options: Pick<ArchiveOptions, "database" | "olderThanMs" | "batchSize" | "pauseMs" | "signal">,
+  table: string,
+  column: string,
+  condition = "TRUE",
+): Promise<{ readonly deleted: number }> {
+  let deleted = 0;
+  for (;;) {
+    const count = await options.database.execute(
+      `DELETE FROM ${table} WHERE ${column} < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AND ${condition}
+        ORDER BY ${column} LIMIT ?`,
+      [options.olderThanMs * 1_000, options.batchSize ?? pruneDefaults.batchSize],
+    );
+    deleted += count;
+    if (count === 0 || options.signal?.aborted) return { deleted };
+    await sleep(options.pauseMs ?? pruneDefaults.pauseMs, options.signal);
+  }
+}
+
+/** What lies where. */
+export interface ArchiveStatus {
+  /** Published rows that are still in the outbox. */
+  readonly published: number;
+  readonly archived: number;
+  readonly discarded: number;
+  /** The oldest published row in the outbox, by the database's clock. */
+  readonly oldestPublishedAt: Date | undefined;
+}
+
+/** Counts: reads both tables' indexes whole, so it is for people, not for a schedule. */
+export async function archiveStatus(
+  database: Pick<Database, "query">,
+  { outboxTable, archiveTable }: ArchiveTables,
+): Promise<ArchiveStatus> {
+  const [counts] = await database.query<{ published: number; archived: number; discarded: number }>(
+    `SELECT (SELECT COUNT(*) FROM ${outboxTable} WHERE status = 'PUBLISHED') AS published,
+            (SELECT COUNT(*) FROM ${archiveTable} WHERE status <> 'DISCARDED') AS archived,
+            (SELECT COUNT(*) FROM ${archiveTable} WHERE status = 'DISCARDED') AS discarded`,
+  );
+  const [oldest] = await database.query<{ publishedAt: Date | null }>(
+    `SELECT published_at AS publishedAt FROM ${outboxTable} WHERE status = 'PUBLISHED' ORDER BY seq LIMIT 1`,
+  );
+  return {
+    published: Number(counts?.published ?? 0),
+    archived: Number(counts?.archived ?? 0),
+    discarded: Number(counts?.discarded ?? 0),
+    oldestPublishedAt: oldest?.publishedAt ?? undefined,
+  };
+}
+
+/** Something that is done every now and then, and in which a failure waits for the next time. */
+export interface Schedule {
+  close(): Promise<void>;
+}
+
+/** Runs `work` every `intervalMs`, never twice at once. Its signal is aborted at the close. */
+export function every(
+  intervalMs: number,
+  work: (signal: AbortSignal) => Promise<unknown>,
+  onError: (error: unknown) => void,
+): Schedule {
+  const closing = new AbortController();
+  const running = (async () => {
+    for (;;) {
+      await sleep(intervalMs, closing.signal);
+      if (closing.signal.aborted) return;
+      await work(closing.signal).catch(onError);
+    }
+  })();
+  return {
+    async close() {
+      closing.abort();
+      await running;
+    },
+  };
+}
+
+const hourMs = 3_600_000;
+const pruneIntervalMs = hourMs;
+
+/**
+ * How long an inbox must remember an event: as long as it can come again, from the topic or by a replay from outbox and
+ * archive, and a day more, in which what was replayed at the last moment is handled.
+ */
+export function inboxRetentionMs(retention: {
+  readonly topicRetentionMs: number;
+  readonly archiveRetentionMs: number;
+}): number {
+  return Math.max(retention.topicRetentionMs, retention.archiveRetentionMs) + 24 * hourMs;
+}
+
+/**
+ * Prunes a service's inbox every hour, in the service itself: the rows are its own. How long the topic keeps records is
+ * asked of the broker each time; while it does not answer, nothing is pruned.
+ */
+export function startInboxPruning(options: {
+  readonly service: string;
+  readonly database: Database;
+  readonly kafka: KafkaOptions;
+  readonly topic: string;
+  /** How long outbox and archive together keep an event for a replay, from its publication on. */
+  readonly archiveRetentionHours: number;
+  readonly log: Logger;
+  /** Default: an hour. */
+  readonly intervalMs?: number;
+}): Schedule {
+  const { service, database, topic, log } = options;
+  return every(
+    options.intervalMs ?? pruneIntervalMs,
+    async (signal) => {
+      const admin = await openAdmin(options.kafka);
+      const topicRetentionMs = await admin.retentionMs(topic).finally(() => admin.close());
+      const olderThanMs = inboxRetentionMs({
+        topicRetentionMs,
+        archiveRetentionMs: options.archiveRetentionHours * hourMs,
+      });
+      if (olderThanMs === Number.POSITIVE_INFINITY) return;
+      const { deleted } = await pruneInbox({ service, database, olderThanMs, signal });
+      if (deleted > 0) log.info({ deleted }, "inbox pruned");
+    },
+    (error) => log.warn({ err: error }, "the inbox was not pruned"),
+  );
+}

@@ -1,0 +1,111 @@
+import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { countedRowsMax } from "./store.ts";
+
+/** The relay's figures, each by source. */
+export interface RelayMetrics {
+  readonly published: Counter<"source">;
+  readonly failed: Counter<"source">;
+  readonly dead: Counter<"source">;
+  readonly batchRows: Histogram<"source">;
+  readonly commitToPublishSeconds: Histogram<"source">;
+  /** `kind` is a FailureKind (failures.ts). */
+  readonly failures: Counter<"source" | "kind">;
+  /** `kind` is a ProducerErrorKind (failures.ts). */
+  readonly producerErrors: Counter<"source" | "kind">;
+  readonly owner: Gauge<"source">;
+  // What follows is shown by the source's owner alone: nobody else has looked.
+  readonly pendingRows: Gauge<"source">;
+  readonly heldRows: Gauge<"source">;
+  readonly oldestPendingAgeSeconds: Gauge<"source">;
+  /** `status` is that of the row behind which the key waits: `failed` or `dead`. */
+  readonly frozenKeys: Gauge<"source" | "status">;
+  readonly schemaBehindKeys: Gauge<"source">;
+}
+
+/** Registers the relay's figures. Once a registry. */
+export function createRelayMetrics(registry: Registry): RelayMetrics {
+  const registers = [registry];
+  const labelNames = ["source"] as const;
+  return {
+    published: new Counter({
+      name: "relay_published_total",
+      help: "Events that were put on the topic and marked.",
+      labelNames,
+      registers,
+    }),
+    failed: new Counter({
+      name: "relay_failed_total",
+      help: "Events that became FAILED at their first attempt: poison, tried again later.",
+      labelNames,
+      registers,
+    }),
+    dead: new Counter({
+      name: "relay_dead_total",
+      help: "Events that became DEAD after their last attempt, and are on the dead-letter topic.",
+      labelNames,
+      registers,
+    }),
+    batchRows: new Histogram({
+      name: "relay_batch_rows",
+      help: "Events in one send.",
+      labelNames,
+      buckets: [1, 2, 5, 10, 20, 50, 100, 200, 500],
+      registers,
+    }),
+    commitToPublishSeconds: new Histogram({
+      name: "relay_commit_to_publish_seconds",
+      help: "From the insert (the database's clock) to the broker's acknowledgement (the relay's clock), of the oldest event of each send.",
+      labelNames,
+      buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60],
+      registers,
+    }),
+    failures: new Counter({
+      name: "relay_failures_total",
+      help: "What went wrong, by kind: outage and poison by attempt, schema-behind by event.",
+      labelNames: ["source", "kind"] as const,
+      registers,
+    }),
+    producerErrors: new Counter({
+      name: "relay_producer_errors_total",
+      help: "Sends, and connections for them, that failed: too-large, no-topic, not-authorized, not-ready, unreachable, timeout, other.",
+      labelNames: ["source", "kind"] as const,
+      registers,
+    }),
+    owner: new Gauge({
+      name: "relay_owner",
+      help: "1 where this process owns the source.",
+      labelNames,
+      registers,
+    }),
+    pendingRows: new Gauge({
+      name: "relay_pending_rows",
+      help: `Events that wait for nothing but the relay; ${countedRowsMax} stands for more.`,
+      labelNames,
+      registers,
+    }),
+    heldRows: new Gauge({
+      name: "relay_held_rows",
+      help: `Pending events that wait behind another one of their key; ${countedRowsMax} stands for more.`,
+      labelNames,
+      registers,
+    }),
+    oldestPendingAgeSeconds: new Gauge({
+      name: "relay_oldest_pending_age_seconds",
+      help: "Age of the oldest event that is pending and not held, by the database's clock; 0 where there is none.",
+      labelNames,
+      registers,
+    }),
+    frozenKeys: new Gauge({
+      name: "relay_frozen_keys",
+      help: "Keys that wait behind an event that is failed (tried again by itself) or dead (waits for an operator).",
+      labelNames: ["source", "status"] as const,
+      registers,
+    }),
+    schemaBehindKeys: new Gauge({
+      name: "relay_schema_behind_keys",
+      help: "Keys that wait behind an event that is newer than the relay's schema: roll out a newer relay.",
+      labelNames,
+      registers,
+    }),
+  };
+}

@@ -1,0 +1,252 @@
+/**
+ * What an administrator breaks while events flow, from an outbox over a topic into an inbox: nothing is counted against
+ * an event on either side, and all goes on by itself once it is mended.
+ */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { Registry as Metrics } from "prom-client";
+import { eventRegistry } from "../../proto/event-table.ts";
+import type { OrderCompleted } from "../../proto/gen/shop/order/v1/events_pb.ts";
+import {
+  type Database,
+  insertRows,
+  insertStatements,
+  openDatabase,
+  type SqlValue,
+} from "../../services/kit/database.ts";
+import { silentLogger } from "../../services/kit/log.ts";
+import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
+import { createInbox, type ReceivedEvent, startConsumer } from "../inbox/consumer.ts";
+import { openAdmin, openProducer } from "../kafka/kafka.ts";
+import { createTestTopic, testKafka } from "../testing.ts";
+import { createOutbox } from "./append.ts";
+import { createRelayMetrics } from "./metrics.ts";
+import { claimOwnership } from "./ownership.ts";
+import { startRelaySource } from "./relay.ts";
+import { openOutboxStore } from "./store.ts";
+
+const table = "order_outbox_event";
+const type = "shop.order.v1.OrderCompleted";
+const user = `test_${crypto.randomUUID().slice(0, 8)}`;
+const account = `'${user}'@'%'`;
+
+let publisher: TestSchema;
+let receiver: TestSchema;
+let outbox: Database;
+let topic: string;
+const metrics = new Metrics();
+const closers: (() => Promise<unknown>)[] = [];
+
+/** The schema as an account sees it that is no administrator: read-only means it, and its rights can be revoked. */
+function urlOf(schema: TestSchema): string {
+  const url = new URL(schema.url);
+  url.username = user;
+  url.password = user;
+  return url.href;
+}
+
+const inboxTables = ["inventory_inbox_event", "inventory_parked_key", "inventory_parked_event", "effect"];
+// Table by table: a right to a whole schema stays with the connections that are in it.
+const grantOutbox = () => administer(`GRANT SELECT, UPDATE, DELETE ON ${publisher.name}.${table} TO ${account}`);
+const grantInbox = () =>
+  Promise.all(
+    inboxTables.map((name) =>
+      administer(`GRANT SELECT, INSERT, UPDATE, DELETE ON ${receiver.name}.${name} TO ${account}`),
+    ),
+  );
+
+beforeAll(async () => {
+  [publisher, receiver, topic] = await Promise.all([
+    createServiceSchema("order"),
+    createServiceSchema("inventory"),
+    createTestTopic(3),
+  ]);
+  outbox = publisher.open(2);
+  await administer(`CREATE TABLE ${receiver.name}.effect (order_id VARCHAR(128) NOT NULL)`);
+  await administer(`CREATE USER ${account} IDENTIFIED BY '${user}'`);
+  await Promise.all([grantOutbox(), grantInbox()]);
+  startRelay();
+  await startService();
+});
+afterAll(async () => {
+  await Promise.all(closers.map((close) => close()));
+  await Promise.all([publisher.drop(), receiver.drop()]);
+  await administer(`DROP USER ${account}`);
+  const admin = await openAdmin(testKafka());
+  await admin.deleteTopics([topic]);
+  await admin.close();
+});
+
+function startRelay(): void {
+  const databaseUrl = urlOf(publisher);
+  const relay = startRelaySource({
+    name: "order",
+    topic,
+    ceSource: "/shop/order",
+    encoding: "protobuf",
+    registry: eventRegistry,
+    store: openOutboxStore({ databaseUrl, table }),
+    ownership: claimOwnership({ databaseUrl, schema: publisher.name, table, log: silentLogger }),
+    openProducer: () => openProducer({ ...testKafka(), timeoutMs: 2_000 }),
+    log: silentLogger,
+    metrics: createRelayMetrics(metrics),
+    pollIntervalMs: 50,
+  });
+  closers.push(relay.close);
+}
+
+/** A service whose effect is one row an event. */
+async function startService(): Promise<void> {
+  const database = openDatabase({ url: urlOf(receiver), connectionsMax: 4 });
+  const inbox = createInbox<OrderCompleted>({
+    service: "inventory",
+    database,
+    registry: eventRegistry,
+    handles: new Set([type]),
+    records: "handled",
+    async handle(_, events: readonly ReceivedEvent<OrderCompleted>[]) {
+      const rows = events.map(({ message }) => [message.orderId]);
+      return { writes: insertStatements("effect", ["order_id"], rows), publish: [], ignored: [] };
+    },
+    outbox: createOutbox({ service: "inventory", registry: eventRegistry }),
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
+    newId: () => Bun.randomUUIDv7(),
+    log: silentLogger,
+    metrics,
+  });
+  const kafka = testKafka();
+  const group = `test-${crypto.randomUUID()}`;
+  const consumer = await startConsumer({
+    service: group,
+    topic,
+    kafka,
+    inbox,
+    log: silentLogger,
+    metrics,
+    onCrash(error) {
+      throw error;
+    },
+  });
+  closers.push(async () => {
+    await consumer.close();
+    await database.close();
+  });
+}
+
+let number = 0;
+/** Events of 20 keys; each has an effect of its own. As an administrator, who may do so whatever is broken. */
+async function publish(count: number): Promise<readonly string[]> {
+  const rows = Array.from({ length: count }, (): SqlValue[] => {
+    const orderId = `order-${number++}`;
+    return [Bun.randomUUIDv7(), `key-${number % 20}`, type, JSON.stringify({ orderId })];
+  });
+  await insertRows(outbox, table, ["id", "aggregate_id", "type", "payload"], rows);
+  return rows.map(([, , , payload]) => JSON.parse(String(payload)).orderId);
+}
+
+async function figure(name: string): Promise<number> {
+  const values = (await metrics.getSingleMetric(name)?.get())?.values ?? [];
+  return values.reduce((sum, { value }) => sum + value, 0);
+}
+
+async function expectEffectsOf(orderIds: readonly string[]): Promise<void> {
+  await eventually(async () => {
+    const rows = await administer(`SELECT order_id FROM ${receiver.name}.effect WHERE order_id IN (?)`, [orderIds]);
+    expect(rows.map(({ order_id }) => order_id).sort()).toEqual(orderIds.toSorted());
+  }, 25_000);
+}
+
+/** Not one event was blamed: no retry, nothing failed or dead, nothing parked. */
+async function expectNobodyBlamed(): Promise<void> {
+  expect(
+    await administer(
+      `SELECT * FROM ${publisher.name}.${table} WHERE retry_count > 0 OR status NOT IN ('PENDING', 'PUBLISHED')`,
+    ),
+  ).toEqual([]);
+  for (const parked of ["inventory_parked_key", "inventory_parked_event"]) {
+    expect(await administer(`SELECT * FROM ${receiver.name}.${parked}`)).toEqual([]);
+  }
+}
+
+const whatFails = { relay: "relay_failures_total", service: "inbox_batch_failures_total" } as const;
+
+interface Breakage {
+  readonly what: string;
+  /** Who cannot go on meanwhile. */
+  readonly stops: keyof typeof whatFails;
+  readonly breaks: () => Promise<unknown>;
+  readonly mends: () => Promise<unknown>;
+}
+
+const withAdmin = async (work: (admin: Awaited<ReturnType<typeof openAdmin>>) => Promise<unknown>) => {
+  const admin = await openAdmin(testKafka());
+  await work(admin).finally(() => admin.close());
+};
+
+const breakages: readonly Breakage[] = [
+  {
+    what: "the relay's right to mark is revoked",
+    stops: "relay",
+    breaks: () => administer(`REVOKE UPDATE ON ${publisher.name}.${table} FROM ${account}`),
+    mends: grantOutbox,
+  },
+  {
+    what: "the service's right to its inbox is revoked",
+    stops: "service",
+    breaks: () => administer(`REVOKE INSERT ON ${receiver.name}.inventory_inbox_event FROM ${account}`),
+    mends: grantInbox,
+  },
+  {
+    what: "a column of the outbox is dropped",
+    stops: "relay",
+    breaks: () => administer(`ALTER TABLE ${publisher.name}.${table} DROP COLUMN headers`),
+    mends: () => administer(`ALTER TABLE ${publisher.name}.${table} ADD COLUMN headers TEXT NULL`),
+  },
+  {
+    what: "a column of the inbox is dropped",
+    stops: "service",
+    breaks: () => administer(`ALTER TABLE ${receiver.name}.inventory_inbox_event DROP COLUMN batch_id`),
+    mends: () => administer(`ALTER TABLE ${receiver.name}.inventory_inbox_event ADD COLUMN batch_id CHAR(36) NOT NULL`),
+  },
+  {
+    what: "a column of the service's own table is dropped",
+    stops: "service",
+    breaks: () => administer(`ALTER TABLE ${receiver.name}.effect ADD COLUMN other INT, DROP COLUMN order_id`),
+    mends: () => administer(`ALTER TABLE ${receiver.name}.effect ADD COLUMN order_id VARCHAR(128), DROP COLUMN other`),
+  },
+  {
+    what: "the database is made read-only",
+    stops: "relay",
+    breaks: () => administer("SET GLOBAL read_only = ON"),
+    mends: () => administer("SET GLOBAL read_only = OFF"),
+  },
+  {
+    what: "the topic is deleted, and made again",
+    stops: "relay",
+    breaks: () => withAdmin((admin) => admin.deleteTopics([topic])),
+    mends: () => withAdmin((admin) => admin.createTopics([{ topic, partitions: 3, replication: 1, config: {} }])),
+  },
+];
+
+for (const { what, stops, breaks, mends } of breakages) {
+  test(`${what}: nobody is blamed, and it goes on by itself when that is mended`, async () => {
+    await expectEffectsOf(await publish(60));
+    let meanwhile: readonly string[] = [];
+    await breaks();
+    try {
+      const before = await figure(whatFails[stops]);
+      meanwhile = await publish(60);
+      // Not once by chance: it is tried again, and again to no avail.
+      await eventually(async () => expect(await figure(whatFails[stops])).toBeGreaterThanOrEqual(before + 10), 20_000);
+      await expectNobodyBlamed();
+    } finally {
+      await mends();
+    }
+    await expectEffectsOf([...meanwhile, ...(await publish(60))]);
+    await expectNobodyBlamed();
+    await eventually(async () =>
+      expect(await administer(`SELECT DISTINCT status FROM ${publisher.name}.${table}`)).toEqual([
+        { status: "PUBLISHED" } as never,
+      ]),
+    );
+  }, 60_000);
+}

@@ -1,0 +1,989 @@
+/** The relay on a real database and a real broker; faults come in by wrapping its ports, or by killing a process. */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { join } from "node:path";
+import { Registry as Metrics } from "prom-client";
+import { eventRegistry } from "../../proto/event-table.ts";
+import { environment } from "../../services/kit/config.ts";
+import { type Database, insertRows, type Queryable, type SqlValue } from "../../services/kit/database.ts";
+import { silentLogger } from "../../services/kit/log.ts";
+import {
+  administer,
+  createServiceSchema,
+  eventually,
+  freePort,
+  readCounters,
+  type TestSchema,
+  testServers,
+} from "../../services/kit/testing.ts";
+import { openAdmin, openProducer, type RecordProducer, type TopicRecord } from "../kafka/kafka.ts";
+import {
+  createTestTopic,
+  distinct,
+  firstOccurrences,
+  idOf,
+  keyOf,
+  type RelayProcess,
+  readTopic,
+  sequenceOf,
+  startRelayProcess,
+  testKafka,
+} from "../testing.ts";
+import { openHintSender } from "./hint.ts";
+import { createRelayMetrics } from "./metrics.ts";
+import { claimOwnership, lockNameOf, type Ownership } from "./ownership.ts";
+import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./relay.ts";
+import { type OutboxStore, openOutboxStore } from "./store.ts";
+
+const table = "order_outbox_event";
+const newId = () => Bun.randomUUIDv7();
+
+let schema: TestSchema;
+let database: Database;
+let topic: string;
+const topics: string[] = [];
+const closers: (() => Promise<unknown>)[] = [];
+beforeAll(async () => {
+  schema = await createServiceSchema("order");
+  database = schema.open(8);
+});
+afterAll(() => schema.drop());
+beforeEach(async () => {
+  await administer(`TRUNCATE TABLE ${schema.name}.${table}`);
+  topic = await newTopic(3);
+});
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+  const admin = await openAdmin(testKafka());
+  await admin.deleteTopics(topics.splice(0));
+  await admin.close();
+});
+
+async function newTopic(partitions: number, config?: Readonly<Record<string, string>>): Promise<string> {
+  const created = await createTestTopic(partitions, config);
+  topics.push(created);
+  return created;
+}
+
+// What is put in
+
+interface Given {
+  readonly key: string;
+  readonly type?: string;
+  readonly payload?: string;
+  readonly status?: string;
+}
+
+async function insert(events: readonly Given[], on: Queryable = database): Promise<readonly string[]> {
+  const rows = events.map(({ key, type, payload, status }): SqlValue[] => [
+    newId(),
+    key,
+    type ?? "shop.order.v1.OrderCompleted",
+    payload ?? JSON.stringify({ orderId: key }),
+    "{}",
+    status ?? "PENDING",
+  ]);
+  await insertRows(on, table, ["id", "aggregate_id", "type", "payload", "headers", "status"], rows);
+  return rows.map(([id]) => String(id));
+}
+
+/** Rows that were published long ago. */
+async function insertPublished(count: number): Promise<void> {
+  const digits = Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS n`).join(" UNION ALL ");
+  const tens = Array.from({ length: Math.ceil(count / 10_000) }, (_, index) => `SELECT ${index}`).join(" UNION ALL ");
+  await administer(
+    `INSERT INTO ${schema.name}.${table} (id, aggregate_id, type, payload, headers, status, published_at)
+     SELECT UUID(), CONCAT('key-', a.n), 'shop.order.v1.OrderCompleted', '{}', '{}', 'PUBLISHED', NOW(3)
+       FROM (${digits}) a, (${digits}) b, (${digits}) c, (${digits}) d, (${tens}) e LIMIT ${count}`,
+  );
+}
+
+const keyed = (count: number, keys: number): Given[] =>
+  Array.from({ length: count }, (_, index) => ({ key: `key-${index % keys}` }));
+
+async function countByStatus(): Promise<Readonly<Record<string, number>>> {
+  const rows = await database.query<{ status: string; n: number }>(
+    `SELECT status, COUNT(*) AS n FROM ${table} GROUP BY status`,
+  );
+  return Object.fromEntries(rows.map(({ status, n }) => [status, Number(n)]));
+}
+
+async function expectAllPublished(count: number, timeoutMs?: number) {
+  await eventually(async () => expect(await countByStatus()).toEqual({ PUBLISHED: count }), timeoutMs);
+  expect(
+    await database.query(`SELECT id FROM ${table} WHERE retry_count <> 0 OR published_at IS NULL OR last_error <> ''`),
+  ).toEqual([]);
+}
+
+// What comes out
+
+/** The first occurrences by key, which must be in order. Returns their sequences. */
+function expectInOrder(records: readonly TopicRecord[]): ReadonlyMap<string, readonly number[]> {
+  return new Map([...firstOccurrences(records)].map(([key, occurrences]) => [key, occurrences.map(sequenceOf)]));
+}
+
+// The relay under test
+
+const descriptors = new Metrics();
+const metrics = createRelayMetrics(descriptors);
+
+interface Started {
+  readonly source: RelaySource;
+  readonly ownership: Ownership;
+}
+
+function start(change: Partial<RelaySourceOptions> = {}): Started {
+  const ownership =
+    change.ownership ?? claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
+  const source = startRelaySource({
+    name: "order",
+    topic,
+    ceSource: "/shop/order",
+    encoding: "protobuf",
+    registry: eventRegistry,
+    store: openOutboxStore({ databaseUrl: schema.url, table }),
+    openProducer: () => openProducer({ ...testKafka(), timeoutMs: 2_000 }),
+    log: silentLogger,
+    metrics,
+    ...change,
+    ownership,
+  });
+  closers.push(() => source.close());
+  return { source, ownership };
+}
+
+/** `store`, telling each time that it has been read from the start. */
+function lookedAt(store: OutboxStore, onLook: () => void): OutboxStore {
+  return {
+    ...store,
+    readPending: (options) => store.readPending(options).finally(onLook),
+    readFrozenAndPending: (options) => store.readFrozenAndPending(options).finally(onLook),
+  };
+}
+
+/** A producer on the real broker that tells of each send that was acknowledged. */
+function observed(onSend: (ids: readonly string[]) => void) {
+  return async (): Promise<RecordProducer> => {
+    const producer = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
+    return {
+      close: producer.close,
+      async send(to, records) {
+        await producer.send(to, records);
+        onSend(records.map(({ headers }) => String(headers.ce_id)));
+      },
+    };
+  };
+}
+
+const producerErrors = async (kind: string) =>
+  (await metrics.producerErrors.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
+
+describe("order", () => {
+  test("everything pending arrives once, in order per key, and is marked", async () => {
+    await insert(keyed(2_600, 40));
+    start();
+    await expectAllPublished(2_600);
+    const records = await readTopic(topic, distinct(2_600));
+    expect(records.length).toBe(2_600);
+    const byKey = expectInOrder(records);
+    expect(byKey.size).toBe(40);
+    expect(records[0]?.headers?.ce_source?.toString()).toBe("/shop/order");
+  });
+
+  test("a transaction that took a lower seq and commits after a higher one is not skipped", async () => {
+    start();
+    const late = Promise.withResolvers<void>();
+    const inserted = Promise.withResolvers<void>();
+    const committing = database.transaction(async (transaction) => {
+      await insert([{ key: "late" }], transaction);
+      inserted.resolve();
+      await late.promise;
+    });
+    await inserted.promise;
+    await insert(keyed(30, 30));
+    await eventually(async () => expect(await countByStatus()).toEqual({ PUBLISHED: 30 }));
+    late.resolve();
+    await committing;
+    await expectAllPublished(31);
+    const sequences = (await readTopic(topic, distinct(31))).map(sequenceOf);
+    expect(sequences.indexOf(Math.min(...sequences))).toBeGreaterThan(0);
+  });
+
+  test("a late commit between two pages is not overtaken by the next event of its key", async () => {
+    // Fewer than a page: the late one belongs into the first page of the pile.
+    await insert(keyed(50, 50));
+    const commit = Promise.withResolvers<void>();
+    const inserted = Promise.withResolvers<void>();
+    const committing = database.transaction(async (transaction) => {
+      await insert([{ key: "late" }], transaction);
+      inserted.resolve();
+      await commit.promise;
+    });
+    await inserted.promise;
+    await insert(keyed(900, 300));
+
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let pages = 0;
+    const afterFirstPage: OutboxStore = {
+      ...store,
+      snapshot: (work) =>
+        store.snapshot((reader) =>
+          work({
+            async readPending(options) {
+              const rows = await reader.readPending(options);
+              if (++pages === 1) {
+                commit.resolve();
+                await committing;
+                await insert([{ key: "late" }]);
+              }
+              return rows;
+            },
+          }),
+        ),
+    };
+    start({ store: afterFirstPage });
+    await expectAllPublished(952);
+    expect(pages).toBeGreaterThan(1);
+    expect(expectInOrder(await readTopic(topic, distinct(952))).get("late")?.length).toBe(2);
+  });
+});
+
+describe("late commits", () => {
+  test("of 8 writers, whose transactions take any time: no row is skipped, and keys keep their order", async () => {
+    start({ pollIntervalMs: 50 });
+    const writersCount = 8;
+    const transactions = 25;
+    let overtaken = 0;
+    let highestCommitted = 0;
+    const write = async (writer: number) => {
+      for (let number = 0; number < transactions; number++) {
+        await database.transaction(async (transaction) => {
+          const own = { key: `writer-${writer}` };
+          await insert([own, { key: `shared-${(writer + number) % writersCount}-${writer}` }], transaction);
+          // Between nothing and a tenth of a second, many short and some long.
+          await Bun.sleep(100 * Math.random() ** 3);
+          if (Math.random() < 0.3) await insert([own], transaction);
+        });
+        const [last] = await database.query<{ seq: number }>(
+          `SELECT MAX(seq) AS seq FROM ${table} WHERE aggregate_id = ?`,
+          [`writer-${writer}`],
+        );
+        if (Number(last?.seq) < highestCommitted) overtaken++;
+        highestCommitted = Math.max(highestCommitted, Number(last?.seq));
+      }
+    };
+    const writers = Array.from({ length: writersCount }, (_, writer) => write(writer));
+    // A pile now and then, so that it also reads page by page from a snapshot while they commit.
+    const piles = (async () => {
+      for (let pile = 0; pile < 3; pile++) {
+        await insert(keyed(1_200, 60));
+        await Bun.sleep(200);
+      }
+    })();
+    await Promise.all([...writers, piles]);
+    // It did happen: transactions became visible after others with a higher seq.
+    expect(overtaken).toBeGreaterThan(10);
+    const [rows] = await database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${table}`);
+    const total = Number(rows?.n);
+    await expectAllPublished(total);
+    const records = await readTopic(topic, distinct(total));
+    expect(records.length).toBe(total);
+    const byKey = expectInOrder(records);
+    expect([...byKey.values()].flat().length).toBe(total);
+  }, 30_000);
+});
+
+describe("outage", () => {
+  test("of the broker: nothing is counted, everything arrives afterwards, in order", async () => {
+    let isBrokerUp = true;
+    let refusedSends = 0;
+    let refusedConnections = 0;
+    start({
+      openProducer: async () => {
+        const up = isBrokerUp;
+        // Nobody listens on port 1: the client's own error.
+        const brokers = up ? testServers().kafkaBrokers : [{ host: "127.0.0.1", port: 1 }];
+        const producer = await openProducer({ ...testKafka(), brokers, timeoutMs: 2_000 }).catch((error) => {
+          refusedConnections++;
+          throw error;
+        });
+        return {
+          close: producer.close,
+          async send(to, records) {
+            if (isBrokerUp) return await producer.send(to, records);
+            // The worst case: it arrives, and the answer does not.
+            refusedSends++;
+            await producer.send(to, records);
+            throw new Error("Sending took longer than 2000 ms.");
+          },
+        };
+      },
+    });
+    await insert(keyed(700, 20));
+    await eventually(async () => expect((await countByStatus()).PUBLISHED).toBe(700));
+    // One by itself: of a batch that were to blame, no row would be before it had been halved down to it.
+    isBrokerUp = false;
+    await insert(keyed(1, 1));
+    await eventually(() => expect(refusedConnections).toBeGreaterThan(0));
+    expect(await countByStatus()).toEqual({ PUBLISHED: 700, PENDING: 1 });
+    isBrokerUp = true;
+    await eventually(async () => expect((await countByStatus()).PUBLISHED).toBe(701));
+    isBrokerUp = false;
+    const refusedBefore = refusedConnections;
+    await insert(keyed(899, 20));
+    await eventually(() => expect(refusedConnections).toBeGreaterThan(refusedBefore + 2));
+    expect(refusedSends).toBe(2);
+    expect(await producerErrors("unreachable")).toBeGreaterThan(2);
+    expect(await countByStatus()).toEqual({ PUBLISHED: 701, PENDING: 899 });
+    isBrokerUp = true;
+    const backMs = performance.now();
+    await expectAllPublished(1_600);
+    expect(performance.now() - backMs).toBeLessThan(5_000);
+    expectInOrder(await readTopic(topic, distinct(1_600)));
+  });
+
+  test("of the marking: marked later, and not sent again by a relay that knows", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let failures = 0;
+    const failing = <T>(work: () => Promise<T>) => (failures++ < 5 ? Promise.reject(new Error("gone away")) : work());
+    start({
+      store: {
+        ...store,
+        markPublished: (ids) => failing(() => store.markPublished(ids)),
+      },
+    });
+    await insert(keyed(700, 5));
+    await expectAllPublished(700);
+    expect(failures).toBeGreaterThan(5);
+    const records = await readTopic(topic, distinct(700));
+    expectInOrder(records);
+    expect(records.length).toBe(700);
+  });
+
+  test("of the marking alone: sending stops, and what is unmarked stays little", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let marks = 0;
+    let sent = 0;
+    const { source } = start({
+      store: {
+        ...store,
+        markPublished() {
+          marks++;
+          return Promise.reject(new Error("read only"));
+        },
+      },
+      openProducer: async () => ({
+        close: async () => undefined,
+        async send(_topic, records) {
+          sent += records.length;
+        },
+      }),
+    });
+    await insert(keyed(2_000, 2_000));
+    await eventually(() => expect(marks).toBeGreaterThan(1));
+    const sentBefore = sent;
+    // Backing off up to 2 s, it has asked often by then if it did not.
+    await eventually(() => expect(marks).toBeGreaterThan(5), 20_000);
+    expect(sent).toBe(sentBefore);
+    expect(sent).toBeLessThanOrEqual(1_000);
+    expect(source.isHealthy()).toBe(false);
+    await source.close();
+  });
+
+  test("of the marking, until the relay ends: sent again, never lost", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    const away = () => Promise.reject(new Error("gone away"));
+    let acknowledged = 0;
+    const { source } = start({
+      store: { ...store, markPublished: away },
+      openProducer: observed((ids) => {
+        acknowledged += ids.length;
+      }),
+    });
+    await insert(keyed(5, 5));
+    await eventually(() => expect(acknowledged).toBe(5));
+    await source.close();
+    expect(await countByStatus()).toEqual({ PENDING: 5 });
+    start();
+    await expectAllPublished(5);
+    const records = await readTopic(topic, (read) => read.length >= 10);
+    expectInOrder(records);
+    expect(records.length).toBe(10);
+  });
+
+  test("what the last sends left unmarked is marked when the relay is closed", async () => {
+    let acknowledged = 0;
+    const { source } = start({
+      openProducer: observed((ids) => {
+        acknowledged += ids.length;
+      }),
+    });
+    await insert(keyed(5, 5));
+    await eventually(() => expect(acknowledged).toBe(5));
+    await source.close();
+    expect(await countByStatus()).toEqual({ PUBLISHED: 5 });
+  });
+
+  test("a steady trickle arrives once, in order", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let marks = 0;
+    let sends = 0;
+    const { source, ownership } = start({
+      store: {
+        ...store,
+        markPublished(ids) {
+          marks++;
+          return store.markPublished(ids);
+        },
+      },
+      openProducer: observed(() => sends++),
+    });
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    for (let number = 0; number < 100; number++) {
+      await insert([{ key: `key-${number % 7}` }]);
+      source.hint();
+    }
+    await expectAllPublished(100);
+    // Rows that are sent one by one are marked together.
+    expect(marks).toBeLessThan(sends / 2);
+    const records = await readTopic(topic, distinct(100));
+    expectInOrder(records);
+    expect(records.length).toBe(100);
+  });
+
+  test("a mark under way holds up no later event, and what it marks is not sent again", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    const mayMark = Promise.withResolvers<void>();
+    let acknowledged = 0;
+    const { source } = start({
+      store: {
+        ...store,
+        async markPublished(ids) {
+          await mayMark.promise;
+          return await store.markPublished(ids);
+        },
+      },
+      openProducer: observed((ids) => {
+        acknowledged += ids.length;
+      }),
+    });
+    await insert([{ key: "a" }]);
+    await eventually(() => expect(acknowledged).toBe(1));
+    await insert([{ key: "a" }, { key: "b" }]);
+    source.hint();
+    await eventually(() => expect(acknowledged).toBe(3));
+    expect(await countByStatus()).toEqual({ PENDING: 3 });
+    mayMark.resolve();
+    await expectAllPublished(3);
+    const records = await readTopic(topic, distinct(3));
+    expectInOrder(records);
+    expect(records.length).toBe(3);
+  });
+
+  test("only what is pending gets marked, whatever happened to the row since it was read", async () => {
+    const ids = await insert([{ key: "a" }, { key: "b", status: "DEAD" }, { key: "c", status: "PUBLISHED" }]);
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    closers.push(store.close);
+    expect(await store.markPublished(ids)).toBe(1);
+    expect(await countByStatus()).toEqual({ DEAD: 1, PUBLISHED: 2 });
+  });
+
+  test("begins again with a small batch", async () => {
+    const sizes: number[] = [];
+    let failing = true;
+    start({
+      openProducer: async () => ({
+        close: async () => undefined,
+        async send(_topic, records) {
+          sizes.push(records.length);
+          if (failing && records.length > 10) {
+            failing = false;
+            throw new Error("away");
+          }
+        },
+      }),
+    });
+    await insert(keyed(1_000, 1_000));
+    await expectAllPublished(1_000);
+    // A probe at the start; all speed; the outage; a probe; all speed.
+    expect(sizes.slice(0, 4)).toEqual([10, 200, 10, 200]);
+  });
+});
+
+describe("ownership", () => {
+  const lock = () => lockNameOf(schema.name, table);
+  const lockHolder = async () => Number((await administer("SELECT IS_USED_LOCK(?) AS id", [lock()]))[0]?.id ?? 0);
+
+  test("of two relays one delivers, and the other one takes over when the owner's connection is killed", async () => {
+    const both = [start({ pollIntervalMs: 100 }), start({ pollIntervalMs: 100 })];
+    const owners = () => both.filter(({ ownership }) => ownership.isFresh());
+    await eventually(() => expect(owners().length).toBe(1));
+    await insert(keyed(100, 10));
+    await expectAllPublished(100);
+    expect((await readTopic(topic, distinct(100))).length).toBe(100);
+
+    const [former] = owners();
+    await administer(`KILL ${await lockHolder()}`);
+    const killedMs = performance.now();
+    // Noticed at once, not at the next ping.
+    await eventually(() => expect(former?.ownership.isFresh()).toBe(false), 500);
+    await eventually(() => expect(owners().length).toBe(1), 5_000);
+    await insert(keyed(100, 10));
+    await expectAllPublished(200, 5_000);
+    expect(performance.now() - killedMs).toBeLessThan(5_000);
+    expectInOrder(await readTopic(topic, distinct(200)));
+  });
+
+  test("what was read before the ownership went is not sent", async () => {
+    await insert(keyed(5, 5));
+    const owned = claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
+    let reads = 0;
+    let sends = 0;
+    const store = lookedAt(openOutboxStore({ databaseUrl: schema.url, table }), () => reads++);
+    start({
+      pollIntervalMs: 50,
+      ownership: { ...owned, isFresh: () => reads === 0 && owned.isFresh() },
+      store,
+      openProducer: async () => ({ close: async () => undefined, send: async () => void sends++ }),
+    });
+    await eventually(() => expect(reads).toBe(1));
+    await Bun.sleep(200);
+    expect({ reads, sends }).toEqual({ reads: 1, sends: 0 });
+    expect(await countByStatus()).toEqual({ PENDING: 5 });
+  });
+
+  test("a closed relay gives the source up at once", async () => {
+    const { ownership, source } = start();
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await source.close();
+    expect(ownership.isFresh()).toBe(false);
+    expect(await lockHolder()).toBe(0);
+  });
+
+  test("an owner that stood still does not count itself as one, before any timer has run", async () => {
+    const ownership = claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
+    closers.push(ownership.close);
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    Bun.sleepSync(3_100);
+    expect(ownership.isFresh()).toBe(false);
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+  });
+
+  test("an owner that hears nothing stops sending before another one can start", async () => {
+    // A database that accepts statements and does not answer: only a clock can tell.
+    const proxy = await tcpProxy(schema.url);
+    closers.push(proxy.close);
+    const ownership = claimOwnership({ databaseUrl: proxy.url, schema: schema.name, table, log: silentLogger });
+    start({ ownership, pollIntervalMs: 100 });
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await insert(keyed(10, 10));
+    await expectAllPublished(10);
+
+    proxy.freeze();
+    const frozenMs = performance.now();
+    await eventually(() => expect(ownership.isFresh()).toBe(false), 4_000);
+    const staleAfterMs = performance.now() - frozenMs;
+    expect(await lockHolder()).toBeGreaterThan(0);
+    expect(staleAfterMs).toBeLessThan(3_500);
+    await insert(keyed(10, 10));
+    await eventually(async () => expect(await lockHolder()).toBe(0), 8_000);
+    // A send that began at the last moment may take 2 s.
+    expect(performance.now() - frozenMs - staleAfterMs).toBeGreaterThan(1_000);
+    expect(await countByStatus()).toEqual({ PUBLISHED: 10, PENDING: 10 });
+  });
+});
+
+describe("wake-up", () => {
+  test("a hint wakes it at once; without one the poll finds the event", async () => {
+    const arrivals = new Map<string, number>();
+    const openObserved = observed((ids) => {
+      for (const id of ids) arrivals.set(id, performance.now());
+    });
+    const { source, ownership } = start({ openProducer: openObserved, pollIntervalMs: 2_000 });
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await insert([{ key: "warm" }]);
+    await expectAllPublished(1);
+
+    const delays: number[] = [];
+    for (let round = 0; round < 5; round++) {
+      const [id = ""] = await insert([{ key: "hinted" }]);
+      const committedMs = performance.now();
+      source.hint();
+      await eventually(() => expect(arrivals.has(id)).toBe(true));
+      delays.push((arrivals.get(id) ?? 0) - committedMs);
+    }
+    expect(Math.max(...delays)).toBeLessThan(500);
+
+    await Bun.sleep(100);
+    const [id = ""] = await insert([{ key: "polled" }]);
+    const committedMs = performance.now();
+    await eventually(() => expect(arrivals.has(id)).toBe(true));
+    expect((arrivals.get(id) ?? 0) - committedMs).toBeGreaterThan(500);
+  });
+
+  test("idle it asks less than 6 times a second", async () => {
+    const { ownership } = start();
+    await eventually(() => expect(ownership.isFresh()).toBe(true));
+    await Bun.sleep(500);
+    const questions = async () => (await readCounters("Com_select")).get("Com_select") ?? 0;
+    const before = await questions();
+    await Bun.sleep(3_000);
+    const perSecond = ((await questions()) - before) / 3;
+    expect(perSecond).toBeGreaterThan(0);
+    expect(perSecond).toBeLessThan(6);
+  });
+
+  test("a poll reads as much with 200,000 published rows as with none", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    closers.push(store.close);
+    const poll = async () => {
+      const before = await readCounters("Handler_read%");
+      await store.frozenKeys();
+      const rows = await store.readPending({ afterSeq: "0", exceptKeys: [], limit: 500 });
+      const after = await readCounters("Handler_read%");
+      return { rows: rows.length, reads: [...after].map(([name, value]) => [name, value - (before.get(name) ?? 0)]) };
+    };
+    await insert(keyed(5, 5));
+    await poll();
+    const empty = await poll();
+    expect(empty.rows).toBe(5);
+    await insertPublished(200_000);
+    expect((await countByStatus()).PUBLISHED).toBe(200_000);
+    expect(await poll()).toEqual(empty);
+  });
+});
+
+describe("held keys", () => {
+  const failuresOf = async (kind: string) =>
+    (await metrics.failures.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
+
+  test("an event that the schema does not know yet holds its key, and no other", async () => {
+    const before = await failuresOf("schema-behind");
+    await insert([
+      { key: "a" },
+      { key: "b" },
+      { key: "a", type: "shop.future.v1.Thing" },
+      { key: "a" },
+      { key: "b" },
+      { key: "c", payload: '{"orderId":"c","later":1}' },
+      { key: "c" },
+      { key: "b" },
+    ]);
+    start({ pollIntervalMs: 50, holdMs: 200 });
+    const records = await readTopic(topic, distinct(4));
+    expect(records.map(keyOf).toSorted()).toEqual(["a", "b", "b", "b"]);
+    await Bun.sleep(600);
+    expect(await countByStatus()).toEqual({ PUBLISHED: 4, PENDING: 4 });
+    // Looked at several times, told once.
+    expect((await failuresOf("schema-behind")) - before).toBe(2);
+    expect(await database.query(`SELECT id FROM ${table} WHERE retry_count <> 0`)).toEqual([]);
+    // A newer schema would know it; here the event becomes one that this one knows.
+    await database.execute(`UPDATE ${table} SET type = 'shop.order.v1.OrderCompleted', payload = '{}'`);
+    await expectAllPublished(8);
+    expectInOrder(await readTopic(topic, distinct(8)));
+  });
+
+  test("what was sent before a poison row is marked before that row fails, so that a crash leaves none behind it", async () => {
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    const before: unknown[] = [];
+    await insert([{ key: "a" }, { key: "a", payload: "not JSON" }]);
+    start({
+      store: {
+        ...store,
+        async markFailed(attempt) {
+          before.push(await countByStatus());
+          return await store.markFailed(attempt);
+        },
+      },
+      retryBackoff: { baseMs: 60_000, maxMs: 60_000 },
+    });
+    await eventually(async () => expect(await countByStatus()).toEqual({ PUBLISHED: 1, FAILED: 1 }));
+    expect(before).toEqual([{ PUBLISHED: 1, PENDING: 1 }]);
+  });
+
+  test("a record that the broker finds too large is found by halving; its neighbours arrive", async () => {
+    topic = await newTopic(1, { "max.message.bytes": "100000" });
+    const payload = JSON.stringify({ orderId: "x".repeat(150_000) });
+    const batch = keyed(200, 50);
+    // The oversized event is the third of its key: two go before, one waits behind.
+    batch[107] = { key: "key-7", payload };
+    batch[20] = { key: "key-20", payload: "not JSON" };
+    await insert(batch);
+    const sizes: number[] = [];
+    const real = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
+    closers.push(real.close);
+    start({
+      openProducer: async () => ({
+        close: async () => undefined,
+        async send(to, records) {
+          sizes.push(records.length);
+          await real.send(to, records);
+        },
+      }),
+      retryBackoff: { baseMs: 60_000, maxMs: 60_000 },
+    });
+    const published = 200 - 2 - 4;
+    await eventually(async () =>
+      expect(await countByStatus()).toEqual({ PUBLISHED: published, FAILED: 2, PENDING: 4 }),
+    );
+    const byKey = expectInOrder(await readTopic(topic, distinct(published)));
+    expect(byKey.get("key-7")?.length).toBe(2);
+    // Once for each halving, and for the row alone.
+    expect(await producerErrors("too-large")).toBeGreaterThan(3);
+    expect(byKey.has("key-20")).toBe(false);
+    expect(byKey.size).toBe(49);
+    expect(await database.query(`SELECT aggregate_id FROM ${table} WHERE retry_count <> 0 ORDER BY seq`)).toEqual([
+      { aggregate_id: "key-20" },
+      { aggregate_id: "key-7" },
+    ]);
+    // Held, it is not sent again and again.
+    const sends = sizes.length;
+    await Bun.sleep(1_500);
+    expect(sizes.length).toBe(sends);
+  });
+
+  test("5,000 rows behind frozen keys cost their neighbours nothing, and go on in order when the event is retried", async () => {
+    // Half and half, servers would rather read all of the table in the order of `seq` than by status.
+    await insertPublished(5_000);
+    const neighboursCount = 20;
+    /** What the database does for some neighbours, one after the other, and how often the relay looks, sends and marks. */
+    const publishNeighbours = async () => {
+      const done = { looks: 0, sends: 0, marks: 0 };
+      const store = lookedAt(openOutboxStore({ databaseUrl: schema.url, table }), () => done.looks++);
+      const marked = new Set<string>();
+      const { source, ownership } = start({
+        pollIntervalMs: 60_000,
+        measureIntervalMs: 600_000,
+        store: {
+          ...store,
+          async markPublished(ids) {
+            const rows = await store.markPublished(ids);
+            done.marks++;
+            for (const id of ids) marked.add(id);
+            return rows;
+          },
+        },
+        openProducer: observed(() => void done.sends++),
+      });
+      await eventually(() => expect(ownership.isFresh()).toBe(true));
+      await eventually(() => expect(done.looks).toBe(1));
+      const before = await readCounters("Handler_read%");
+      for (let index = 0; index < neighboursCount; index++) {
+        const [id = ""] = await insert([{ key: `neighbour-${index}` }]);
+        source.hint();
+        await eventually(() => expect(marked.has(id)).toBe(true));
+        // The look after it, which finds nothing more.
+        await eventually(() => expect(done.looks).toBeGreaterThan(index + 1));
+      }
+      const after = await readCounters("Handler_read%");
+      await source.close();
+      const rowsRead = [...after].reduce((sum, [name, value]) => sum + value - (before.get(name) ?? 0), 0);
+      return { ...done, rowsRead };
+    };
+    const without = await publishNeighbours();
+
+    await insert([
+      { key: "dead", status: "DEAD" },
+      { key: "failed", status: "FAILED" },
+    ]);
+    await insert(Array.from({ length: 5_000 }, (_, index) => ({ key: index % 2 === 0 ? "dead" : "failed" })));
+    // As a server does by itself some time later.
+    await administer(`ANALYZE TABLE ${schema.name}.${table}`);
+    const behind = await publishNeighbours();
+    // A look passes over the pile within its index. Were the rows read, it would be 5,000 more at every look.
+    expect({ ...behind, rowsRead: 0 }).toEqual({ ...without, rowsRead: 0 });
+    expect(behind.rowsRead).toBeLessThan(without.rowsRead + 20 * neighboursCount);
+    expect(await countByStatus()).toEqual({
+      DEAD: 1,
+      FAILED: 1,
+      PENDING: 5_000,
+      PUBLISHED: 5_000 + 2 * neighboursCount,
+    });
+
+    start();
+    await database.execute(`UPDATE ${table} SET status = 'PENDING' WHERE status IN ('DEAD', 'FAILED')`);
+    await expectAllPublished(10_002 + 2 * neighboursCount);
+    const byKey = expectInOrder(await readTopic(topic, distinct(5_002 + 2 * neighboursCount)));
+    expect(byKey.get("dead")?.length).toBe(2_501);
+  });
+
+  test("more of them than the database filters out are passed over", async () => {
+    const keys = Array.from({ length: 1_400 }, (_, index) => `dead-${index}`);
+    await insert(keys.map((key) => ({ key, status: "DEAD" })));
+    await insert(keys.map((key) => ({ key })));
+    await insert(keys.map((key) => ({ key })));
+    await insert(keyed(20, 20));
+    start();
+    await eventually(async () => expect(await countByStatus()).toEqual({ DEAD: 1_400, PENDING: 2_800, PUBLISHED: 20 }));
+  });
+});
+
+describe("the process", () => {
+  async function startProcess(): Promise<RelayProcess & { readonly hintPort: number }> {
+    const hintPort = await freePort();
+    const deadLetterTopic = await newTopic(1);
+    const { child, health } = await startRelayProcess({
+      sources: [
+        { name: "order", databaseUrl: schema.url, outboxTable: table, topic, deadLetterTopic },
+        // Nobody listens there: the other source must not mind.
+        { name: "away", databaseUrl: "mysql://nobody@127.0.0.1:1/away", outboxTable: "away", topic, deadLetterTopic },
+      ],
+      env: { RELAY_HINT_PORT: String(hintPort) },
+    });
+    closers.push(async () => {
+      child.kill("SIGKILL");
+      await child.exited;
+    });
+    await eventually(async () => {
+      const { checks } = await (await fetch(`${health}/readyz`)).json();
+      expect(checks).toEqual({ broker: true, "source order": true, "source away": false });
+    });
+    return { child, health, hintPort };
+  }
+
+  test("relays, wakes up by a datagram, shows its figures, and ends within 5 s of SIGTERM", async () => {
+    const { child, health, hintPort } = await startProcess();
+    const hints = openHintSender("order", [{ host: "127.0.0.1", port: hintPort }]);
+    await insert(keyed(30, 5));
+    hints.send();
+    await expectAllPublished(30);
+    hints.close();
+    expect((await readTopic(topic, distinct(30))).length).toBe(30);
+    const figures = await (await fetch(`${health}/metrics`)).text();
+    expect(figures).toContain('relay_published_total{source="order",instance="relay"} 30');
+    expect(figures).toContain('relay_owner{source="order",instance="relay"} 1');
+    child.kill("SIGTERM");
+    const signalledMs = performance.now();
+    expect(await child.exited).toBe(0);
+    expect(performance.now() - signalledMs).toBeLessThan(5_000);
+  });
+
+  test("killed, it is replaced within 5 s", async () => {
+    const { child } = await startProcess();
+    await insert(keyed(10, 5));
+    await expectAllPublished(10);
+    const { ownership } = start();
+    await Bun.sleep(1_200);
+    expect(ownership.isFresh()).toBe(false);
+    child.kill("SIGKILL");
+    const killedMs = performance.now();
+    await insert(keyed(10, 5));
+    await expectAllPublished(20, 5_000);
+    expect(performance.now() - killedMs).toBeLessThan(5_000);
+  });
+
+  test("frozen with a batch read and unsent, and woken after the takeover: it comes twice, and in order all the same", async () => {
+    // One partition, so that what comes late can be told by its place.
+    topic = await newTopic(1);
+    // The first send is the probe of ten rows; in the second one stands what is frozen.
+    await insert(keyed(10, 5));
+    const frozenIds = await insert(keyed(40, 5));
+    const { kafkaBrokers } = testServers();
+    const child = Bun.spawn([process.execPath, "relay/testing-freezing-relay.ts"], {
+      cwd: join(import.meta.dir, "../.."),
+      env: {
+        ...environment(),
+        KAFKA_BROKERS: kafkaBrokers.map(({ host, port }) => `${host}:${port}`).join(","),
+        DATABASE_URL: schema.url,
+        OUTBOX_TABLE: table,
+        TOPIC: topic,
+        FREEZE_AT_SEND: "2",
+      },
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "inherit",
+    });
+    closers.push(async () => {
+      child.kill("SIGKILL");
+      await child.exited;
+    });
+    await eventually(async () => {
+      const stat = await Bun.file(`/proc/${child.pid}/stat`).text();
+      expect(stat.slice(stat.lastIndexOf(")") + 2, stat.lastIndexOf(")") + 3)).toBe("T");
+    });
+    expect(await countByStatus()).toEqual({ PUBLISHED: 10, PENDING: 40 });
+
+    const { ownership } = start();
+    const laterIds = await insert(keyed(30, 5));
+    await expectAllPublished(80, 10_000);
+    expect(ownership.isFresh()).toBe(true);
+    expect((await readTopic(topic, distinct(80))).length).toBe(80);
+
+    child.kill("SIGCONT");
+    const records = await readTopic(topic, (seen) => seen.length >= 120);
+    const late = records.slice(80).map(idOf);
+    expect(late.toSorted()).toEqual(frozenIds.toSorted());
+    // They came after everything else, which they belong before; whoever drops duplicates does not notice.
+    const byKey = firstOccurrences(records);
+    expect(byKey.size).toBe(5);
+    expect([...byKey.values()].flat().map(idOf)).toEqual(expect.arrayContaining([...laterIds]));
+    // It finds its ownership gone, and its marks change nothing.
+    await insert(keyed(20, 5));
+    await expectAllPublished(100);
+    expect((await readTopic(topic, distinct(100))).length).toBe(140);
+    expect(ownership.isFresh()).toBe(true);
+  }, 40_000);
+
+  test("frozen when idle and woken after the takeover, it sends nothing new", async () => {
+    const { child } = await startProcess();
+    await insert(keyed(10, 5));
+    await expectAllPublished(10);
+    const { ownership } = start();
+    child.kill("SIGSTOP");
+    await insert(keyed(10, 5));
+    await expectAllPublished(20, 10_000);
+    expect(ownership.isFresh()).toBe(true);
+    child.kill("SIGCONT");
+    await insert(keyed(200, 5));
+    await expectAllPublished(220);
+    await Bun.sleep(1_500);
+    const records = await readTopic(topic, distinct(220));
+    expectInOrder(records);
+    expect(records.length).toBe(220);
+  });
+});
+
+// Plumbing
+
+const portOf = (server: Server) => {
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("The server listens on no port.");
+  return address.port;
+};
+
+const listening = (server: Server) =>
+  new Promise<Server>((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
+
+/** Stands between the relay and its database; frozen, it keeps connections open and passes nothing on. */
+async function tcpProxy(databaseUrl: string) {
+  const target = new URL(databaseUrl);
+  const { hostname, port } = target;
+  const sockets: Socket[] = [];
+  const server = await listening(
+    createServer((near) => {
+      const far = connect(Number(port), hostname);
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        from.on("error", () => undefined);
+        from.on("data", (chunk) => frozen || to.write(chunk));
+        from.on("close", () => frozen || to.destroy());
+        sockets.push(from);
+      }
+    }),
+  );
+  let frozen = false;
+  target.hostname = "127.0.0.1";
+  target.port = String(portOf(server));
+  return {
+    url: target.href,
+    freeze() {
+      frozen = true;
+    },
+    async close() {
+      for (const socket of sockets) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}

@@ -1,0 +1,318 @@
+/** What is wrong with a source is named with what mends it, on a real database and a real broker. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { insertRows } from "../../services/kit/database.ts";
+import {
+  administer,
+  createServiceSchema,
+  createTestSchema,
+  eventually,
+  type TestSchema,
+} from "../../services/kit/testing.ts";
+import { openAdmin } from "../kafka/kafka.ts";
+import { createTestTopic, readTopic, startRelayProcess, testKafka } from "../testing.ts";
+import { readRelayConfig, type SourceConfig } from "./config.ts";
+import { checkTables, checkTopics } from "./source-check.ts";
+
+const outbox = "order_outbox_event";
+const archive = "order_outbox_event_archive";
+const user = `test_${crypto.randomUUID().slice(0, 8)}`;
+
+let schema: TestSchema;
+let topic: string;
+let deadLetterTopic: string;
+const closers: (() => Promise<unknown>)[] = [];
+beforeAll(async () => {
+  schema = await createServiceSchema("order");
+  topic = await createTestTopic(3);
+  deadLetterTopic = await createTestTopic(1);
+  await administer(`CREATE USER '${user}'@'%' IDENTIFIED BY 'secret'`);
+});
+afterEach(async () => {
+  await Promise.all(closers.splice(0).map((close) => close()));
+});
+afterAll(async () => {
+  await administer(`DROP USER '${user}'@'%'`);
+  await schema.drop();
+  const admin = await openAdmin(testKafka());
+  await admin.deleteTopics([topic, deadLetterTopic]);
+  await admin.close();
+});
+
+const entry = () => ({ name: "order", databaseUrl: schema.url, outboxTable: outbox, topic, deadLetterTopic });
+function source(change: Readonly<Record<string, string>> = {}): SourceConfig {
+  const [read] = readRelayConfig({ RELAY_SOURCES: JSON.stringify([{ ...entry(), ...change }]) }).sources;
+  if (read === undefined) throw new Error("There is one.");
+  return read;
+}
+
+/** The schema as another account sees it. */
+function urlOf(username: string, password: string, change: (url: URL) => void = () => undefined): string {
+  const url = new URL(schema.url);
+  url.username = username;
+  url.password = password;
+  change(url);
+  return url.href;
+}
+
+async function faultsOf(change: Readonly<Record<string, string>> = {}) {
+  const { faults, away } = await checkTables(source(change));
+  expect(away).toBeUndefined();
+  return faults;
+}
+
+describe("tables", () => {
+  test("of the shop's own migrations are as they should be", async () => {
+    expect(await faultsOf()).toEqual([]);
+  });
+
+  test("with the rights of the relay's account, and no more, are fine", async () => {
+    await administer(`GRANT SELECT, UPDATE, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
+    await administer(`GRANT SELECT, INSERT, DELETE ON ${schema.name}.${archive} TO '${user}'@'%'`);
+    expect(await faultsOf({ databaseUrl: urlOf(user, "secret") })).toEqual([]);
+  });
+
+  test("that an account may not use are named with the right, which mends it", async () => {
+    await administer(`REVOKE UPDATE, DELETE ON ${schema.name}.${outbox} FROM '${user}'@'%'`);
+    await administer(`REVOKE INSERT ON ${schema.name}.${archive} FROM '${user}'@'%'`);
+    const databaseUrl = urlOf(user, "secret");
+    const faults = await faultsOf({ databaseUrl });
+    expect(faults).toEqual([
+      {
+        source: "order",
+        problem: `outboxTable: '${user}'@'%' may not UPDATE, DELETE in ${outbox}`,
+        remedy: `GRANT UPDATE, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%';`,
+      },
+      {
+        source: "order",
+        problem: `archiveTable: '${user}'@'%' may not INSERT in ${archive}`,
+        remedy: `GRANT INSERT ON ${schema.name}.${archive} TO '${user}'@'%';`,
+      },
+    ]);
+    for (const { remedy } of faults) await administer(remedy);
+    expect(await faultsOf({ databaseUrl })).toEqual([]);
+  });
+
+  test("that are missing can be made from what is said", async () => {
+    const faults = await faultsOf({ outboxTable: "billing_event" });
+    expect(faults.map(({ problem }) => problem)).toEqual([
+      `outboxTable: ${schema.name} has no table billing_event`,
+      `archiveTable: ${schema.name} has no table billing_event_archive`,
+    ]);
+    for (const { remedy } of faults) await administer(remedy);
+    expect(await faultsOf({ outboxTable: "billing_event" })).toEqual([]);
+  });
+
+  test("that lack a column or an index can be mended by what is said", async () => {
+    await administer(`ALTER TABLE ${schema.name}.billing_event DROP COLUMN next_attempt_at, DROP COLUMN last_error`);
+    await administer(`DROP INDEX billing_event_status_seq ON ${schema.name}.billing_event`);
+    const faults = await faultsOf({ outboxTable: "billing_event" });
+    expect(faults.map(({ problem }) => problem)).toEqual([
+      "outboxTable: billing_event has no column last_error",
+      "outboxTable: billing_event has no column next_attempt_at",
+      "outboxTable: billing_event has no index that begins with (status, seq)",
+    ]);
+    for (const { remedy } of faults) await administer(remedy);
+    expect(await faultsOf({ outboxTable: "billing_event" })).toEqual([]);
+  });
+
+  test("behind a wrong password or in no database are named; never the password", async () => {
+    const password = await faultsOf({ databaseUrl: urlOf(user, "wrong-password") });
+    expect(password[0]?.problem).toBe(
+      `databaseUrl: the database does not let the user '${user}' in with this password`,
+    );
+    expect(JSON.stringify(password)).not.toContain("wrong-password");
+    const database = await faultsOf({
+      databaseUrl: urlOf("root", "", (url) => {
+        url.pathname = "/no_such_database";
+      }),
+    });
+    expect(database[0]?.problem).toBe("databaseUrl: there is no database no_such_database");
+    expect(database[0]?.remedy).toStartWith("CREATE DATABASE no_such_database");
+  });
+
+  test("of a database that does not answer are no fault", async () => {
+    const { faults, away } = await checkTables(source({ databaseUrl: "mysql://nobody@127.0.0.1:1/away" }));
+    expect(faults).toEqual([]);
+    expect(away).toBeInstanceOf(Error);
+  });
+});
+
+describe("topics", () => {
+  test("that are missing are named; a broker that is away is no fault", async () => {
+    expect(await checkTopics([source()], testKafka())).toEqual({ faults: [], away: undefined });
+    const { faults } = await checkTopics([source({ topic: "test.missing", deadLetterTopic })], testKafka());
+    expect(faults.map(({ problem }) => problem)).toEqual(["topic: the broker has no topic test.missing"]);
+    expect(faults[0]?.remedy).toContain("--create --topic test.missing");
+    const nobody = { ...testKafka(), brokers: [{ host: "127.0.0.1", port: 1 }] };
+    const { faults: none, away } = await checkTopics([source()], nobody);
+    expect(none).toEqual([]);
+    expect(away).toBeInstanceOf(Error);
+  });
+});
+
+describe("the process", () => {
+  /** Starts the relay on `sources`. */
+  async function run(sources: unknown, env: Readonly<Record<string, string>> = {}) {
+    const { child, health } = await startRelayProcess({ sources, env, isPiped: true });
+    closers.push(async () => {
+      child.kill("SIGKILL");
+      await child.exited;
+    });
+    return { child, health };
+  }
+
+  async function expectRefused(sources: unknown, said: readonly string[], env: Readonly<Record<string, string>> = {}) {
+    const startedMs = performance.now();
+    const { child } = await run(sources, env);
+    const [stdout, stderr] = await Promise.all([
+      new Response(child.stdout ?? "").text(),
+      new Response(child.stderr ?? "").text(),
+    ]);
+    expect({ code: await child.exited, stderr }).toMatchObject({ code: 2 });
+    expect(performance.now() - startedMs).toBeLessThan(10_000);
+    for (const part of said) expect(stdout + stderr).toContain(part);
+    expect(stdout + stderr).not.toContain("secret");
+  }
+
+  test("ends with exit code 2, all faults named", async () => {
+    const missing = `test.${crypto.randomUUID()}`;
+    await expectRefused(
+      [
+        { ...entry(), topic: missing, deadLetterTopic: `${missing}.dlq` },
+        { ...entry(), name: "lost", outboxTable: "no_such_table" },
+        { ...entry(), name: "away", databaseUrl: "mysql://nobody:secret@127.0.0.1:1/away" },
+      ],
+      [
+        `topic: the broker has no topic ${missing}`,
+        `deadLetterTopic: the broker has no topic ${missing}.dlq`,
+        `outboxTable: ${schema.name} has no table no_such_table`,
+        `CREATE TABLE ${schema.name}.no_such_table (`,
+        `archiveTable: ${schema.name} has no table no_such_table_archive`,
+      ],
+    );
+  });
+
+  test("ends with exit code 2 on a URL that leads nowhere, and on a right that is missing", async () => {
+    const named = (name: string, databaseUrl: string) => ({ ...entry(), name, databaseUrl });
+    await administer(`REVOKE ALL PRIVILEGES, GRANT OPTION FROM '${user}'@'%'`);
+    await administer(`GRANT SELECT, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
+    await administer(`GRANT SELECT, INSERT, DELETE ON ${schema.name}.${archive} TO '${user}'@'%'`);
+    const elsewhere = urlOf("root", "", (url) => {
+      url.pathname = "/no_such_database";
+    });
+    await expectRefused(
+      [
+        named("password", urlOf(user, "wrong-secret")),
+        named("database", elsewhere),
+        named("right", urlOf(user, "secret")),
+      ].map((it, index) => ({ ...it, outboxTable: index === 2 ? outbox : `${outbox}_${index}` })),
+      [
+        `databaseUrl: the database does not let the user '${user}' in with this password`,
+        "databaseUrl: there is no database no_such_database",
+        `outboxTable: '${user}'@'%' may not UPDATE in ${outbox}`,
+        `GRANT UPDATE ON ${schema.name}.${outbox} TO '${user}'@'%'`,
+      ],
+    );
+  });
+
+  test("ends with exit code 2 on what it cannot read", async () => {
+    await expectRefused(
+      [{ ...entry(), databaseUrl: "postgres://u:secret@h/s" }],
+      ["entry 1: databaseUrl must be a URL"],
+    );
+    const env = { RELAY_DESCRIPTOR_SET: "package.json", RELAY_ATTEMPTS_MAX: "10" };
+    await expectRefused([entry()], ["RELAY_DESCRIPTOR_SET: package.json is no descriptor set"], env);
+    await expectRefused([entry()], ["RELAY_ATTEMPTS_MAX must be a whole number"], { RELAY_ATTEMPTS_MAX: "0" });
+  });
+
+  test("waits for a broker that is away", async () => {
+    const { child, health } = await run([entry()], { KAFKA_BROKERS: "127.0.0.1:1" });
+    await eventually(async () => {
+      const { checks } = await (await fetch(`${health}/readyz`)).json();
+      expect(checks.broker).toBe(false);
+    }, 15_000);
+    expect((await fetch(`${health}/livez`)).status).toBe(200);
+    expect(child.exitCode).toBeNull();
+  });
+
+  test("relays a JSON source outside the shop by its configuration alone", async () => {
+    const elsewhere = await createTestSchema();
+    closers.push(() => elsewhere.drop());
+    const books = elsewhere.open(1);
+    const event = `id CHAR(36) PRIMARY KEY, aggregate_id VARCHAR(128) NOT NULL, type VARCHAR(128) NOT NULL,
+      payload MEDIUMTEXT NOT NULL, headers TEXT NULL, occurred_at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+      status VARCHAR(20) NOT NULL DEFAULT 'PENDING', retry_count SMALLINT UNSIGNED NOT NULL DEFAULT 0,
+      last_error TEXT NULL, published_at TIMESTAMP(3) NULL`;
+    await books.execute(
+      `CREATE TABLE billing_event (${event}, seq BIGINT UNSIGNED NOT NULL AUTO_INCREMENT UNIQUE,
+         next_attempt_at TIMESTAMP(3) NULL, INDEX (status, seq), INDEX (aggregate_id))`,
+    );
+    await books.execute(
+      `CREATE TABLE billing_event_archive (${event}, seq BIGINT UNSIGNED NOT NULL,
+         archived_at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3), discarded_by VARCHAR(128) NULL,
+         discard_reason VARCHAR(500) NULL, INDEX (archived_at))`,
+    );
+    const id = Bun.randomUUIDv7();
+    const invoice = JSON.stringify({ invoice: 7, total: "12.50 €" });
+    await insertRows(
+      books,
+      "billing_event",
+      ["id", "aggregate_id", "type", "payload"],
+      [
+        [id, "invoice-7", "com.example.InvoiceIssued", invoice],
+        [Bun.randomUUIDv7(), "invoice-7", "com.example.InvoicePaid", "{}"],
+      ],
+    );
+    const billing = {
+      name: "billing",
+      databaseUrl: elsewhere.url,
+      outboxTable: "billing_event",
+      topic: await createTestTopic(3),
+      deadLetterTopic,
+      encoding: "json",
+      ceSource: "urn:billing",
+    };
+    // It needs no descriptor set.
+    await run([billing], { RELAY_DESCRIPTOR_SET: "no/such/file" });
+    const records = await readTopic(billing.topic, (seen) => seen.length >= 2);
+    expect(records.map(({ headers }) => String(headers?.ce_type))).toEqual([
+      "com.example.InvoiceIssued",
+      "com.example.InvoicePaid",
+    ]);
+    const [record] = records;
+    expect(new TextDecoder().decode(record?.value ?? undefined)).toBe(invoice);
+    expect(String(record?.headers?.ce_id)).toBe(id);
+    expect(String(record?.headers?.ce_source)).toBe("urn:billing");
+    expect(String(record?.headers?.["content-type"])).toBe("application/json");
+    await eventually(async () =>
+      expect(await books.query("SELECT DISTINCT status FROM billing_event")).toEqual([{ status: "PUBLISHED" }]),
+    );
+  });
+
+  test("goes on with the others when a source goes wrong later, and archives what it has published", async () => {
+    const other = await createServiceSchema("inventory");
+    closers.push(() => other.drop());
+    const { child, health } = await run(
+      [entry(), { ...entry(), name: "inventory", databaseUrl: other.url, outboxTable: "inventory_outbox_event" }],
+      { RELAY_ARCHIVE_AFTER_MS: "0", RELAY_ARCHIVE_INTERVAL_MS: "200" },
+    );
+    await eventually(async () => expect((await fetch(`${health}/readyz`)).status).toBe(200));
+    await administer(`ALTER TABLE ${other.name}.inventory_outbox_event DROP COLUMN headers`);
+    await eventually(async () => {
+      const { checks } = await (await fetch(`${health}/readyz`)).json();
+      expect(checks).toMatchObject({ "source order": true, "source inventory": false });
+    });
+    const id = Bun.randomUUIDv7();
+    await administer(
+      `INSERT INTO ${schema.name}.${outbox} (id, aggregate_id, type, payload)
+       VALUES ('${id}', 'a', 'shop.order.v1.OrderCompleted', '{}')`,
+    );
+    await eventually(async () => {
+      const [row] = await administer(`SELECT status FROM ${schema.name}.${archive} WHERE id = '${id}'`);
+      expect(row?.status).toBe("PUBLISHED");
+    });
+    expect(await administer(`SELECT id FROM ${schema.name}.${outbox}`)).toEqual([]);
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+  });
+});

@@ -1,0 +1,32 @@
+/** `npm run check`: everything that can be told without running the system. Every check runs, then the verdict. */
+import { join } from "node:path";
+import { run } from "../run.ts";
+
+const root = join(import.meta.dir, "../../..");
+
+const checks: Readonly<Record<string, () => Promise<void>>> = {
+  "types (tsc)": () => run(["tsc", "--noEmit", "--project", root], { folder: root }),
+  "lint and format (Biome)": () => run(["biome", "check", "--error-on-warnings", "."], { folder: root }),
+  "Protobuf (buf lint, buf format)": async () => {
+    await run(["buf", "lint"], { folder: join(root, "proto") });
+    await run(["buf", "format", "--diff", "--exit-code"], { folder: join(root, "proto") });
+  },
+  "generated code is current": () =>
+    run([process.execPath, "services/stack/dev/generate.ts", "--check"], { folder: root }),
+  "tidy rules": () => run([process.execPath, "test", "services/stack/dev/tidy.unit.test.ts"], { folder: root }),
+};
+
+let failed = 0;
+for (const [name, check] of Object.entries(checks)) {
+  try {
+    await check();
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed++;
+    console.log(`failed  ${name}\n${error instanceof Error ? error.message : error}\n`);
+  }
+}
+if (failed > 0) {
+  console.log(`${failed} of ${Object.keys(checks).length} checks failed.`);
+  process.exit(1);
+}

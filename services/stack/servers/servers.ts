@@ -1,0 +1,62 @@
+/** MariaDB (or MySQL) and Kafka by themselves, for tests and benchmarks: with data and ports of their own, empty at the start. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import { requireFreePorts } from "../free-ports.ts";
+import { type DataFolderLock, lockDataFolder } from "../lock.ts";
+import { stopOrphans } from "../orphans.ts";
+import { parseInstances, type StackSettings } from "../settings.ts";
+import { Supervisor } from "../supervisor.ts";
+import { ensurePrograms } from "./downloads.ts";
+import { prepareKafka } from "./kafka.ts";
+import { prepareMariadb } from "./mariadb.ts";
+import { ensureMysql, prepareMysql } from "./mysql.ts";
+
+/** Locks a data folder, and begins it with empty servers: what an earlier run left is ended and removed. */
+export async function lockEmptied(folder: string): Promise<DataFolderLock> {
+  const lock = await lockDataFolder(folder);
+  await stopOrphans(folder);
+  for (const name of ["mariadb", "mysql", "kafka", "gateway"]) {
+    await rm(join(folder, name), { recursive: true, force: true });
+  }
+  return lock;
+}
+
+/**
+ * Resolves when both servers answer. A signal to this process ends them, and the process with exit code 130.
+ * @param options.mysql MySQL in MariaDB's place.
+ */
+export async function startServers(
+  settings: StackSettings,
+  options: { readonly mysql?: boolean } = {},
+): Promise<{ stop(): Promise<void> }> {
+  const programs = await ensurePrograms(settings.cacheFolder);
+  const mysql = options.mysql ? await ensureMysql(settings.cacheFolder) : undefined;
+  const prepareDatabase = () =>
+    mysql === undefined ? prepareMariadb(settings, programs) : prepareMysql(settings, mysql);
+  const lock = await lockEmptied(settings.dataFolder);
+  const supervisor = new Supervisor({
+    root: settings.root,
+    dataFolder: settings.dataFolder,
+    logFolder: join(settings.dataFolder, "logs"),
+    onChange: () => undefined,
+  });
+  const stop = async () => {
+    await supervisor.stopAll();
+    await lock.release();
+  };
+  // The servers are in process groups of their own: nobody else would end them.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(signal, () => void stop().finally(() => process.exit(130)));
+  }
+  try {
+    await requireFreePorts(settings, parseInstances("order=1"));
+    await Promise.all([
+      prepareDatabase().then((spec) => supervisor.start(spec)),
+      prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
+    ]);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { stop };
+}
