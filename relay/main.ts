@@ -4,11 +4,13 @@ import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { sleep } from "../services/kit/backoff.ts";
 import { ConfigError, environment, type HostPort } from "../services/kit/config.ts";
 import { type Database, openDatabase } from "../services/kit/database.ts";
+import { messageOf } from "../services/kit/errors.ts";
+import { every } from "../services/kit/every.ts";
 import { createMetrics, serveHealth } from "../services/kit/health.ts";
 import { createLogger } from "../services/kit/log.ts";
 import { closeOnSignal } from "../services/kit/shutdown.ts";
 import { openAdmin, openProducer } from "./kafka/kafka.ts";
-import { type ArchiveTables, every, pruneArchive, runArchive } from "./outbox/archive.ts";
+import { type ArchiveTables, pruneArchive, runArchive } from "./outbox/archive.ts";
 import { readRelayConfig, type SourceConfig } from "./outbox/config.ts";
 import { listenForHints } from "./outbox/hint.ts";
 import { createRelayMetrics } from "./outbox/metrics.ts";
@@ -83,7 +85,7 @@ async function readRegistry(all: readonly SourceConfig[], path: string): Promise
   try {
     return createFileRegistry(fromBinary(FileDescriptorSetSchema, await Bun.file(path).bytes()));
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     throw new ConfigError(`RELAY_DESCRIPTOR_SET: ${path} is no descriptor set (make one with buf build -o): ${reason}`);
   }
 }

@@ -1,8 +1,8 @@
 /** Faults under load, one after the other; afterwards everything must have come to its end, and add up. */
 
 import { sleep } from "../../services/kit/backoff.ts";
+import { messageOf } from "../../services/kit/errors.ts";
 import { type AuditReport, audit } from "../../services/ops/audit/audit.ts";
-import { messageOf } from "../../services/ops/context.ts";
 import { findStuck } from "../../services/ops/stuck/stuck.ts";
 import { say } from "../../services/stack/console.ts";
 import { deadLetterTopic } from "../../services/stack/provision.ts";

@@ -1,6 +1,6 @@
 /** A disk of its own for the database, small enough to be full at will. */
 import { mkdir, readFile, statfs } from "node:fs/promises";
-import { messageOf } from "../../services/ops/context.ts";
+import { messageOf } from "../../services/kit/errors.ts";
 import { run } from "../../services/stack/run.ts";
 
 /** A mounted tmpfs. */

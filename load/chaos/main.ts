@@ -1,7 +1,9 @@
 /** `npm run chaos`: faults on the real processes under load, on a stack of its own. */
+
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ConfigError, environment } from "../../services/kit/config.ts";
+import { messageOf } from "../../services/kit/errors.ts";
 import { explained, StackError } from "../../services/stack/errors.ts";
 import { runChaos } from "./chaos.ts";
 import { formatChaos } from "./report.ts";
@@ -29,7 +31,7 @@ function readArguments() {
       options: { minutes: text, seed: text, rate: text, only: text },
     }).values;
   } catch (error) {
-    throw new StackError(`${error instanceof Error ? error.message : String(error)}\n${usage}`);
+    throw new StackError(`${messageOf(error)}\n${usage}`);
   }
 }
 

@@ -1,7 +1,8 @@
 /** A chaos run as people read it. */
 
+import { formatTable, printable } from "../../services/kit/table.ts";
 import { formatAudit } from "../../services/ops/audit/report.ts";
-import { cut, duration, printable, table } from "../../services/ops/rendering.ts";
+import { cut, duration } from "../../services/ops/rendering.ts";
 import type { ChaosResult, FaultRecord } from "./chaos.ts";
 
 const witnessLengthMax = 160;
@@ -12,7 +13,7 @@ export function formatChaos(result: ChaosResult): string {
   const { faults, outcomes, errors } = result;
   const kinds = [...new Set(faults.map(({ kind }) => kind))].sort();
   const lines = [
-    table(
+    formatTable(
       ["fault", "of", "took", "order through after", "witnesses"],
       faults.map((fault) => [
         fault.kind,
@@ -23,7 +24,7 @@ export function formatChaos(result: ChaosResult): string {
       ]),
     ),
     "",
-    table(
+    formatTable(
       ["kind", "times", "with witness", "repeated", "skipped"],
       kinds.map((kind) => {
         const those = faults.filter((fault) => fault.kind === kind);
@@ -38,7 +39,7 @@ export function formatChaos(result: ChaosResult): string {
       }),
     ),
     "",
-    table(
+    formatTable(
       ["orders", ""],
       [
         ["acknowledged", result.acknowledged],

@@ -2,6 +2,7 @@
  * The crash-point sweep: a process of the delivery code is killed at a point, another one goes on, and what the promises
  * say is compared with what lies in the tables and on the topic.
  */
+
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { toOutboxRow, toRecord } from "../../proto/envelope.ts";
@@ -12,6 +13,7 @@ import { distinct, firstOccurrences, idOf, readTopic, testKafka } from "../../re
 import { sleep } from "../../services/kit/backoff.ts";
 import { environment } from "../../services/kit/config.ts";
 import { type Database, insertRows } from "../../services/kit/database.ts";
+import { messageOf } from "../../services/kit/errors.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
 import { type Point, points, type Witness } from "./points.ts";
 import {
@@ -94,7 +96,7 @@ async function sweepPoint(point: Point, times: number): Promise<PointResult> {
         witnesses++;
         duplicates += result.duplicates;
       } catch (error) {
-        problems.push(`run ${number + 1}: ${error instanceof Error ? error.message : String(error)}`);
+        problems.push(`run ${number + 1}: ${messageOf(error)}`);
       }
     }
   };

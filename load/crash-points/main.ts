@@ -1,6 +1,8 @@
 /** `npm run sweep -- --times N`: kills processes at every point of the delivery, on a database and a broker of its own. */
+
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { messageOf } from "../../services/kit/errors.ts";
 import { runOnTestServers } from "../../services/stack/dev/test-servers.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -14,7 +16,7 @@ function readTimes(): number {
     if (Number.isInteger(times) && times > 0) return times;
     console.error(`--times is a whole number, at least 1: ${values.times}`);
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(messageOf(error));
   }
   console.error("npm run sweep [-- --times N]");
   process.exit(1);

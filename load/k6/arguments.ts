@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { messageOf } from "../../services/kit/errors.ts";
 import { StackError } from "../../services/stack/errors.ts";
 
 /** What the command was asked to do. */
@@ -45,7 +46,7 @@ function parse(args: readonly string[]) {
       },
     });
   } catch (error) {
-    throw new StackError(`${error instanceof Error ? error.message : String(error)}\n${usage}`);
+    throw new StackError(`${messageOf(error)}\n${usage}`);
   }
 }
 

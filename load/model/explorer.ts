@@ -1,4 +1,5 @@
 /** Breadth-first over every state that some orders can be in together. */
+import { messageOf } from "../../services/kit/errors.ts";
 import { createSagas, type SagaOptions, type Sagas } from "./saga.ts";
 import { createStateTable, type StateTable } from "./state-table.ts";
 import { checkStock } from "./world.ts";
@@ -137,7 +138,7 @@ function stockProblem(sagas: Sagas, options: SagaOptions, state: Int32Array): st
     checkStock(options.stock, sagas.stockOf(state[orders] ?? 0), reservations);
     return undefined;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   }
 }
 

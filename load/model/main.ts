@@ -2,7 +2,9 @@
  * `npm run explore`: every state that the saga can be in. `npm run explore -- --mutants`: whether the exploration would
  * notice if the domain code were wrong.
  */
+
 import { parseArgs } from "node:util";
+import { messageOf } from "../../services/kit/errors.ts";
 import { largeConfigurations, realDomains, smallConfigurations } from "./configurations.ts";
 import { explore } from "./explorer.ts";
 import { formatCounterexample, formatExploration, formatVerdict } from "./format.ts";
@@ -37,7 +39,7 @@ try {
   const { values } = parseArgs({ options: { mutants: { type: "boolean", default: false } } });
   process.exitCode = (values.mutants ? await exploreMutants() : exploreAll()) ? 0 : 1;
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
+  console.error(messageOf(error));
   console.error("npm run explore [-- --mutants]");
   process.exitCode = 1;
 }

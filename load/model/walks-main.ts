@@ -1,5 +1,7 @@
 /** `npm run simulate -- --seeds N --from S`: random walks, each with its own seed. */
+
 import { parseArgs } from "node:util";
+import { messageOf } from "../../services/kit/errors.ts";
 import { simulate } from "./walks.ts";
 
 const usage = `npm run simulate -- [options]
@@ -54,6 +56,6 @@ try {
   });
   process.exitCode = run(wholeNumber("--seeds", values.seeds, 1), wholeNumber("--from", values.from, 0)) ? 0 : 1;
 } catch (error) {
-  console.error(`${error instanceof Error ? error.message : error}\n${usage}`);
+  console.error(`${messageOf(error)}\n${usage}`);
   process.exitCode = 1;
 }

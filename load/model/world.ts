@@ -7,7 +7,7 @@ import { fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { eventRegistry, type SagaEvent, type ServiceName } from "../../proto/event-table.ts";
 import type { OrderPlaced } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import type { InventoryMessage, Line, Reservation, StockLevels } from "../../services/inventory/domain.ts";
-import { unreachable } from "../../services/kit/errors.ts";
+import { messageOf, unreachable } from "../../services/kit/errors.ts";
 import type { FailureReason, OrderMessage, OrderState } from "../../services/order/domain.ts";
 import type { GatewayCall, GatewayOutcome, PaymentMessage, PaymentState } from "../../services/payment/domain.ts";
 
@@ -44,7 +44,7 @@ export class Violation extends Error {
 
 /** What went wrong, in one line: a promise that does not hold, or code that throws. */
 export function describeError(error: unknown): string {
-  return error instanceof Violation ? error.message : `an exception: ${error instanceof Error ? error.message : error}`;
+  return error instanceof Violation ? error.message : `an exception: ${messageOf(error)}`;
 }
 
 function demand(condition: boolean, promise: string): asserts condition {

@@ -1,4 +1,5 @@
 /** The mutants themselves, on servers that are there. */
+import { messageOf } from "../../services/kit/errors.ts";
 import { deliveryMutants } from "./delivery.ts";
 import { formatDeliveryVerdict } from "./format.ts";
 import { judgeDeliveryMutants } from "./judge.ts";
@@ -15,6 +16,6 @@ try {
   );
   process.exitCode = survivors === 0 ? 0 : 1;
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
+  console.error(messageOf(error));
   process.exitCode = 1;
 }

@@ -14,11 +14,10 @@ import {
   type Statement,
   type Transaction,
 } from "../../services/kit/database.ts";
-import { causesOf, UnavailableError } from "../../services/kit/errors.ts";
+import { causesOf, describeError, UnavailableError } from "../../services/kit/errors.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { TopicRecord } from "../kafka/kafka.ts";
 import { OutboxAppendError } from "../outbox/append.ts";
-import { describeError } from "../outbox/failures.ts";
 import { inboxTableName, parkedEventTableName, parkedKeyTableName } from "../tables.ts";
 
 /**

@@ -1,4 +1,5 @@
 /** The archive job, run by hand: for when the outbox should be smaller now, and not at the relay's next time. */
+import { messageOf } from "../../services/kit/errors.ts";
 import { runArchive } from "../outbox/archive.ts";
 import {
   ensureAuditTable,
@@ -25,7 +26,7 @@ export async function archiveNow(
     await recordResult(database, auditId, { moved, outcome: complete ? "COMPLETE" : "STOPPED" });
     return { moved, complete };
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     await recordResult(database, auditId, { outcome: "FAILED", error: message }).catch(() => undefined);
     throw error;
   }

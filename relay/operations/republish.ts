@@ -5,7 +5,7 @@
 import type { Registry } from "@bufbuild/protobuf";
 import { type EventRecord, type OutboxRow, toRecord } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
-import { DomainError } from "../../services/kit/errors.ts";
+import { DomainError, messageOf } from "../../services/kit/errors.ts";
 import type { RecordProducer } from "../kafka/kafka.ts";
 import {
   ensureAuditTable,
@@ -182,7 +182,7 @@ export async function replay(
     await recordResult(database, auditId, { ...result, outcome: complete ? "COMPLETE" : "STOPPED" });
     return result;
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     if (auditId !== undefined) {
       const result = { ...count, ...state, outcome: "FAILED", error: message };
       await recordResult(database, auditId, result).catch(() => undefined);
@@ -228,10 +228,7 @@ function encode(source: OperatedSource, row: OutboxRow, registry: Registry): Eve
   try {
     return toRecord(row, { source: source.ceSource, encoding: source.encoding, registry });
   } catch (error) {
-    throw new Error(
-      `The event ${row.id} (seq ${row.seq}) cannot be encoded: ${error instanceof Error ? error.message : error}`,
-      { cause: error },
-    );
+    throw new Error(`The event ${row.id} (seq ${row.seq}) cannot be encoded: ${messageOf(error)}`, { cause: error });
   }
 }
 

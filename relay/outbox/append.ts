@@ -1,4 +1,5 @@
 /** Appends events to a service's outbox, inside the transaction of the change that they tell of. */
+
 import type { Message, Registry } from "@bufbuild/protobuf";
 import {
   type EventHeaders,
@@ -8,6 +9,7 @@ import {
   toOutboxRow,
 } from "../../proto/envelope.ts";
 import { insertStatements, type Statement, type Transaction } from "../../services/kit/database.ts";
+import { messageOf } from "../../services/kit/errors.ts";
 import { childTraceparent } from "../../services/kit/traceparent.ts";
 import { outboxTableName } from "../tables.ts";
 
@@ -79,7 +81,7 @@ function checkedRow(event: NewEvent, registry: Registry): NewOutboxRow {
   try {
     row = toOutboxRow(event, registry);
   } catch (error) {
-    return refuse(error instanceof Error ? error.message : String(error), error);
+    return refuse(messageOf(error), error);
   }
   if (halfCharacter.test(row.payload)) refuse("a text in the payload holds half of a character.");
   if (halfCharacter.test(row.headers)) refuse("a header holds half of a character.");

@@ -4,6 +4,7 @@
  */
 import { sleep } from "../../services/kit/backoff.ts";
 import type { Database } from "../../services/kit/database.ts";
+import { every, type Schedule } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import { type KafkaOptions, openAdmin } from "../kafka/kafka.ts";
 import { inboxTableName } from "../tables.ts";
@@ -143,33 +144,6 @@ export async function archiveStatus(
     archived: Number(counts?.archived ?? 0),
     discarded: Number(counts?.discarded ?? 0),
     oldestPublishedAt: oldest?.publishedAt ?? undefined,
-  };
-}
-
-/** Something that is done every now and then, and in which a failure waits for the next time. */
-export interface Schedule {
-  close(): Promise<void>;
-}
-
-/** Runs `work` every `intervalMs`, never twice at once. Its signal is aborted at the close. */
-export function every(
-  intervalMs: number,
-  work: (signal: AbortSignal) => Promise<unknown>,
-  onError: (error: unknown) => void,
-): Schedule {
-  const closing = new AbortController();
-  const running = (async () => {
-    for (;;) {
-      await sleep(intervalMs, closing.signal);
-      if (closing.signal.aborted) return;
-      await work(closing.signal).catch(onError);
-    }
-  })();
-  return {
-    async close() {
-      closing.abort();
-      await running;
-    },
   };
 }
 

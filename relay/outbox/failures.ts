@@ -3,7 +3,7 @@
  * list of what counts against a row is closed, and everything that is not on it is somebody's outage.
  */
 import { SchemaBehindError, UnencodablePayloadError } from "../../proto/envelope.ts";
-import { causeDepthMax, causesOf } from "../../services/kit/errors.ts";
+import { causesOf } from "../../services/kit/errors.ts";
 
 /**
  * - `outage`: of the database or the broker. Back off and try again; no row is to blame.
@@ -96,19 +96,4 @@ export function producerErrorOf(error: unknown): ProducerErrorKind {
     }
   }
   return "other";
-}
-
-/** What `last_error` and the dead-letter record hold of an error, at the most. */
-const errorLengthMax = 2_000;
-
-/** An error as an operator reads it: its name, its message, and those of what caused it. */
-export function describeError(error: unknown): string {
-  const parts: string[] = [];
-  for (let it: unknown = error, depth = 0; it !== undefined && depth < causeDepthMax; depth++) {
-    parts.push(it instanceof Error ? `${it.name}: ${it.message}` : String(it));
-    it = it instanceof Error ? it.cause : undefined;
-  }
-  // kafkajs wraps errors in ones with the same message. NUL has no place in a header or on a terminal.
-  const text = [...new Set(parts)].join(" ← ").replaceAll("\0", "\u{FFFD}");
-  return text.slice(0, errorLengthMax).toWellFormed();
 }

@@ -16,11 +16,12 @@
 import type { Registry } from "@bufbuild/protobuf";
 import { type Encoding, type EventRecord, type OutboxRow, toRecord } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
+import { describeError } from "../../services/kit/errors.ts";
+import { every } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { RecordProducer } from "../kafka/kafka.ts";
-import { every } from "./archive.ts";
 import { toDeadLetter } from "./dead-letter.ts";
-import { describeError, type FailureKind, kindOf, producerErrorOf } from "./failures.ts";
+import { type FailureKind, kindOf, producerErrorOf } from "./failures.ts";
 import type { RelayMetrics } from "./metrics.ts";
 import type { Ownership } from "./ownership.ts";
 import type { FrozenKeys, OutboxStore, PendingReader } from "./store.ts";

@@ -2,6 +2,7 @@
  * Configuration: read once from the environment, typed, and refused at start with every faulty variable named.
  * This is the only file of the project that reads `process.env`.
  */
+import { messageOf } from "./errors.ts";
 
 /** A snapshot of the process's environment. Compositions roots call it; everything else is handed values. */
 export function environment(): Readonly<Record<string, string | undefined>> {
@@ -41,7 +42,7 @@ export function readConfig<Settings extends Record<string, Setting<unknown>>>(
     try {
       values[key] = setting.parse(text);
     } catch (error) {
-      faults.push(`${setting.variable} ${error instanceof Error ? error.message : String(error)}`);
+      faults.push(`${setting.variable} ${messageOf(error)}`);
     }
   }
   if (faults.length > 0) throw new ConfigError(`The configuration cannot be used: ${faults.join("; ")}.`);

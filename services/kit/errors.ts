@@ -25,11 +25,28 @@ export function unreachable(value: never): never {
   throw new Error(`unexpected value: ${JSON.stringify(value)}`);
 }
 
-/** How far causes are followed; one may be its own. */
-export const causeDepthMax = 5;
+/** How far a chain of causes is followed; an error may be its own cause. */
+const causeDepthMax = 5;
 
-/** An error and what caused it. Drivers and clients wrap a server's answer in errors of their own. */
+/** An error and its causes. Drivers and clients wrap a server's answer in errors of their own. */
 export function* causesOf(error: unknown): Generator<Error> {
   for (let it: unknown = error, depth = 0; it instanceof Error && depth < causeDepthMax; it = it.cause, depth++)
     yield it;
+}
+
+/** An error's message alone, for a person at a terminal. Where it is empty: that of the first inner error, or the code. */
+export function messageOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const inner = error instanceof AggregateError ? error.errors[0] : undefined;
+  return error.message || (inner instanceof Error ? inner.message : "") || String((error as { code?: unknown }).code);
+}
+
+/** As much of an error as `last_error` and a dead-letter record hold. */
+const errorLengthMax = 2_000;
+
+/** An error for a log, a column or a header: its name and message and those of its causes, well-formed, without NUL. */
+export function describeError(error: unknown): string {
+  const parts = [...causesOf(error)].map((it) => `${it.name}: ${it.message}`);
+  const text = parts.length === 0 ? String(error) : [...new Set(parts)].join(" ← ");
+  return text.replaceAll("\0", "\u{FFFD}").slice(0, errorLengthMax).toWellFormed();
 }

@@ -1,8 +1,8 @@
 /** What the operator's verbs have in common: what they are given, what they return, and how they go about several sources. */
 import type { OperatedSource, OperatorCommand } from "../../relay/operations/audit-log.ts";
-import { DomainError } from "../kit/errors.ts";
+import { DomainError, messageOf } from "../kit/errors.ts";
+import { printable } from "../kit/table.ts";
 import { type OpsArguments, UsageError, type VerbUsage } from "./arguments.ts";
-import { printable } from "./rendering.ts";
 import type { OpsSettings } from "./settings.ts";
 
 /** What a verb works with. */
@@ -107,10 +107,3 @@ export function withFaults(text: string, faults: readonly Fault[]): string {
 }
 
 const describeFault = ({ source, error }: Fault) => `${source} could not be asked: ${printable(error)}`;
-
-/** The words of an error, and of what caused it where it has none. */
-export function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const inner = error instanceof AggregateError ? error.errors[0] : undefined;
-  return error.message || (inner instanceof Error ? inner.message : "") || String((error as { code?: unknown }).code);
-}

@@ -2,10 +2,10 @@
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { ConfigError, environment } from "../kit/config.ts";
-import { DomainError } from "../kit/errors.ts";
+import { DomainError, messageOf } from "../kit/errors.ts";
+import { printable } from "../kit/table.ts";
 import { parseOpsArguments, UsageError, usageOf } from "./arguments.ts";
-import { messageOf, type Outcome } from "./context.ts";
-import { printable } from "./rendering.ts";
+import type { Outcome } from "./context.ts";
 import { readOpsSettings } from "./settings.ts";
 import { verbs } from "./verbs/all.ts";
 

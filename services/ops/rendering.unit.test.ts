@@ -1,31 +1,5 @@
 import { expect, test } from "bun:test";
-import { counted, cut, duration, list, printable, table } from "./rendering.ts";
-
-test("a table's columns are as wide as they need be, numbers on the right", () => {
-  const shown = table(
-    ["source", "pending", "owner"],
-    [
-      ["order", 12_345, null],
-      ["inventory", 7, "connection 3"],
-    ],
-  );
-  expect(shown.split("\n")).toEqual([
-    "source     pending  owner",
-    "─────────  ───────  ────────────",
-    "order        12345  –",
-    "inventory        7  connection 3",
-  ]);
-});
-
-test("what a terminal would obey is not passed on, and a cell is one line", () => {
-  expect(printable("a\u001b[31mb\tc\nd")).toBe("a�[31mb\tc\nd");
-  expect(
-    table(["error"], [["one\n  two\u0007"]])
-      .split("\n")
-      .at(-1),
-  ).toBe("one two�");
-  expect(list([["last error", "\u001b]0;title"]])).toBe("last error  �]0;title");
-});
+import { counted, cut, duration } from "./rendering.ts";
 
 test("durations in the two largest units that matter", () => {
   const seconds = (...values: number[]) => values.map((value) => duration(value * 1_000));

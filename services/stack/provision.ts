@@ -11,6 +11,7 @@ import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { seedStock } from "../inventory/seed.ts";
 import { sleep } from "../kit/backoff.ts";
 import { environment, type HostPort, hostPorts, integer, readConfig, url } from "../kit/config.ts";
+import { messageOf } from "../kit/errors.ts";
 import { silentLogger } from "../kit/log.ts";
 import { migrate } from "../kit/migrate.ts";
 import { seedPrices } from "../order/seed.ts";
@@ -134,7 +135,7 @@ async function untilItWorks(what: string, work: () => Promise<void>): Promise<vo
       return;
     } catch (error) {
       if (performance.now() > deadlineMs) throw error;
-      say(`${what}: not yet (${error instanceof Error ? error.message : String(error)}). Trying again in 2 s …`);
+      say(`${what}: not yet (${messageOf(error)}). Trying again in 2 s …`);
       await sleep(2_000);
     }
   }

@@ -1,7 +1,9 @@
 /** `npm start`: the whole system on one machine, from nothing; then sample orders, and what to call. */
+
 import { rm, statfs } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { ConfigError, environment } from "../kit/config.ts";
+import { messageOf } from "../kit/errors.ts";
 import { say } from "./console.ts";
 import { explained, StackError } from "./errors.ts";
 import { requireFreePorts } from "./free-ports.ts";
@@ -165,7 +167,7 @@ Ctrl-C ends everything, in order.`;
       )
       .catch((error) => {
         const shown = explained(error);
-        say(`The stack file could not be written: ${shown instanceof Error ? shown.message : String(shown)}`);
+        say(`The stack file could not be written: ${messageOf(shown)}`);
       });
   }
 }

@@ -1,5 +1,6 @@
 /** An audit as people read it. */
-import { counted, cut, duration, printable, table } from "../rendering.ts";
+import { formatTable, printable } from "../../kit/table.ts";
+import { counted, cut, duration } from "../rendering.ts";
 import type { AuditReport } from "./audit.ts";
 
 const evidenceLengthMax = 1_200;
@@ -7,7 +8,7 @@ const evidenceLengthMax = 1_200;
 /** A table of all promises; below it what breaks them, with the rows that show it. */
 export function formatAudit(report: AuditReport): string {
   const lines = [
-    table(
+    formatTable(
       ["promise", "", "checked", "", "result"],
       report.promises.map(({ promise, title, checked, unit, broken }) => [
         promise,

@@ -3,9 +3,10 @@
 import { archiveNow } from "../../../relay/operations/archive.ts";
 import { databaseNow } from "../../../relay/operations/undelivered.ts";
 import { archiveStatus } from "../../../relay/outbox/archive.ts";
+import { formatTable } from "../../kit/table.ts";
 import { parseAge } from "../arguments.ts";
 import { commandOf, lookAtEach, requireNoFaults, sourceFlag, sourcesOf, type Verb, withFaults } from "../context.ts";
-import { counted, duration, table } from "../rendering.ts";
+import { counted, duration } from "../rendering.ts";
 
 const olderThanDefault = "1d";
 
@@ -25,7 +26,7 @@ export const archiveStatusVerb: Verb = {
     return {
       document: { sources: found.map(({ source, value }) => ({ source, ...value })), faults },
       text: withFaults(
-        table(
+        formatTable(
           ["source", "published in outbox", "oldest", "archived", "discarded"],
           found.map(({ source, value }) => [
             source,

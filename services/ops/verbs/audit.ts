@@ -3,12 +3,13 @@ import { join } from "node:path";
 import { Counter, Gauge, type Registry as Metrics } from "prom-client";
 import { sleep } from "../../kit/backoff.ts";
 import { environment } from "../../kit/config.ts";
+import { messageOf } from "../../kit/errors.ts";
 import { createMetrics, serveHealth } from "../../kit/health.ts";
 import { type OpsArguments, UsageError, type VerbUsage } from "../arguments.ts";
 import { type AuditOptions, type Auditor, type AuditReport, openAuditor } from "../audit/audit.ts";
 import { formatAudit } from "../audit/report.ts";
 import { readAuditSources } from "../audit/sources.ts";
-import { messageOf, type OpsContext, type Outcome, type Verb } from "../context.ts";
+import type { OpsContext, Outcome, Verb } from "../context.ts";
 import { counted } from "../rendering.ts";
 
 const root = join(import.meta.dir, "../../..");

@@ -17,6 +17,7 @@ import {
   retryEvent,
 } from "../../../relay/operations/undelivered.ts";
 import { DomainError } from "../../kit/errors.ts";
+import { formatList, formatTable, printable } from "../../kit/table.ts";
 import { type OpsArguments, parseTime, UsageError, type VerbUsage } from "../arguments.ts";
 import {
   commandOf,
@@ -32,7 +33,7 @@ import {
   type Verb,
   withFaults,
 } from "../context.ts";
-import { counted, cut, duration, list, printable, table } from "../rendering.ts";
+import { counted, cut, duration } from "../rendering.ts";
 
 const progressIntervalMs = 1_000;
 
@@ -47,7 +48,7 @@ export const backlog: Verb = {
     return {
       document: { sources: found.map(({ source, value }) => ({ source, ...value })), faults },
       text: withFaults(
-        table(
+        formatTable(
           ["source", "pending", "held", "oldest pending", "failed", "dead", "frozen keys", "published/s", "owner"],
           found.map(({ source, value }) => [
             source,
@@ -81,7 +82,7 @@ export const dead: Verb = {
     );
     const isCut = found.some(({ value }) => value.length > listRowsMax);
     const events = found.flatMap(({ value }) => value.slice(0, listRowsMax));
-    const shown = table(
+    const shown = formatTable(
       ["source", "id", "key", "type", "status", "retries", "age", "last error"],
       events.map((event) => [
         event.source,
@@ -276,7 +277,7 @@ function describeEvent(event: EventDetails): string {
     "discard reason": event.discardReason,
     headers: event.headers,
   });
-  return `${list(entries)}\npayload:\n${printable(indented(event.payload))}`;
+  return `${formatList(entries)}\npayload:\n${printable(indented(event.payload))}`;
 }
 
 /** Readable where it is JSON, and as it stands where it is not. */

@@ -12,6 +12,7 @@ import {
 import { listRowsMax } from "../../../relay/operations/undelivered.ts";
 import { outboxTableName } from "../../../relay/tables.ts";
 import { DomainError } from "../../kit/errors.ts";
+import { formatList, formatTable, printable } from "../../kit/table.ts";
 import type { OpsArguments, VerbUsage } from "../arguments.ts";
 import {
   commandOf,
@@ -25,7 +26,7 @@ import {
   type Verb,
   withFaults,
 } from "../context.ts";
-import { counted, cut, list, printable, table } from "../rendering.ts";
+import { counted, cut } from "../rendering.ts";
 
 const serviceFlag = { service: "S" } as const;
 const keyOperand = { name: "KEY" } as const;
@@ -39,7 +40,7 @@ export const parked: Verb = {
   async run(context, args) {
     const { keys, faults } = await parkedKeysOf(context, args);
     const isCut = keys.length === listRowsMax;
-    const shown = table(
+    const shown = formatTable(
       ["service", "key", "events", "parked at", "reason", "attempts", "replay", "error"],
       keys.map(({ service, ...parkedKey }) => [
         service,
@@ -214,7 +215,7 @@ function readPayload(record: ParkedEvent["record"], registry: Registry): unknown
 }
 
 function describeKey(parkedKey: { readonly service: string; readonly waiting: readonly DescribedEvent[] } & ParkedKey) {
-  const head = list([
+  const head = formatList([
     ["service", parkedKey.service],
     ["key", parkedKey.key],
     ["events", parkedKey.events],

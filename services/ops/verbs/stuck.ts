@@ -1,9 +1,11 @@
 /** `npm run ops -- stuck`: where does it hang? */
+
+import { type Cell, formatTable } from "../../kit/table.ts";
 import { type OpsArguments, UsageError, type VerbUsage } from "../arguments.ts";
 import { shortNameOf } from "../audit/promises.ts";
 import { databasesOf } from "../audit/sources.ts";
 import type { Verb } from "../context.ts";
-import { type Cell, counted, cut, duration, table } from "../rendering.ts";
+import { counted, cut, duration } from "../rendering.ts";
 import { type Debt, findStuck, type StuckOrder } from "../stuck/stuck.ts";
 
 const olderThanSeconds = 30;
@@ -30,7 +32,7 @@ export const stuckVerb: Verb = {
     return {
       document: { ...report },
       text: [
-        table(headings, report.orders.flatMap(linesOf)),
+        formatTable(headings, report.orders.flatMap(linesOf)),
         counted(report.total, "order") + (more > 0 ? `; the oldest ${report.orders.length} are shown` : ""),
       ].join("\n"),
     };

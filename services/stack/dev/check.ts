@@ -1,5 +1,7 @@
 /** `npm run check`: everything that can be told without running the system. Every check runs, then the verdict. */
+
 import { join } from "node:path";
+import { messageOf } from "../../kit/errors.ts";
 import { run } from "../run.ts";
 
 const root = join(import.meta.dir, "../../..");
@@ -23,7 +25,7 @@ for (const [name, check] of Object.entries(checks)) {
     console.log(`ok      ${name}`);
   } catch (error) {
     failed++;
-    console.log(`failed  ${name}\n${error instanceof Error ? error.message : error}\n`);
+    console.log(`failed  ${name}\n${messageOf(error)}\n`);
   }
 }
 if (failed > 0) {

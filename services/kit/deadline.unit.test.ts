@@ -1,0 +1,17 @@
+import { expect, test } from "bun:test";
+import { withDeadline } from "./deadline.ts";
+
+const late = () => new Error("too late");
+
+test("work that ends before its deadline resolves or rejects as it would without one", async () => {
+  expect(await withDeadline(Promise.resolve(1), 60_000, late)).toBe(1);
+  expect(withDeadline(Promise.reject(new Error("broken")), 60_000, late)).rejects.toThrow("broken");
+});
+
+test("work that misses its deadline rejects with the caller's error, and its own later failure is dropped", async () => {
+  const work = Promise.withResolvers<number>();
+  await expect(withDeadline(work.promise, 1, late)).rejects.toThrow("too late");
+  work.reject(new Error("broken afterwards"));
+  // An unhandled rejection would fail this test.
+  await new Promise((resolve) => setImmediate(resolve));
+});

@@ -1,0 +1,28 @@
+import { expect, test } from "bun:test";
+import { formatList, formatTable, printable } from "./table.ts";
+
+test("a table's columns are as wide as they need be, numbers on the right", () => {
+  const shown = formatTable(
+    ["source", "pending", "owner"],
+    [
+      ["order", 12_345, null],
+      ["inventory", 7, "connection 3"],
+    ],
+  );
+  expect(shown.split("\n")).toEqual([
+    "source     pending  owner",
+    "─────────  ───────  ────────────",
+    "order        12345  –",
+    "inventory        7  connection 3",
+  ]);
+});
+
+test("what a terminal would obey is not passed on, and a cell is one line", () => {
+  expect(printable("a\u001b[31mb\tc\nd")).toBe("a�[31mb\tc\nd");
+  expect(
+    formatTable(["error"], [["one\n  two\u0007"]])
+      .split("\n")
+      .at(-1),
+  ).toBe("one two�");
+  expect(formatList([["last error", "\u001b]0;title"]])).toBe("last error  �]0;title");
+});
