@@ -8,7 +8,7 @@ import { environment } from "../services/kit/config.ts";
 import type { Transaction } from "../services/kit/database.ts";
 import { silentLogger } from "../services/kit/log.ts";
 import { freePort, testServers } from "../services/kit/testing.ts";
-import type { BatchHandler, BatchResult, ReceivedEvent } from "./inbox/consumer.ts";
+import type { BatchHandler, BatchResult, ReceivedEvent } from "./inbox/handler.ts";
 import { consumeTopic, type KafkaOptions, openAdmin, type TopicRecord } from "./kafka/kafka.ts";
 import type { Outbox } from "./outbox/append.ts";
 

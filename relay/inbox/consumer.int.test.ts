@@ -11,7 +11,8 @@ import { createServiceSchema, eventually, type TestSchema } from "../../services
 import { openAdmin, openProducer, type TopicConsumer } from "../kafka/kafka.ts";
 import { createOutbox } from "../outbox/append.ts";
 import { createTestTopic, testKafka } from "../testing.ts";
-import { createInbox, type ReceivedEvent, startConsumer } from "./consumer.ts";
+import { createInbox, startConsumer } from "./consumer.ts";
+import type { ReceivedEvent } from "./handler.ts";
 
 let schema: TestSchema;
 let database: Database;

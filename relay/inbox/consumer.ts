@@ -5,14 +5,7 @@
  */
 import type { Message, Registry } from "@bufbuild/protobuf";
 import { Counter, Gauge, Histogram, type Registry as Metrics } from "prom-client";
-import {
-  decodePayload,
-  fromRecord,
-  type NewEvent,
-  type ReceivedEnvelope,
-  typeOfRecord,
-  UndecodableRecordError,
-} from "../../proto/envelope.ts";
+import { decodePayload, fromRecord, typeOfRecord, UndecodableRecordError } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
 import {
   type Database,
@@ -27,6 +20,7 @@ import { consumeTopic, type KafkaOptions, type TopicConsumer, type TopicRecord }
 import type { Outbox } from "../outbox/append.ts";
 import type { HintSender } from "../outbox/hint.ts";
 import { inboxTableName } from "../tables.ts";
+import type { BatchHandler, BatchResult, ReceivedEvent } from "./handler.ts";
 import {
   createFailureStreak,
   createParkingMetrics,
@@ -45,33 +39,6 @@ import {
   replayRequested,
   runHandler,
 } from "./parking.ts";
-
-/** An event that this service handles, decoded. */
-export interface ReceivedEvent<M extends Message = Message> {
-  readonly envelope: ReceivedEnvelope;
-  readonly message: M;
-}
-
-/** What handling a batch came to. All of it is carried out in the transaction of the reads, in one round trip. */
-export interface BatchResult {
-  /** What changed, in a number of statements that does not grow with the batch. */
-  readonly writes: readonly Statement[];
-  /** Appended to the outbox, in this order. */
-  readonly publish: readonly NewEvent[];
-  /** Ids of the events that changed nothing: late, out of order, or of no concern any more. */
-  readonly ignored: readonly string[];
-  /** Called once the transaction is committed. Must not throw. */
-  readonly committed?: () => void;
-}
-
-/**
- * Loads what the events concern with locked reads in a fixed order and decides each in turn on state that evolves in
- * memory. `events` are in topic order, none was handled before.
- */
-export type BatchHandler<M extends Message> = (
-  transaction: Transaction,
-  events: readonly ReceivedEvent<M>[],
-) => Promise<BatchResult>;
 
 export interface InboxOptions<M extends Message> {
   /** Names the inbox table, and the consumer group. */

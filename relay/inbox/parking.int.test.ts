@@ -11,7 +11,8 @@ import { createServiceSchema, eventually, readCounters, type TestSchema } from "
 import { openProducer, type TopicRecord } from "../kafka/kafka.ts";
 import { createOutbox } from "../outbox/append.ts";
 import { asTopicRecord, createTestTopic, testKafka } from "../testing.ts";
-import { createInbox, type ReceivedEvent, startConsumer } from "./consumer.ts";
+import { createInbox, startConsumer } from "./consumer.ts";
+import type { ReceivedEvent } from "./handler.ts";
 import { listParked, requestReplay, showParked } from "./parking.ts";
 
 // Any service's tables would do: the handler writes its effect into a table of its own.

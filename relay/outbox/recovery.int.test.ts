@@ -15,7 +15,8 @@ import {
 } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
 import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
-import { createInbox, type ReceivedEvent, startConsumer } from "../inbox/consumer.ts";
+import { createInbox, startConsumer } from "../inbox/consumer.ts";
+import type { ReceivedEvent } from "../inbox/handler.ts";
 import { openAdmin, openProducer } from "../kafka/kafka.ts";
 import { createTestTopic, testKafka } from "../testing.ts";
 import { createOutbox } from "./append.ts";

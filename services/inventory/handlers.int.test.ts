@@ -7,7 +7,7 @@ import {
   OrderPlacedSchema,
 } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
-import type { ReceivedEvent } from "../../relay/inbox/consumer.ts";
+import type { ReceivedEvent } from "../../relay/inbox/handler.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { handleBatch } from "../../relay/testing.ts";
 import { type Database, isDataError, isDuplicateKey, type Transaction } from "../kit/database.ts";

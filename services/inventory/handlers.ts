@@ -1,6 +1,6 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy } from "../../proto/event-table.ts";
-import type { BatchHandler } from "../../relay/inbox/consumer.ts";
+import type { BatchHandler } from "../../relay/inbox/handler.ts";
 import { answerTo, causeOf } from "../../relay/outbox/append.ts";
 import {
   decide,

@@ -1,5 +1,5 @@
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
-import type { BatchHandler } from "../../relay/inbox/consumer.ts";
+import type { BatchHandler } from "../../relay/inbox/handler.ts";
 import { answerTo, causeOf } from "../../relay/outbox/append.ts";
 import { decide, evolve, toEvent } from "./domain.ts";
 import type { OrderStep, SagaMetrics } from "./metrics.ts";

@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
 import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
-import type { ReceivedEvent } from "../../relay/inbox/consumer.ts";
+import type { ReceivedEvent } from "../../relay/inbox/handler.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { handleBatch } from "../../relay/testing.ts";
 import type { Database, Transaction } from "../kit/database.ts";
