@@ -7,7 +7,7 @@ import { Registry } from "prom-client";
 import { eventRegistry } from "../proto/event-table.ts";
 import { environment, hostPorts, integer, readConfig, text } from "../services/kit/config.ts";
 import { silentLogger } from "../services/kit/log.ts";
-import { openProducer } from "./kafka/kafka.ts";
+import { openProducer } from "./kafka/producer.ts";
 import { createRelayMetrics } from "./outbox/metrics.ts";
 import { claimOwnership } from "./outbox/ownership.ts";
 import { startRelaySource } from "./outbox/relay.ts";

@@ -9,7 +9,9 @@ import type { Transaction } from "../services/kit/database.ts";
 import { silentLogger } from "../services/kit/log.ts";
 import { freePort, testServers } from "../services/kit/testing.ts";
 import type { BatchHandler, BatchResult, ReceivedEvent } from "./inbox/handler.ts";
-import { consumeTopic, type KafkaOptions, openAdmin, type TopicRecord } from "./kafka/kafka.ts";
+import { openAdmin } from "./kafka/admin.ts";
+import type { KafkaOptions } from "./kafka/client.ts";
+import { consumeTopic, type TopicRecord } from "./kafka/consumer.ts";
 import type { Outbox } from "./outbox/append.ts";
 
 /** How to reach the tests' broker. */

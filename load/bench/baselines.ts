@@ -1,7 +1,7 @@
 /** What the relay is measured against, on the same rows, servers and libraries. */
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry } from "../../proto/event-table.ts";
-import { openProducer } from "../../relay/kafka/kafka.ts";
+import { openProducer } from "../../relay/kafka/producer.ts";
 import { openOutboxStore } from "../../relay/outbox/store.ts";
 import type { BenchOutbox } from "./outbox.ts";
 

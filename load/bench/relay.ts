@@ -2,7 +2,8 @@
 
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry } from "../../proto/event-table.ts";
-import { consumeTopic, openProducer } from "../../relay/kafka/kafka.ts";
+import { consumeTopic } from "../../relay/kafka/consumer.ts";
+import { openProducer } from "../../relay/kafka/producer.ts";
 import { openHintSender } from "../../relay/outbox/hint.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { openDatabase } from "../../services/kit/database.ts";

@@ -4,7 +4,7 @@
  */
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
-import { openProducer } from "../../relay/kafka/kafka.ts";
+import { openProducer } from "../../relay/kafka/producer.ts";
 import { lockNameOf } from "../../relay/outbox/ownership.ts";
 import { inboxTableName, outboxTableName } from "../../relay/tables.ts";
 import { sleep } from "../../services/kit/backoff.ts";

@@ -2,7 +2,7 @@
 import { writeSync } from "node:fs";
 import type { OutboxRow } from "../../proto/envelope.ts";
 import type { Inbox } from "../../relay/inbox/consumer.ts";
-import type { RecordProducer } from "../../relay/kafka/kafka.ts";
+import type { RecordProducer } from "../../relay/kafka/producer.ts";
 import type { OutboxStore, PendingReader } from "../../relay/outbox/store.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import type { Database, OwnTransaction } from "../../services/kit/database.ts";

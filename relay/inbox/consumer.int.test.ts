@@ -8,7 +8,9 @@ import { type OrderPlaced, OrderPlacedSchema } from "../../proto/gen/shop/order/
 import { type Database, insertStatements } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
-import { openAdmin, openProducer, type TopicConsumer } from "../kafka/kafka.ts";
+import { openAdmin } from "../kafka/admin.ts";
+import type { TopicConsumer } from "../kafka/consumer.ts";
+import { openProducer } from "../kafka/producer.ts";
 import { createOutbox } from "../outbox/append.ts";
 import { createTestTopic, testKafka } from "../testing.ts";
 import { createInbox, startConsumer } from "./consumer.ts";

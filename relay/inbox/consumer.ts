@@ -16,7 +16,8 @@ import {
 } from "../../services/kit/database.ts";
 import { createGroupCommit } from "../../services/kit/group-commit.ts";
 import type { Logger } from "../../services/kit/log.ts";
-import { consumeTopic, type KafkaOptions, type TopicConsumer, type TopicRecord } from "../kafka/kafka.ts";
+import type { KafkaOptions } from "../kafka/client.ts";
+import { consumeTopic, type TopicConsumer, type TopicRecord } from "../kafka/consumer.ts";
 import type { Outbox } from "../outbox/append.ts";
 import type { HintSender } from "../outbox/hint.ts";
 import { inboxTableName } from "../tables.ts";

@@ -8,7 +8,8 @@ import { type OrderPlaced, OrderPlacedSchema } from "../../proto/gen/shop/order/
 import { type Database, insertStatements } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../../services/kit/testing.ts";
-import { openProducer, type TopicRecord } from "../kafka/kafka.ts";
+import type { TopicRecord } from "../kafka/consumer.ts";
+import { openProducer } from "../kafka/producer.ts";
 import { createOutbox } from "../outbox/append.ts";
 import { asTopicRecord, createTestTopic, testKafka } from "../testing.ts";
 import { createInbox, startConsumer } from "./consumer.ts";

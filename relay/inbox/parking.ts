@@ -16,7 +16,7 @@ import {
 } from "../../services/kit/database.ts";
 import { causesOf, describeError, UnavailableError } from "../../services/kit/errors.ts";
 import type { Logger } from "../../services/kit/log.ts";
-import type { TopicRecord } from "../kafka/kafka.ts";
+import type { TopicRecord } from "../kafka/consumer.ts";
 import { OutboxAppendError } from "../outbox/append.ts";
 import { inboxTableName, parkedEventTableName, parkedKeyTableName } from "../tables.ts";
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
 import { CommitOutcomeUnknownError, type Transaction } from "../../services/kit/database.ts";
 import { UnavailableError } from "../../services/kit/errors.ts";
-import type { TopicRecord } from "../kafka/kafka.ts";
+import type { TopicRecord } from "../kafka/consumer.ts";
 import { OutboxAppendError } from "../outbox/append.ts";
 import {
   createFailureStreak,

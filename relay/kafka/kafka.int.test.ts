@@ -3,15 +3,10 @@ import { createServer, type Socket } from "node:net";
 import { silentLogger } from "../../services/kit/log.ts";
 import { eventually } from "../../services/kit/testing.ts";
 import { createTestTopic, keyOf, testKafka } from "../testing.ts";
-import {
-  consumeTopic,
-  openAdmin,
-  openProducer,
-  type RecordProducer,
-  type TopicConsumer,
-  type TopicConsumerOptions,
-} from "./kafka.ts";
+import { openAdmin } from "./admin.ts";
+import { consumeTopic, type TopicConsumer, type TopicConsumerOptions } from "./consumer.ts";
 import { partitionOf } from "./partitioner.ts";
+import { openProducer, type RecordProducer } from "./producer.ts";
 
 test("a broker that takes connections and answers nothing keeps neither a producer nor a socket", async () => {
   const sockets = new Set<Socket>();

@@ -6,7 +6,7 @@ import type { Registry } from "@bufbuild/protobuf";
 import { type EventRecord, type OutboxRow, toRecord } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
 import { DomainError, messageOf } from "../../services/kit/errors.ts";
-import type { RecordProducer } from "../kafka/kafka.ts";
+import type { RecordProducer } from "../kafka/producer.ts";
 import {
   ensureAuditTable,
   type OperatedSource,

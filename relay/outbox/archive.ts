@@ -6,7 +6,8 @@ import { sleep } from "../../services/kit/backoff.ts";
 import type { Database } from "../../services/kit/database.ts";
 import { every, type Schedule } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
-import { type KafkaOptions, openAdmin } from "../kafka/kafka.ts";
+import { openAdmin } from "../kafka/admin.ts";
+import type { KafkaOptions } from "../kafka/client.ts";
 import { inboxTableName } from "../tables.ts";
 
 /** One outbox and where its rows go. */

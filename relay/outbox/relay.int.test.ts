@@ -16,7 +16,9 @@ import {
   type TestSchema,
   testServers,
 } from "../../services/kit/testing.ts";
-import { openAdmin, openProducer, type RecordProducer, type TopicRecord } from "../kafka/kafka.ts";
+import { openAdmin } from "../kafka/admin.ts";
+import type { TopicRecord } from "../kafka/consumer.ts";
+import { openProducer, type RecordProducer } from "../kafka/producer.ts";
 import {
   createTestTopic,
   distinct,

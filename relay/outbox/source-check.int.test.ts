@@ -8,7 +8,7 @@ import {
   eventually,
   type TestSchema,
 } from "../../services/kit/testing.ts";
-import { openAdmin } from "../kafka/kafka.ts";
+import { openAdmin } from "../kafka/admin.ts";
 import { createTestTopic, readTopic, startRelayProcess, testKafka } from "../testing.ts";
 import { readRelayConfig, type SourceConfig } from "./config.ts";
 import { checkTables, checkTopics } from "./source-check.ts";

@@ -5,7 +5,8 @@
  * Only what the servers themselves say counts as a fault. A server that does not answer is away, and is waited for.
  */
 import { errorNumber, openDatabase, type Queryable } from "../../services/kit/database.ts";
-import { type KafkaOptions, openAdmin } from "../kafka/kafka.ts";
+import { openAdmin } from "../kafka/admin.ts";
+import type { KafkaOptions } from "../kafka/client.ts";
 import type { SourceConfig } from "./config.ts";
 
 /** What is wrong with a source's configuration, or with what it points to. */

@@ -4,7 +4,8 @@ import { type Database, insertRows, type SqlValue } from "../../services/kit/dat
 import { silentLogger } from "../../services/kit/log.ts";
 import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
 import { startTestKafka, type TestKafka } from "../../services/stack/testing.ts";
-import { type KafkaOptions, openAdmin } from "../kafka/kafka.ts";
+import { openAdmin } from "../kafka/admin.ts";
+import type { KafkaOptions } from "../kafka/client.ts";
 import { discardEvent } from "../operations/undelivered.ts";
 import {
   createTestTopic,

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { sagaTopic } from "../../proto/event-table.ts";
-import { openAdmin } from "../../relay/kafka/kafka.ts";
+import { openAdmin } from "../../relay/kafka/admin.ts";
 import { environment } from "../kit/config.ts";
 import { eventually } from "../kit/testing.ts";
 import { databaseServices } from "../stack/settings.ts";

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { encodeHeaders } from "../../relay/inbox/parking.ts";
-import { openAdmin } from "../../relay/kafka/kafka.ts";
+import { openAdmin } from "../../relay/kafka/admin.ts";
 import { createTestTopic, readTopic, testKafka } from "../../relay/testing.ts";
 import { environment } from "../kit/config.ts";
 import { type Database, insertRows } from "../kit/database.ts";

@@ -1,7 +1,7 @@
 import { createFileRegistry, fromBinary, type Registry } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { sagaTopic } from "../../proto/event-table.ts";
-import { openProducer, type RecordProducer } from "../../relay/kafka/kafka.ts";
+import { openProducer, type RecordProducer } from "../../relay/kafka/producer.ts";
 import { type OperatedSource, operatorLengthMax } from "../../relay/operations/audit-log.ts";
 import { readRelayConfig } from "../../relay/outbox/config.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";

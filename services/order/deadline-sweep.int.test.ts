@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { consumeTopic, openProducer } from "../../relay/kafka/kafka.ts";
+import { consumeTopic } from "../../relay/kafka/consumer.ts";
+import { openProducer } from "../../relay/kafka/producer.ts";
 import { createTestTopic, testKafka } from "../../relay/testing.ts";
 import { eventually } from "../kit/testing.ts";
 import { createCaughtUp } from "./deadline-sweep.ts";

@@ -3,7 +3,8 @@
  * of ours must never fail an order whose answer is there already.
  */
 import { Counter, type Registry as Metrics } from "prom-client";
-import { type KafkaAdmin, type KafkaOptions, openAdmin } from "../../relay/kafka/kafka.ts";
+import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
+import type { KafkaOptions } from "../../relay/kafka/client.ts";
 import { sleep } from "../kit/backoff.ts";
 import type { Logger } from "../kit/log.ts";
 import { type CommandDeps, timeOutOrders } from "./commands.ts";

@@ -1,6 +1,7 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
 import { createInbox, startConsumer } from "../../relay/inbox/consumer.ts";
-import { consumeTopic, openAdmin } from "../../relay/kafka/kafka.ts";
+import { openAdmin } from "../../relay/kafka/admin.ts";
+import { consumeTopic } from "../../relay/kafka/consumer.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { startInboxPruning } from "../../relay/outbox/archive.ts";
 import { openHintSender } from "../../relay/outbox/hint.ts";

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { openAdmin } from "../../relay/kafka/kafka.ts";
+import { openAdmin } from "../../relay/kafka/admin.ts";
 import { sleep } from "../kit/backoff.ts";
 import { eventually } from "../kit/testing.ts";
 import {

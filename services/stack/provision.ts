@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { createConnection } from "mysql2/promise";
 import { sagaTopic } from "../../proto/event-table.ts";
-import { type KafkaAdmin, openAdmin } from "../../relay/kafka/kafka.ts";
+import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { seedStock } from "../inventory/seed.ts";
 import { sleep } from "../kit/backoff.ts";

@@ -8,7 +8,7 @@ import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb
 import { OrderCancelRequestedSchema, OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
-import { openProducer } from "../../relay/kafka/kafka.ts";
+import { openProducer } from "../../relay/kafka/producer.ts";
 import { eventually } from "../kit/testing.ts";
 import { traceIdOf } from "../kit/traceparent.ts";
 import {

@@ -10,7 +10,7 @@ import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/conn
 import { credentials, Client as GrpcClient, type ServiceError } from "@grpc/grpc-js";
 import { type Order, Order_FailureReason, Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService, type PlaceOrderRequestSchema } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
-import type { KafkaOptions } from "../../relay/kafka/kafka.ts";
+import type { KafkaOptions } from "../../relay/kafka/client.ts";
 import { environment, type HostPort } from "../kit/config.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";

@@ -4,7 +4,7 @@
  * it is the same at two readings, and is reported only if it is still wrong then.
  */
 import type { ServiceName } from "../../../proto/event-table.ts";
-import type { KafkaOptions } from "../../../relay/kafka/kafka.ts";
+import type { KafkaOptions } from "../../../relay/kafka/client.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../../relay/tables.ts";
 import { sleep } from "../../kit/backoff.ts";
 import { isFinal } from "../../order/domain.ts";

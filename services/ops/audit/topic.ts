@@ -1,6 +1,8 @@
 /** The topic as the auditor reads it: from its start, and then on; of each event only the first occurrence is kept. */
 import { fromRecord, type ReceivedEnvelope, UndecodableRecordError } from "../../../proto/envelope.ts";
-import { consumeTopic, type KafkaOptions, openAdmin, type TopicRecord } from "../../../relay/kafka/kafka.ts";
+import { openAdmin } from "../../../relay/kafka/admin.ts";
+import type { KafkaOptions } from "../../../relay/kafka/client.ts";
+import { consumeTopic, type TopicRecord } from "../../../relay/kafka/consumer.ts";
 import { sleep } from "../../kit/backoff.ts";
 import { UnavailableError } from "../../kit/errors.ts";
 

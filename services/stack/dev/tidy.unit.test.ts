@@ -155,7 +155,8 @@ test("the environment is read in one place", () => {
 
 test("the Kafka client stays behind one module", () => {
   const users = sources.filter(({ imports }) => imports.includes("kafkajs")).map(({ path }) => path);
-  expect(users).toEqual(["relay/kafka/kafka.ts", "relay/kafka/partitioner.unit.test.ts"]);
+  expect(users).not.toEqual([]);
+  expect(users.filter((path) => !path.startsWith("relay/kafka/"))).toEqual([]);
 });
 
 test("tests say by their suffix what they cost", () => {

@@ -2,7 +2,7 @@ import { appendFileSync, existsSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { openAdmin } from "../../../relay/kafka/kafka.ts";
+import { openAdmin } from "../../../relay/kafka/admin.ts";
 import type { HostPort } from "../../kit/config.ts";
 import { silentLogger } from "../../kit/log.ts";
 import { runCommand } from "../command.ts";

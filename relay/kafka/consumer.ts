@@ -1,32 +1,11 @@
 /**
- * The Kafka protocol, through kafkajs. The only module that imports it: kafkajs was last released in 2023, and what it
- * does not do (a time limit on a send, a heartbeat beside a long batch, telling a loss of the partition) is done here.
+ * Consumes a topic as a member of a group, with what kafkajs lacks: heartbeats during a long batch, and a signal when
+ * the partition may belong to another member.
  */
-import { createConnection, type Socket } from "node:net";
-import {
-  type Admin,
-  ConfigResourceTypes,
-  type Consumer,
-  type ISocketFactory,
-  Kafka,
-  type KafkaConfig,
-  type LogEntry,
-  logLevel,
-  type Producer,
-} from "kafkajs";
-import type { ConsumedRecord, EventRecord } from "../../proto/envelope.ts";
+import type { Consumer } from "kafkajs";
+import type { ConsumedRecord } from "../../proto/envelope.ts";
 import { sleep } from "../../services/kit/backoff.ts";
-import type { HostPort } from "../../services/kit/config.ts";
-import type { Logger } from "../../services/kit/log.ts";
-import { partitionOf } from "./partitioner.ts";
-
-/** How to reach the brokers. */
-export interface KafkaOptions {
-  readonly brokers: readonly HostPort[];
-  /** Shown in the broker's logs. */
-  readonly clientId: string;
-  readonly log: Logger;
-}
+import { type KafkaOptions, kafkaClient } from "./client.ts";
 
 /** A record that was consumed, with its place on the topic. */
 export interface TopicRecord extends ConsumedRecord {
@@ -35,117 +14,6 @@ export interface TopicRecord extends ConsumedRecord {
   readonly offset: string;
   /** When the record was produced. */
   readonly publishedAt: Date;
-}
-
-/** Sends records, one awaited call at a time. After an error, close it and open another. */
-export interface RecordProducer {
-  /**
-   * Resolves once all in-sync replicas have the records.
-   * @throws Error after `timeoutMs` at the latest; the records may be on the topic then.
-   */
-  send(topic: string, records: readonly EventRecord[]): Promise<void>;
-  /** Resolves within about a second, whether or not the broker answers. */
-  close(): Promise<void>;
-}
-
-function kafka(options: KafkaOptions, settings: Partial<KafkaConfig> = {}): Kafka {
-  return new Kafka({
-    brokers: options.brokers.map(({ host, port }) => `${host}:${port}`),
-    clientId: options.clientId,
-    connectionTimeout: 1_000,
-    requestTimeout: 5_000,
-    logLevel: logLevel.WARN,
-    logCreator: () => (entry) => logEntry(options.log, entry),
-    socketFactory,
-    ...settings,
-  });
-}
-
-/** kafkajs' own factory, with Nagle's algorithm off: small requests do not wait for a full segment. */
-const socketFactory: ISocketFactory = ({ host, port, onConnect }) => {
-  const socket = createConnection({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 });
-  socket.on("connect", onConnect);
-  return socket;
-};
-
-function logEntry(log: Logger, { log: { message, ...entry } }: LogEntry): void {
-  // The stack is kafkajs' own; its errors are retried there or surface here, so they are no errors of this process yet.
-  log.warn({ kafka: { error: entry.error, broker: entry.broker, groupId: entry.groupId } }, message);
-}
-
-const disconnectTimeoutMs = 1_000;
-
-/**
- * Connects a producer.
- * @param options.timeoutMs the longest that a send may take, and a connection to be made.
- */
-export async function openProducer(options: KafkaOptions & { readonly timeoutMs: number }): Promise<RecordProducer> {
-  const { timeoutMs } = options;
-  // No retry in here: the caller re-reads what is pending and decides. Connecting takes its setting from the client.
-  const retry = { retries: 0 };
-  const sockets = new Set<Socket>();
-  const settings: Partial<KafkaConfig> = {
-    retry,
-    // Each call has its time limit below. kafkajs' own would look at every connection 10 times a second: half of what an
-    // idle relay costs.
-    enforceRequestTimeout: false,
-    socketFactory(target) {
-      const socket = socketFactory(target);
-      sockets.add(socket);
-      socket.once("close", () => sockets.delete(socket));
-      return socket;
-    },
-  };
-  const producer: Producer = kafka(options, settings).producer({
-    allowAutoTopicCreation: false,
-    createPartitioner:
-      () =>
-      ({ message, partitionMetadata }) =>
-        partitionOf(String(message.key), partitionMetadata.length),
-    // Its sequence numbers go wrong after one refused record; order comes from one awaited send at a time.
-    idempotent: false,
-    maxInFlightRequests: 1,
-    retry,
-  });
-  const close = async () => {
-    // It would wait for the answers to all requests.
-    await within(disconnectTimeoutMs, "Disconnecting", producer.disconnect()).catch(() => undefined);
-    for (const socket of sockets) socket.destroy();
-  };
-  try {
-    await within(timeoutMs, "Connecting to the broker", producer.connect());
-  } catch (error) {
-    void close();
-    throw error;
-  }
-  return {
-    async send(topic, records) {
-      const messages = records.map(({ key, value, headers }) => ({
-        key,
-        // A view, not a copy.
-        value: Buffer.from(value.buffer, value.byteOffset, value.byteLength),
-        headers,
-      }));
-      await within(timeoutMs, "Sending", producer.send({ topic, acks: -1, timeout: timeoutMs, messages }));
-    },
-    close,
-  };
-}
-
-/** The broker did not answer in the time that it was given; it may have done what was asked. */
-export class BrokerTimeoutError extends Error {
-  override readonly name = "BrokerTimeoutError";
-}
-
-async function within<T>(ms: number, what: string, promise: Promise<T>): Promise<T> {
-  const { promise: expired, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new BrokerTimeoutError(`${what} took longer than ${ms} ms.`)), ms);
-  try {
-    return await Promise.race([promise, expired]);
-  } finally {
-    clearTimeout(timer);
-    promise.catch(() => undefined);
-  }
 }
 
 /** A consumer of one topic in a group. */
@@ -189,14 +57,13 @@ export interface TopicConsumerOptions extends KafkaOptions {
 /** Above the interval at which an idle consumer hears from its broker, several times over. */
 const silenceMaxMs = 5_000;
 const commitIntervalMs = 200;
-const adminConnectTimeoutMs = 2_000;
 const gatherBytes = 100_000;
 /** What a batch under way may take before its consumer leaves all the same. */
 const closeTimeoutMs = 3_000;
 
 /** Joins the group in the background, whether or not a broker answers yet, and keeps trying. */
 export async function consumeTopic(options: TopicConsumerOptions): Promise<TopicConsumer> {
-  const consumer: Consumer = kafka(options).consumer({
+  const consumer: Consumer = kafkaClient(options).consumer({
     groupId: options.groupId,
     allowAutoTopicCreation: false,
     // A member that was killed is missed after 6 s, the shortest that brokers allow by default.
@@ -400,79 +267,5 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
       await Promise.race([commitHandled(), sleep(1_000)]);
       await consumer.disconnect().catch(() => undefined);
     },
-  };
-}
-
-/** What tools and set-up do with a cluster. */
-export interface KafkaAdmin {
-  /** Creates the topics that are missing; those that are there stay as they are. */
-  createTopics(
-    topics: readonly {
-      readonly topic: string;
-      readonly partitions: number;
-      readonly replication: number;
-      readonly config: Readonly<Record<string, string>>;
-    }[],
-  ): Promise<void>;
-  listTopics(): Promise<readonly string[]>;
-  deleteTopics(topics: readonly string[]): Promise<void>;
-  /** The next offset of each partition, and the lowest one that is still there, decimal. */
-  endOffsets(
-    topic: string,
-  ): Promise<readonly { readonly partition: number; readonly offset: string; readonly low: string }[]>;
-  /** How long the topic keeps records; Infinity where it keeps them all. */
-  retentionMs(topic: string): Promise<number>;
-  /** The committed offsets of a group, decimal; -1 where there is none. */
-  committedOffsets(
-    groupId: string,
-    topic: string,
-  ): Promise<readonly { readonly partition: number; readonly offset: string }[]>;
-  /** Sets a group, which must have no members, back to the start of the topic. */
-  resetOffsets(groupId: string, topic: string): Promise<void>;
-  deleteGroup(groupId: string): Promise<void>;
-  close(): Promise<void>;
-}
-
-/** Connects to the cluster for administration. @throws Error when no broker answers. */
-export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
-  const retry = { initialRetryTime: 100, retries: 1 };
-  const admin: Admin = kafka(options, { retry }).admin({ retry: { initialRetryTime: 100, retries: 3 } });
-  try {
-    await within(adminConnectTimeoutMs, "Connecting to the broker", admin.connect());
-  } catch (error) {
-    void admin.disconnect().catch(() => undefined);
-    throw error;
-  }
-  return {
-    async createTopics(topics) {
-      await admin.createTopics({
-        waitForLeaders: true,
-        topics: topics.map(({ topic, partitions, replication, config }) => ({
-          topic,
-          numPartitions: partitions,
-          replicationFactor: replication,
-          configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
-        })),
-      });
-    },
-    listTopics: () => admin.listTopics(),
-    deleteTopics: (topics) => admin.deleteTopics({ topics: [...topics] }),
-    endOffsets: (topic) => admin.fetchTopicOffsets(topic),
-    async retentionMs(topic) {
-      const resource = { type: ConfigResourceTypes.TOPIC, name: topic, configNames: ["retention.ms"] };
-      const { resources } = await admin.describeConfigs({ resources: [resource], includeSynonyms: false });
-      const value = Number(resources[0]?.configEntries[0]?.configValue);
-      if (Number.isNaN(value)) throw new Error(`The broker does not tell how long ${topic} keeps records.`);
-      return value < 0 ? Number.POSITIVE_INFINITY : value;
-    },
-    async committedOffsets(groupId, topic) {
-      const [found] = await admin.fetchOffsets({ groupId, topics: [topic] });
-      return found?.partitions ?? [];
-    },
-    resetOffsets: (groupId, topic) => admin.resetOffsets({ groupId, topic, earliest: true }),
-    async deleteGroup(groupId) {
-      await admin.deleteGroups([groupId]);
-    },
-    close: () => admin.disconnect(),
   };
 }

@@ -1,0 +1,82 @@
+/** Administration of a cluster: topics, offsets and consumer groups. */
+import { type Admin, ConfigResourceTypes } from "kafkajs";
+import { withDeadline } from "../../services/kit/deadline.ts";
+import { type KafkaOptions, kafkaClient } from "./client.ts";
+import { BrokerTimeoutError } from "./errors.ts";
+
+/** What tools and set-up do with a cluster. */
+export interface KafkaAdmin {
+  /** Creates the topics that are missing and leaves the others as they are. */
+  createTopics(
+    topics: readonly {
+      readonly topic: string;
+      readonly partitions: number;
+      readonly replication: number;
+      readonly config: Readonly<Record<string, string>>;
+    }[],
+  ): Promise<void>;
+  listTopics(): Promise<readonly string[]>;
+  deleteTopics(topics: readonly string[]): Promise<void>;
+  /** Each partition's next offset, and the lowest offset that it still holds (`low`), in decimal. */
+  endOffsets(
+    topic: string,
+  ): Promise<readonly { readonly partition: number; readonly offset: string; readonly low: string }[]>;
+  /** How long the topic keeps records; Infinity if it keeps them forever. */
+  retentionMs(topic: string): Promise<number>;
+  /** A group's committed offsets, in decimal; -1 for a partition without one. */
+  committedOffsets(
+    groupId: string,
+    topic: string,
+  ): Promise<readonly { readonly partition: number; readonly offset: string }[]>;
+  /** Resets a group to the start of the topic. The group must have no members. */
+  resetOffsets(groupId: string, topic: string): Promise<void>;
+  deleteGroup(groupId: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+const connectTimeoutMs = 2_000;
+
+/** Connects to the cluster for administration. @throws Error if no broker answers. */
+export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
+  const retry = { initialRetryTime: 100, retries: 1 };
+  const admin: Admin = kafkaClient(options, { retry }).admin({ retry: { initialRetryTime: 100, retries: 3 } });
+  try {
+    const timeout = () => new BrokerTimeoutError("Connecting to the broker", connectTimeoutMs);
+    await withDeadline(admin.connect(), connectTimeoutMs, timeout);
+  } catch (error) {
+    void admin.disconnect().catch(() => undefined);
+    throw error;
+  }
+  return {
+    async createTopics(topics) {
+      await admin.createTopics({
+        waitForLeaders: true,
+        topics: topics.map(({ topic, partitions, replication, config }) => ({
+          topic,
+          numPartitions: partitions,
+          replicationFactor: replication,
+          configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
+        })),
+      });
+    },
+    listTopics: () => admin.listTopics(),
+    deleteTopics: (topics) => admin.deleteTopics({ topics: [...topics] }),
+    endOffsets: (topic) => admin.fetchTopicOffsets(topic),
+    async retentionMs(topic) {
+      const resource = { type: ConfigResourceTypes.TOPIC, name: topic, configNames: ["retention.ms"] };
+      const { resources } = await admin.describeConfigs({ resources: [resource], includeSynonyms: false });
+      const value = Number(resources[0]?.configEntries[0]?.configValue);
+      if (Number.isNaN(value)) throw new Error(`The broker does not report how long ${topic} keeps records.`);
+      return value < 0 ? Number.POSITIVE_INFINITY : value;
+    },
+    async committedOffsets(groupId, topic) {
+      const [offsets] = await admin.fetchOffsets({ groupId, topics: [topic] });
+      return offsets?.partitions ?? [];
+    },
+    resetOffsets: (groupId, topic) => admin.resetOffsets({ groupId, topic, earliest: true }),
+    async deleteGroup(groupId) {
+      await admin.deleteGroups([groupId]);
+    },
+    close: () => admin.disconnect(),
+  };
+}

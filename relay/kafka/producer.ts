@@ -1,0 +1,83 @@
+/** Sends records, with a time limit on each send: kafkajs has none that holds while a broker is unreachable. */
+import type { Socket } from "node:net";
+import type { KafkaConfig, Producer } from "kafkajs";
+import type { EventRecord } from "../../proto/envelope.ts";
+import { withDeadline } from "../../services/kit/deadline.ts";
+import { type KafkaOptions, kafkaClient, socketFactory } from "./client.ts";
+import { BrokerTimeoutError } from "./errors.ts";
+import { partitionOf } from "./partitioner.ts";
+
+/** Sends records. Await each call before the next. After an error, close this producer and open another. */
+export interface RecordProducer {
+  /**
+   * Resolves once all in-sync replicas have the records.
+   * @throws Error after `timeoutMs` at the latest; the records may still reach the topic.
+   */
+  send(topic: string, records: readonly EventRecord[]): Promise<void>;
+  /** Resolves within about a second, whether or not the broker answers. */
+  close(): Promise<void>;
+}
+
+const disconnectTimeoutMs = 1_000;
+
+/**
+ * Connects a producer.
+ * @param options.timeoutMs the time limit for connecting and for each send.
+ */
+export async function openProducer(options: KafkaOptions & { readonly timeoutMs: number }): Promise<RecordProducer> {
+  const { timeoutMs } = options;
+  // No retries in here: the caller reads again what is pending and decides. kafkajs retries connecting by the client's
+  // setting and sending by the producer's, so both get it.
+  const retry = { retries: 0 };
+  const sockets = new Set<Socket>();
+  const settings: Partial<KafkaConfig> = {
+    retry,
+    // Each call has its deadline below. kafkajs's own check would look at every connection 10 times a second, which is
+    // half of what an idle relay costs.
+    enforceRequestTimeout: false,
+    socketFactory(target) {
+      const socket = socketFactory(target);
+      sockets.add(socket);
+      socket.once("close", () => sockets.delete(socket));
+      return socket;
+    },
+  };
+  const producer: Producer = kafkaClient(options, settings).producer({
+    allowAutoTopicCreation: false,
+    createPartitioner:
+      () =>
+      ({ message, partitionMetadata }) =>
+        partitionOf(String(message.key), partitionMetadata.length),
+    // An idempotent producer's sequence numbers go wrong after one refused record. Sending one batch at a time keeps the
+    // order without them.
+    idempotent: false,
+    maxInFlightRequests: 1,
+    retry,
+  });
+  const close = async () => {
+    // disconnect() waits for the answers to all requests, which may never come.
+    const timeout = () => new BrokerTimeoutError("Disconnecting", disconnectTimeoutMs);
+    await withDeadline(producer.disconnect(), disconnectTimeoutMs, timeout).catch(() => undefined);
+    for (const socket of sockets) socket.destroy();
+  };
+  try {
+    const timeout = () => new BrokerTimeoutError("Connecting to the broker", timeoutMs);
+    await withDeadline(producer.connect(), timeoutMs, timeout);
+  } catch (error) {
+    void close();
+    throw error;
+  }
+  const sendTimeout = () => new BrokerTimeoutError("Sending", timeoutMs);
+  return {
+    async send(topic, records) {
+      const messages = records.map(({ key, value, headers }) => ({
+        key,
+        // A view, not a copy.
+        value: Buffer.from(value.buffer, value.byteOffset, value.byteLength),
+        headers,
+      }));
+      await withDeadline(producer.send({ topic, acks: -1, timeout: timeoutMs, messages }), timeoutMs, sendTimeout);
+    },
+    close,
+  };
+}
