@@ -1,8 +1,8 @@
 /**
- * The envelope of an event on its way: message → outbox row → Kafka record → message.
+ * Converts an event on its way: message → outbox row → Kafka record → message.
  *
- * In the outbox the payload is canonical ProtoJSON, so that an operator can read it. On the topic it is binary Protobuf
- * under CloudEvents 1.0 headers in binary mode (https://github.com/cloudevents/spec, kafka-protocol-binding §3.2).
+ * In the outbox the payload is canonical ProtoJSON, so operators can read it. On the topic it is binary Protobuf with
+ * CloudEvents 1.0 headers in binary mode (https://github.com/cloudevents/spec, kafka-protocol-binding §3.2).
  */
 import {
   type DescMessage,
@@ -15,27 +15,27 @@ import {
   toJsonString,
 } from "@bufbuild/protobuf";
 
-/** What travels beside an event: where it belongs in a trace and in a conversation. */
+/** Metadata that links an event to its trace and to the request that caused it. */
 export interface EventHeaders {
-  /** W3C trace context of the step that published it. */
+  /** W3C trace context of the step that published the event. */
   readonly traceparent?: string;
-  /** The same for every event of one conversation: the client's request id. */
+  /** The client's request id; the same in every event that the request leads to. */
   readonly correlationId?: string;
-  /** The id of the event that this one answers. */
+  /** The id of the event that this event answers. */
   readonly causationId?: string;
 }
 
-/** An event that a service wants to publish. */
+/** An event to be published. */
 export interface NewEvent {
-  /** UUIDv7; also the event's id on the topic. */
+  /** UUIDv7. It stays the event's id on the topic. */
   readonly id: string;
-  /** The record key: the order's id. */
+  /** The order's id; it becomes the record's key. */
   readonly aggregateId: string;
   readonly message: Message;
   readonly headers: EventHeaders;
 }
 
-/** The columns of an outbox row that the publishing service fills. */
+/** The outbox columns that the publishing service writes. */
 export interface NewOutboxRow {
   readonly id: string;
   readonly aggregateId: string;
@@ -43,7 +43,7 @@ export interface NewOutboxRow {
   readonly type: string;
   /** Canonical ProtoJSON. */
   readonly payload: string;
-  /** JSON of {@link EventHeaders}. */
+  /** {@link EventHeaders} as JSON. */
   readonly headers: string;
 }
 
@@ -55,21 +55,21 @@ export interface OutboxRow {
   readonly payload: string;
   readonly headers: string | null;
   readonly occurredAt: Date;
-  /** Decimal; grows in the causal order of one aggregate's events. */
+  /** A decimal number. For one aggregate, it increases in the causal order of the events. */
   readonly seq: string;
 }
 
-/** How a payload is put on the topic: binary Protobuf, or the outbox's JSON as it stands. */
+/** The format of payloads on the topic: binary Protobuf, or the outbox's JSON unchanged. */
 export type Encoding = "protobuf" | "json";
 
-/** A record as it is produced. */
+/** A record to be produced. */
 export interface EventRecord {
   readonly key: string;
   readonly value: Uint8Array;
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** A record as it is consumed. A header that occurs several times is a list. */
+/** A record as the Kafka client delivers it. A repeated header arrives as a list. */
 export interface ConsumedRecord {
   readonly key: Uint8Array | null;
   readonly value: Uint8Array | null;
@@ -77,38 +77,38 @@ export interface ConsumedRecord {
 }
 type HeaderValue = Uint8Array | string;
 
-/** The envelope of a consumed record, with the payload still encoded. */
+/** A consumed record with its headers parsed and its payload still encoded. */
 export interface ReceivedEnvelope {
   readonly id: string;
   readonly type: string;
-  /** CloudEvents source, for example `/shop/order`. */
+  /** CloudEvents `source`, for example `/shop/order`. */
   readonly source: string;
   readonly aggregateId: string;
   readonly occurredAt: Date;
-  /** The publisher's outbox `seq`, decimal. */
+  /** `seq` of the publisher's outbox row, a decimal number. */
   readonly sequence: string;
   readonly headers: EventHeaders;
   readonly payload: Uint8Array;
 }
 
-/** The payload can never be encoded: not JSON, or of another shape than its type. */
+/** The row cannot be encoded with any schema: its payload is not JSON, or does not have the shape of its type. */
 export class UnencodablePayloadError extends Error {
   override readonly name = "UnencodablePayloadError";
 }
 
-/** The type, or a field in the payload, is newer than the schema at hand. Nothing is wrong with the row. */
+/** The row's type, a field or an enum value is newer than the schema in use. The row itself is valid. */
 export class SchemaBehindError extends Error {
   override readonly name = "SchemaBehindError";
 }
 
-/** A record that is no event of ours, or whose payload does not decode. */
+/** The record lacks a valid CloudEvents header, or its payload cannot be decoded. */
 export class UndecodableRecordError extends Error {
   override readonly name = "UndecodableRecordError";
 }
 
 /**
- * The outbox row of an event.
- * @throws Error when `registry` does not know the message's type: the relay could not encode it later.
+ * Encodes an event as an outbox row.
+ * @throws Error if `registry` does not know the message's type, since the relay could not encode it later.
  */
 export function toOutboxRow(event: NewEvent, registry: Registry): NewOutboxRow {
   const type = event.message.$typeName;
@@ -124,8 +124,8 @@ export function toOutboxRow(event: NewEvent, registry: Registry): NewOutboxRow {
 }
 
 /**
- * The record of an outbox row.
- * @param options.source CloudEvents source of the row's publisher, for example `/shop/order`.
+ * Encodes an outbox row as a Kafka record.
+ * @param options.source CloudEvents `source` of the row's publisher, for example `/shop/order`.
  * @throws SchemaBehindError | UnencodablePayloadError
  */
 export function toRecord(
@@ -156,22 +156,22 @@ function encodePayload(row: OutboxRow, registry: Registry): Uint8Array {
   if (schema === undefined) throw new SchemaBehindError(`The relay's schema has no type ${row.type}.`);
   let json: JsonValue;
   try {
-    // Of two fields with one name the last one counts, as in a JSON column of MySQL's. No row that was appended by code
-    // has them, and looking for them would take as long as all the rest of the encoding.
+    // If a field is repeated, the last value wins, as in a JSON column of MySQL. Our own append never repeats one, and a
+    // check would double the time that encoding takes.
     json = JSON.parse(row.payload);
   } catch (error) {
-    throw new UnencodablePayloadError(`payload is not JSON: ${messageOf(error)}`);
+    throw new UnencodablePayloadError(`The payload is not JSON: ${messageOf(error)}`);
   }
   try {
     return toBinary(schema, fromJson(schema, json, { registry }));
   } catch (error) {
-    // Read leniently it is fine: then only a field or an enum value is unknown, and a newer schema will know it.
-    if (parses(schema, json, registry)) throw new SchemaBehindError(messageOf(error));
+    // If it parses without its unknown fields and enum values, only the schema is too old.
+    if (parsesLeniently(schema, json, registry)) throw new SchemaBehindError(messageOf(error));
     throw new UnencodablePayloadError(messageOf(error));
   }
 }
 
-function parses(schema: DescMessage, json: JsonValue, registry: Registry): boolean {
+function parsesLeniently(schema: DescMessage, json: JsonValue, registry: Registry): boolean {
   try {
     fromJson(schema, json, { registry, ignoreUnknownFields: true });
     return true;
@@ -186,9 +186,10 @@ function parseHeaders(headers: string | null): EventHeaders {
   try {
     parsed = JSON.parse(headers);
   } catch {
-    throw new UnencodablePayloadError("headers is not JSON");
+    throw new UnencodablePayloadError("The headers are not JSON");
   }
-  if (typeof parsed !== "object" || parsed === null) throw new UnencodablePayloadError("headers is not a JSON object");
+  if (typeof parsed !== "object" || parsed === null)
+    throw new UnencodablePayloadError("The headers are not a JSON object");
   const { traceparent, correlationId, causationId } = parsed as Record<string, unknown>;
   return eventHeaders(traceparent, correlationId, causationId);
 }
@@ -201,14 +202,14 @@ function eventHeaders(traceparent: unknown, correlationId: unknown, causationId:
   return headers;
 }
 
-/** The `ce_type` of a record, or undefined where there is none: enough to skip what is not handled, undecoded. */
+/** The record's `ce_type`, or undefined if it has none. Lets a consumer skip a record without decoding it. */
 export function typeOfRecord(record: ConsumedRecord): string | undefined {
   return header(record, "ce_type");
 }
 
 /**
- * The envelope of a record.
- * @throws UndecodableRecordError that names the missing or malformed part.
+ * Parses a record's headers.
+ * @throws UndecodableRecordError that names the missing or malformed header.
  */
 export function fromRecord(record: ConsumedRecord): ReceivedEnvelope {
   const required = (name: string): string => {
@@ -217,10 +218,10 @@ export function fromRecord(record: ConsumedRecord): ReceivedEnvelope {
     return value;
   };
   const occurredAt = new Date(required("ce_time"));
-  if (Number.isNaN(occurredAt.getTime())) throw new UndecodableRecordError("The header ce_time is no time.");
+  if (Number.isNaN(occurredAt.getTime())) throw new UndecodableRecordError("The header ce_time is not a time.");
   if (record.value === null) throw new UndecodableRecordError("The record has no value.");
   const sequence = required("ce_sequence");
-  if (!/^\d+$/.test(sequence)) throw new UndecodableRecordError("The header ce_sequence is no number.");
+  if (!/^\d+$/.test(sequence)) throw new UndecodableRecordError("The header ce_sequence is not a number.");
   return {
     id: required("ce_id"),
     type: required("ce_type"),
@@ -238,8 +239,8 @@ export function fromRecord(record: ConsumedRecord): ReceivedEnvelope {
 }
 
 /**
- * The message in an envelope.
- * @throws UndecodableRecordError when the type is unknown or the payload is not of it.
+ * Decodes an envelope's payload.
+ * @throws UndecodableRecordError if the type is unknown or the payload is not a message of that type.
  */
 export function decodePayload(envelope: ReceivedEnvelope, registry: Registry): Message {
   const schema = registry.getMessage(envelope.type);
@@ -247,7 +248,7 @@ export function decodePayload(envelope: ReceivedEnvelope, registry: Registry): M
   try {
     return fromBinary(schema, envelope.payload);
   } catch (error) {
-    throw new UndecodableRecordError(`The payload is no ${envelope.type}: ${messageOf(error)}`);
+    throw new UndecodableRecordError(`The payload is not a valid ${envelope.type}: ${messageOf(error)}`);
   }
 }
 

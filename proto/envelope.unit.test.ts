@@ -36,14 +36,14 @@ const rowOf = (event: NewEvent): OutboxRow => ({
   seq: "18446744073709551615",
 });
 const options = { source: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
-/** As kafkajs delivers it: bytes everywhere. */
+/** The record as kafkajs delivers it, with bytes everywhere. */
 const delivered = (record: EventRecord): ConsumedRecord => ({
   key: Buffer.from(record.key),
   value: record.value,
   headers: Object.fromEntries(Object.entries(record.headers).map(([name, value]) => [name, Buffer.from(value)])),
 });
 
-test("a message survives outbox and topic unchanged, with its headers", () => {
+test("a message and its headers come through outbox and topic unchanged", () => {
   const record = delivered(toRecord(rowOf(newEvent), options));
   const envelope = fromRecord(record);
   expect(typeOfRecord(record)).toBe("shop.order.v1.OrderPlaced");
@@ -59,7 +59,7 @@ test("a message survives outbox and topic unchanged, with its headers", () => {
   expect(decodePayload(envelope, eventRegistry)).toEqual(placed);
 });
 
-test("every event type of the table goes there and back", () => {
+test("every event type of the event table can be encoded and decoded", () => {
   for (const { schema } of eventTable) {
     const message = create(schema, { orderId: "order-1" });
     const record = toRecord(rowOf({ ...newEvent, message }), options);
@@ -67,7 +67,7 @@ test("every event type of the table goes there and back", () => {
   }
 });
 
-test("the outbox payload is readable JSON with enum names", () => {
+test("the outbox payload is JSON with enum values by name", () => {
   const message = create(OrderFailedSchema, { orderId: "order-1", reason: Order_FailureReason.OUT_OF_STOCK });
   expect(JSON.parse(toOutboxRow({ ...newEvent, message }, eventRegistry).payload)).toEqual({
     orderId: "order-1",
@@ -75,7 +75,7 @@ test("the outbox payload is readable JSON with enum names", () => {
   });
 });
 
-test("headers are CloudEvents 1.0 in binary mode", () => {
+test("a record's headers follow CloudEvents 1.0 in binary mode", () => {
   const { key, headers } = toRecord(rowOf(newEvent), options);
   expect(key).toBe("order-1");
   expect(headers).toEqual({
@@ -93,27 +93,27 @@ test("headers are CloudEvents 1.0 in binary mode", () => {
   });
 });
 
-test("encoding json passes the payload on as it stands, with no schema asked", () => {
+test("the encoding json copies the payload unchanged and needs no schema", () => {
   const row = { ...rowOf(newEvent), type: "any.Thing", payload: '{"a":"ä"}', headers: null };
   const record = toRecord(row, { ...options, encoding: "json", registry: createRegistry() });
   expect(new TextDecoder().decode(record.value)).toBe('{"a":"ä"}');
   expect(record.headers["content-type"]).toBe("application/json");
 });
 
-describe("what cannot be encoded", () => {
+describe("a row that cannot be encoded", () => {
   const encode = (change: Partial<OutboxRow>) => () => toRecord({ ...rowOf(newEvent), ...change }, options);
-  test("is poison where no schema would help", () => {
+  test("a malformed payload or header is unencodable, whatever the schema", () => {
     for (const payload of ["", "not json", "[]", '{"orderId": 7}', '{"lines": [{"quantity": -1}]}']) {
       expect(encode({ payload })).toThrow(UnencodablePayloadError);
     }
     expect(encode({ headers: "{" })).toThrow(UnencodablePayloadError);
     expect(encode({ headers: "7" })).toThrow(UnencodablePayloadError);
   });
-  test("of two fields with one name the last one counts, as where a JSON column holds the payload", () => {
+  test("if a field is repeated in a payload, the last value wins, as in a JSON column", () => {
     const twice = encode({ payload: '{"orderId":"order-1","orderId":"order-2"}' })();
     expect(twice.value).toEqual(encode({ payload: '{"orderId":"order-2"}' })().value);
   });
-  test("is only ahead of this schema where a type, a field or an enum value is new", () => {
+  test("a new type, field or enum value in a payload means that the schema is behind", () => {
     expect(encode({ type: "shop.shipping.v1.ParcelSent" })).toThrow(SchemaBehindError);
     expect(encode({ payload: '{"orderId":"order-1","giftWrap":true}' })).toThrow(SchemaBehindError);
     const failed = { type: "shop.order.v1.OrderFailed", payload: '{"orderId":"order-1","reason":"LOST_IN_SPACE"}' };
@@ -121,33 +121,33 @@ describe("what cannot be encoded", () => {
   });
 });
 
-describe("a record that is no event of ours", () => {
+describe("undecodable records", () => {
   const good = delivered(toRecord(rowOf(newEvent), options));
   const { ce_id: _, ...withoutId } = good.headers ?? {};
   const cases: Readonly<Record<string, ConsumedRecord>> = {
     "has no headers": { ...good, headers: undefined },
     "has no id": { ...good, headers: withoutId },
-    "has no time": { ...good, headers: { ...good.headers, ce_time: "yesterday" } },
-    "has no sequence": { ...good, headers: { ...good.headers, ce_sequence: "one" } },
+    "has a malformed time": { ...good, headers: { ...good.headers, ce_time: "yesterday" } },
+    "has a malformed sequence": { ...good, headers: { ...good.headers, ce_sequence: "one" } },
     "has no value": { ...good, value: null },
   };
   for (const [name, record] of Object.entries(cases)) {
-    test(name, () => expect(() => fromRecord(record)).toThrow(UndecodableRecordError));
+    test(`a record that ${name} cannot be decoded`, () =>
+      expect(() => fromRecord(record)).toThrow(UndecodableRecordError));
   }
-  test("does not decode", () => {
+  test("a record whose payload is not Protobuf cannot be decoded", () => {
     const envelope = fromRecord({ ...good, value: new Uint8Array([0xff, 0xff]) });
     expect(() => decodePayload(envelope, eventRegistry)).toThrow(UndecodableRecordError);
   });
 });
 
-test("the event table says who handles what", () => {
+test("events and answers belong to the package of the service that publishes them", () => {
   expect([...eventTypesHandledBy("payment")].sort()).toEqual([
     "shop.inventory.v1.StockReserved",
     "shop.order.v1.OrderCancelRequested",
     "shop.order.v1.OrderPlaced",
   ]);
   for (const row of eventTable) {
-    // The owner's package publishes it, and whoever answers owns the answers.
     expect(row.schema.typeName).toStartWith(`shop.${row.publishedBy}.v1.`);
     for (const reaction of row.reactions) {
       for (const answer of reaction.answers) expect(answer.typeName).toStartWith(`shop.${reaction.service}.v1.`);

@@ -1,7 +1,6 @@
 /**
- * The saga, as data: every event, who publishes it, who reacts and what the reaction answers.
- * The registry of event types, the sets of types that each service handles, the README's table and what an order
- * waits for are all read from here.
+ * The saga as data: every event, which service publishes it, which services react, and what they publish in answer.
+ * The registry of event types, the types that each service handles, the README's table and `ops stuck` all read it.
  */
 import { createRegistry, type DescMessage, type MessageShape, type Registry } from "@bufbuild/protobuf";
 import {
@@ -17,20 +16,26 @@ import {
 } from "./gen/shop/order/v1/events_pb.ts";
 import { PaymentAuthorizedSchema, PaymentFailedSchema, PaymentVoidedSchema } from "./gen/shop/payment/v1/events_pb.ts";
 
-/** Every saga event of every service is on the one topic, keyed by order, so that one order's events have one order. */
+/** The one topic of all services. Its key is the order's id, so the events of one order keep their order. */
 export const sagaTopic = "shop.order-saga";
 
-/** A service is also a folder, a consumer group and the owner of one database. */
+/**
+ * The services of the saga. Each name is also that of a folder in `services/`, a Protobuf package, a consumer group and a
+ * database. `services/stack/services.ts` says how each one is run.
+ */
 export type ServiceName = "order" | "inventory" | "payment";
 
 export interface Reaction {
   readonly service: ServiceName;
-  /** What the service does, in a few words for people. */
+  /** What the service does, in a few words, for documents and operators. */
   readonly effect: string;
-  /** The events of which it publishes exactly one in answer; empty when it answers nothing. */
+  /** It publishes exactly one of these in answer; nothing if the list is empty. */
   readonly answers: readonly DescMessage[];
-  /** Nobody waits for the effect: it may come a little later, together with what is urgent or with others of its kind. */
-  readonly mayWait?: true;
+  /**
+   * No other step and no client waits for the effect. The consumer may handle it a little later, in one batch with other
+   * records, which saves transactions.
+   */
+  readonly deferrable?: true;
 }
 
 interface EventDefinition {
@@ -49,7 +54,7 @@ export const eventTable = [
         effect: "reserves every line or none",
         answers: [StockReservedSchema, StockReservationFailedSchema],
       },
-      { service: "payment", effect: "notes amount and payment method", answers: [], mayWait: true },
+      { service: "payment", effect: "notes amount and payment method", answers: [], deferrable: true },
     ],
   },
   {
@@ -88,7 +93,7 @@ export const eventTable = [
   {
     schema: OrderCompletedSchema,
     publishedBy: "order",
-    reactions: [{ service: "inventory", effect: "turns held stock into sold stock", answers: [], mayWait: true }],
+    reactions: [{ service: "inventory", effect: "turns held stock into sold stock", answers: [], deferrable: true }],
   },
   {
     schema: OrderCancelRequestedSchema,
@@ -116,7 +121,7 @@ export const eventTable = [
 
 type Row = (typeof eventTable)[number];
 
-/** Any event of the saga; `$typeName` tells which. */
+/** Any event of the saga; switch over `$typeName`. */
 export type SagaEvent = MessageShape<Row["schema"]>;
 
 /** The events that service `S` reacts to, as a union to switch over. */
@@ -137,18 +142,19 @@ function typesWhere(matches: (row: EventDefinition) => boolean): ReadonlySet<str
   return new Set(definitions.filter(matches).map((row) => row.schema.typeName));
 }
 
-/** The full names of the event types that `service` reacts to: everything else it skips undecoded. */
+/** The full names of the event types that `service` reacts to. It skips all others without decoding them. */
 export function eventTypesHandledBy(service: ServiceName): ReadonlySet<string> {
   return typesWhere((row) => row.reactions.some((it) => it.service === service));
 }
 
-/** Of the types that `service` reacts to, those whose effect somebody waits for. */
+/** The types that `service` reacts to and must not defer. */
 export function urgentTypesFor(service: ServiceName): ReadonlySet<string> {
-  return typesWhere((row) => row.reactions.some((it) => it.service === service && it.mayWait !== true));
+  return typesWhere((row) => row.reactions.some((it) => it.service === service && it.deferrable !== true));
 }
 
 /**
- * The types that are urgent for any service: the others need not hurry to the topic either. Watchers on another instance
- * of Order are hinted by the event before it (WatchOrder looks several times).
+ * The types that are urgent for at least one service; only these wake the relay. `OrderCompleted` is not among them although
+ * clients watch for it: Order's instances learn of the change from the event before it, after which WatchOrder re-reads the
+ * row several times.
  */
-export const urgentTypes: ReadonlySet<string> = typesWhere((row) => row.reactions.some((it) => it.mayWait !== true));
+export const urgentTypes: ReadonlySet<string> = typesWhere((row) => row.reactions.some((it) => it.deferrable !== true));

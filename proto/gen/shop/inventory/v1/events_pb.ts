@@ -15,7 +15,7 @@ export const file_shop_inventory_v1_events: GenFile = /*@__PURE__*/
   fileDesc("Ch5zaG9wL2ludmVudG9yeS92MS9ldmVudHMucHJvdG8SEXNob3AuaW52ZW50b3J5LnYxIkgKDVN0b2NrUmVzZXJ2ZWQSEAoIb3JkZXJfaWQYASABKAkSJQoFbGluZXMYAiADKAsyFi5zaG9wLnR5cGUudjEuTGluZUl0ZW0isAEKFlN0b2NrUmVzZXJ2YXRpb25GYWlsZWQSEAoIb3JkZXJfaWQYASABKAkSRQoJc2hvcnRhZ2VzGAIgAygLMjIuc2hvcC5pbnZlbnRvcnkudjEuU3RvY2tSZXNlcnZhdGlvbkZhaWxlZC5TaG9ydGFnZRo9CghTaG9ydGFnZRILCgNza3UYASABKAkSEQoJcmVxdWVzdGVkGAIgASgNEhEKCWF2YWlsYWJsZRgDIAEoDSJICg1TdG9ja1JlbGVhc2VkEhAKCG9yZGVyX2lkGAEgASgJEiUKBWxpbmVzGAIgAygLMhYuc2hvcC50eXBlLnYxLkxpbmVJdGVtYgZwcm90bzM", [file_shop_type_v1_line_item]);
 
 /**
- * Every line of the order is held.
+ * Stock is held for every line of the order.
  *
  * @generated from message shop.inventory.v1.StockReserved
  */
@@ -39,7 +39,7 @@ export const StockReservedSchema: GenMessage<StockReserved> = /*@__PURE__*/
   messageDesc(file_shop_inventory_v1_events, 0);
 
 /**
- * Nothing is held, since not every line could be.
+ * Too little stock for at least one line, so nothing is held.
  *
  * @generated from message shop.inventory.v1.StockReservationFailed
  */
@@ -90,7 +90,7 @@ export const StockReservationFailed_ShortageSchema: GenMessage<StockReservationF
   messageDesc(file_shop_inventory_v1_events, 1, 0);
 
 /**
- * What was held for the order is available again. Empty lines: there was nothing to release.
+ * The stock held for the order is available again. Without lines: nothing had been held.
  *
  * @generated from message shop.inventory.v1.StockReleased
  */

@@ -19,7 +19,7 @@ export const file_shop_order_v1_events: GenFile = /*@__PURE__*/
   fileDesc("ChpzaG9wL29yZGVyL3YxL2V2ZW50cy5wcm90bxINc2hvcC5vcmRlci52MSKCAQoLT3JkZXJQbGFjZWQSEAoIb3JkZXJfaWQYASABKAkSJQoFbGluZXMYAiADKAsyFi5zaG9wLnR5cGUudjEuTGluZUl0ZW0SIgoFdG90YWwYAyABKAsyEy5zaG9wLnR5cGUudjEuTW9uZXkSFgoOcGF5bWVudF9tZXRob2QYBCABKAkiIgoOT3JkZXJDb21wbGV0ZWQSEAoIb3JkZXJfaWQYASABKAkiXAoUT3JkZXJDYW5jZWxSZXF1ZXN0ZWQSEAoIb3JkZXJfaWQYASABKAkSMgoGcmVhc29uGAIgASgOMiIuc2hvcC5vcmRlci52MS5PcmRlci5GYWlsdXJlUmVhc29uIlMKC09yZGVyRmFpbGVkEhAKCG9yZGVyX2lkGAEgASgJEjIKBnJlYXNvbhgCIAEoDjIiLnNob3Aub3JkZXIudjEuT3JkZXIuRmFpbHVyZVJlYXNvbmIGcHJvdG8z", [file_shop_order_v1_order, file_shop_type_v1_line_item, file_shop_type_v1_money]);
 
 /**
- * An order was accepted: inventory reserves its lines, payment notes what it will cost.
+ * An order was accepted. Inventory reserves its lines; payment notes amount and payment method.
  *
  * @generated from message shop.order.v1.OrderPlaced
  */
@@ -53,7 +53,7 @@ export const OrderPlacedSchema: GenMessage<OrderPlaced> = /*@__PURE__*/
   messageDesc(file_shop_order_v1_events, 0);
 
 /**
- * Final: goods are sold and paid.
+ * Final: the stock is sold and the payment authorised.
  *
  * @generated from message shop.order.v1.OrderCompleted
  */
@@ -72,7 +72,7 @@ export const OrderCompletedSchema: GenMessage<OrderCompleted> = /*@__PURE__*/
   messageDesc(file_shop_order_v1_events, 1);
 
 /**
- * The order is to be undone (TIMED_OUT or CANCELLED): inventory releases, payment voids, both always answer.
+ * Compensation starts (TIMED_OUT or CANCELLED). Inventory releases the stock and payment voids the payment; both always answer.
  *
  * @generated from message shop.order.v1.OrderCancelRequested
  */

@@ -17,7 +17,7 @@ export const file_shop_order_v1_order: GenFile = /*@__PURE__*/
   fileDesc("ChlzaG9wL29yZGVyL3YxL29yZGVyLnByb3RvEg1zaG9wLm9yZGVyLnYxIvgECgVPcmRlchIQCghvcmRlcl9pZBgBIAEoCRIrCgZzdGF0dXMYAiABKA4yGy5zaG9wLm9yZGVyLnYxLk9yZGVyLlN0YXR1cxI6Cg5mYWlsdXJlX3JlYXNvbhgDIAEoDjIiLnNob3Aub3JkZXIudjEuT3JkZXIuRmFpbHVyZVJlYXNvbhIPCgd2ZXJzaW9uGAQgASgNEigKBWxpbmVzGAUgAygLMhkuc2hvcC5vcmRlci52MS5PcmRlci5MaW5lEiIKBXRvdGFsGAYgASgLMhMuc2hvcC50eXBlLnYxLk1vbmV5Ei4KCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnVwZGF0ZWRfYXQYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wGk4KBExpbmUSCwoDc2t1GAEgASgJEhAKCHF1YW50aXR5GAIgASgNEicKCnVuaXRfcHJpY2UYAyABKAsyEy5zaG9wLnR5cGUudjEuTW9uZXkibgoGU3RhdHVzEhYKElNUQVRVU19VTlNQRUNJRklFRBAAEgsKB1BFTkRJTkcQARISCg5TVE9DS19SRVNFUlZFRBACEg0KCUNPTVBMRVRFRBADEhAKDENPTVBFTlNBVElORxAEEgoKBkZBSUxFRBAFInUKDUZhaWx1cmVSZWFzb24SHgoaRkFJTFVSRV9SRUFTT05fVU5TUEVDSUZJRUQQABIQCgxPVVRfT0ZfU1RPQ0sQARIUChBQQVlNRU5UX0RFQ0xJTkVEEAISDQoJVElNRURfT1VUEAMSDQoJQ0FOQ0VMTEVEEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_shop_type_v1_money]);
 
 /**
- * An order as its owner sees it.
+ * An order as clients see it.
  *
  * @generated from message shop.order.v1.Order
  */
@@ -40,7 +40,7 @@ export type Order = Message<"shop.order.v1.Order"> & {
   failureReason: Order_FailureReason;
 
   /**
-   * Grows by one with every change of status; the first is 1.
+   * Starts at 1 and increases by one with every change of status.
    *
    * @generated from field: uint32 version = 4;
    */
@@ -128,14 +128,14 @@ export enum Order_Status {
   COMPLETED = 3,
 
   /**
-   * Something failed and what was done is being undone.
+   * The order failed, timed out or was cancelled; its effects are being undone.
    *
    * @generated from enum value: COMPENSATING = 4;
    */
   COMPENSATING = 4,
 
   /**
-   * Everything that was done is undone: stock released, no money held.
+   * Every effect is undone: stock is released and no money is held.
    *
    * @generated from enum value: FAILED = 5;
    */
@@ -149,7 +149,7 @@ export const Order_StatusSchema: GenEnum<Order_Status> = /*@__PURE__*/
   enumDesc(file_shop_order_v1_order, 0, 0);
 
 /**
- * Set when the order enters COMPENSATING (or FAILED directly), never changed afterwards.
+ * Set when the order enters COMPENSATING, or FAILED directly. Never changes afterwards.
  *
  * @generated from enum shop.order.v1.Order.FailureReason
  */

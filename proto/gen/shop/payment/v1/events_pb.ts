@@ -29,7 +29,7 @@ export type PaymentAuthorized = Message<"shop.payment.v1.PaymentAuthorized"> & {
   amount?: Money | undefined;
 
   /**
-   * The payment gateway's own id of the authorisation.
+   * The payment gateway's id of the authorisation.
    *
    * @generated from field: string authorization_id = 3;
    */
@@ -44,7 +44,7 @@ export const PaymentAuthorizedSchema: GenMessage<PaymentAuthorized> = /*@__PURE_
   messageDesc(file_shop_payment_v1_events, 0);
 
 /**
- * The payment gateway said no; nothing is charged.
+ * The payment gateway declined; nothing is charged.
  *
  * @generated from message shop.payment.v1.PaymentFailed
  */
@@ -89,7 +89,7 @@ export const PaymentFailed_ReasonSchema: GenEnum<PaymentFailed_Reason> = /*@__PU
   enumDesc(file_shop_payment_v1_events, 1, 0);
 
 /**
- * The payment gateway holds no money for this order and never will again. Amount 0: there was nothing to void.
+ * The payment gateway holds no money for this order and never will. Amount 0: there was nothing to void.
  *
  * @generated from message shop.payment.v1.PaymentVoided
  */

@@ -13,7 +13,7 @@ export const file_shop_type_v1_line_item: GenFile = /*@__PURE__*/
   fileDesc("ChxzaG9wL3R5cGUvdjEvbGluZV9pdGVtLnByb3RvEgxzaG9wLnR5cGUudjEiKQoITGluZUl0ZW0SCwoDc2t1GAEgASgJEhAKCHF1YW50aXR5GAIgASgNYgZwcm90bzM");
 
 /**
- * How many pieces of one SKU.
+ * A quantity of one SKU.
  *
  * @generated from message shop.type.v1.LineItem
  */
