@@ -82,7 +82,7 @@ export interface ReceivedEnvelope {
   readonly id: string;
   readonly type: string;
   /** CloudEvents `source`, for example `/shop/order`. */
-  readonly source: string;
+  readonly ceSource: string;
   readonly aggregateId: string;
   readonly occurredAt: Date;
   /** `seq` of the publisher's outbox row, a decimal number. */
@@ -125,12 +125,12 @@ export function toOutboxRow(event: NewEvent, registry: Registry): NewOutboxRow {
 
 /**
  * Encodes an outbox row as a Kafka record.
- * @param options.source CloudEvents `source` of the row's publisher, for example `/shop/order`.
+ * @param options.ceSource CloudEvents `source` of the row's publisher, for example `/shop/order`.
  * @throws SchemaBehindError | UnencodablePayloadError
  */
 export function toRecord(
   row: OutboxRow,
-  options: { readonly source: string; readonly encoding: Encoding; readonly registry: Registry },
+  options: { readonly ceSource: string; readonly encoding: Encoding; readonly registry: Registry },
 ): EventRecord {
   const json = options.encoding === "json";
   const value = json ? new TextEncoder().encode(row.payload) : encodePayload(row, options.registry);
@@ -138,7 +138,7 @@ export function toRecord(
     ce_specversion: "1.0",
     ce_id: row.id,
     ce_type: row.type,
-    ce_source: options.source,
+    ce_source: options.ceSource,
     ce_time: row.occurredAt.toISOString(),
     ce_subject: row.aggregateId,
     ce_sequence: row.seq,
@@ -225,7 +225,7 @@ export function fromRecord(record: ConsumedRecord): ReceivedEnvelope {
   return {
     id: required("ce_id"),
     type: required("ce_type"),
-    source: required("ce_source"),
+    ceSource: required("ce_source"),
     aggregateId: record.key === null ? required("ce_subject") : text(record.key),
     occurredAt,
     sequence,

@@ -35,7 +35,7 @@ const rowOf = (event: NewEvent): OutboxRow => ({
   occurredAt: new Date("2026-01-02T03:04:05.678Z"),
   seq: "18446744073709551615",
 });
-const options = { source: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
+const options = { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
 /** The record as kafkajs delivers it, with bytes everywhere. */
 const delivered = (record: EventRecord): ConsumedRecord => ({
   key: Buffer.from(record.key),
@@ -50,7 +50,7 @@ test("a message and its headers come through outbox and topic unchanged", () => 
   expect(envelope).toMatchObject({
     id: "event-1",
     type: "shop.order.v1.OrderPlaced",
-    source: "/shop/order",
+    ceSource: "/shop/order",
     aggregateId: "order-1",
     sequence: "18446744073709551615",
     headers: newEvent.headers,

@@ -85,7 +85,7 @@ export function asTopicRecord(
   options: { readonly source: string; readonly seq?: number; readonly partition?: number; readonly offset?: number },
 ): TopicRecord {
   const row = { ...toOutboxRow(event, eventRegistry), occurredAt: new Date(), seq: String(options.seq ?? 1) };
-  const record = toRecord(row, { source: options.source, encoding: "protobuf", registry: eventRegistry });
+  const record = toRecord(row, { ceSource: options.source, encoding: "protobuf", registry: eventRegistry });
   return {
     key: Buffer.from(record.key),
     value: record.value,

@@ -14,7 +14,7 @@ export interface SerialTimes {
 }
 
 const sendTimeoutMs = 10_000;
-const encoding = { source: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
+const encoding = { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
 
 /**
  * Reads and marks all pending rows, `batchRows` at a time; then, with nothing else going on, makes their records; then

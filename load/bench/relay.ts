@@ -277,7 +277,7 @@ function directRecord(id: string) {
     occurredAt: new Date(),
     seq: "1",
   };
-  return toRecord(row, { source: "/shop/order", encoding: "protobuf", registry: eventRegistry });
+  return toRecord(row, { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry });
 }
 
 function requireQuantiles(values: readonly number[]): Quantiles {

@@ -414,7 +414,7 @@ const producedAgain: FaultKind = {
         WHERE status = 'PUBLISHED' ORDER BY event.seq DESC LIMIT 200`,
     );
     const producer = await openProducer({ ...stack.kafka, timeoutMs: 5_000 });
-    const source = { source: `/shop/${publisher}`, encoding: "protobuf", registry: eventRegistry } as const;
+    const encoding = { ceSource: `/shop/${publisher}`, encoding: "protobuf", registry: eventRegistry } as const;
     await producer.send(
       sagaTopic,
       rows.map((row) =>
@@ -428,7 +428,7 @@ const producedAgain: FaultKind = {
             occurredAt: row.occurred_at,
             seq: String(row.seq),
           },
-          source,
+          encoding,
         ),
       ),
     );

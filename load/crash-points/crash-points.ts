@@ -342,7 +342,7 @@ async function produceEvents(topic: string): Promise<readonly string[]> {
     const row = toOutboxRow({ id, aggregateId: orderId, message, headers: {} }, eventRegistry);
     return toRecord(
       { ...row, occurredAt: new Date(), seq: String(index + 1) },
-      { source: "/shop/order", encoding: "protobuf", registry: eventRegistry },
+      { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry },
     );
   });
   const producer = await openProducer({ ...testKafka(), timeoutMs: 5_000 });

@@ -33,7 +33,7 @@ function record(orderId = newId(), change: Readonly<Record<string, string>> = {}
   const row = toOutboxRow({ id: newId(), aggregateId: orderId, message, headers: {} }, eventRegistry);
   const made = toRecord(
     { ...row, occurredAt: new Date(), seq: "1" },
-    { source: "/shop/order", encoding: "protobuf", registry: eventRegistry },
+    { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry },
   );
   return { ...made, headers: { ...made.headers, ...change } };
 }

@@ -172,14 +172,14 @@ function lengthOf(value: string): number {
  * @throws UndecodableRecordError that names the part that could not be recorded.
  */
 export function identityOf(envelope: ReceivedEnvelope): RecordIdentity {
-  const { id, aggregateId, type, source, occurredAt } = envelope;
+  const { id, aggregateId, type, ceSource, occurredAt } = envelope;
   const misfit = (what: string) => new UndecodableRecordError(`${what} does not fit the inbox.`);
   if (!fitsEventId(id)) throw misfit("ce_id");
   if (!fitsKey(aggregateId)) throw misfit("The key");
   if (lengthOf(type) > keyLengthMax) throw misfit("ce_type");
-  if (lengthOf(source) > sourceLengthMax) throw misfit("ce_source");
+  if (lengthOf(ceSource) > sourceLengthMax) throw misfit("ce_source");
   if (!fitsTime(occurredAt)) throw misfit("ce_time");
-  return { eventId: id, key: aggregateId, type, source, occurredAt };
+  return { eventId: id, key: aggregateId, type, source: ceSource, occurredAt };
 }
 
 /**

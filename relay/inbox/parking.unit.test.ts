@@ -199,7 +199,7 @@ test("an envelope that the inbox has no room for is no event", () => {
   const envelope: ReceivedEnvelope = {
     id: "018f0000-0000-7000-8000-000000000000",
     type: "shop.order.v1.OrderPlaced",
-    source: "/shop/order",
+    ceSource: "/shop/order",
     aggregateId: "order-1",
     occurredAt: new Date(),
     sequence: "1",
@@ -215,7 +215,7 @@ test("an envelope that the inbox has no room for is no event", () => {
     { aggregateId: "🙂".repeat(129) },
     { aggregateId: "order-1 " },
     { aggregateId: "" },
-    { source: "x".repeat(129) },
+    { ceSource: "x".repeat(129) },
     { occurredAt: new Date(0) },
     { occurredAt: new Date("2200-01-01") },
   ];

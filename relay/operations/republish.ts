@@ -226,7 +226,7 @@ function nextLimit(rows: readonly OutboxRow[]): number {
 
 function encode(source: OperatedSource, row: OutboxRow, registry: Registry): EventRecord {
   try {
-    return toRecord(row, { source: source.ceSource, encoding: source.encoding, registry });
+    return toRecord(row, { ceSource: source.ceSource, encoding: source.encoding, registry });
   } catch (error) {
     throw new Error(`The event ${row.id} (seq ${row.seq}) cannot be encoded: ${messageOf(error)}`, { cause: error });
   }

@@ -105,7 +105,7 @@ test("what is taken comes out as it was: NUL, 4-byte characters, 128 of them as 
   for (const [index, it] of good.entries()) {
     const row = stored[index];
     if (row === undefined) throw new Error(`${it.id} is missing.`);
-    const record = toRecord(row, { source: "/shop/order", encoding: "protobuf", registry: eventRegistry });
+    const record = toRecord(row, { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry });
     const envelope = fromRecord({ ...record, key: new TextEncoder().encode(record.key) });
     expect(envelope.headers).toEqual(it.headers);
     expect(identityOf(envelope)).toMatchObject({ eventId: it.id, key: it.aggregateId });

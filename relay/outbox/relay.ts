@@ -383,9 +383,9 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   };
 
   const encode = (row: OutboxRow): Encoded => {
-    const { ceSource: source, encoding, registry } = options;
+    const { ceSource, encoding, registry } = options;
     try {
-      return { row, record: toRecord(row, { source, encoding, registry }) };
+      return { row, record: toRecord(row, { ceSource, encoding, registry }) };
     } catch (error) {
       const kind = kindOf(error);
       if (kind === "outage") throw error;

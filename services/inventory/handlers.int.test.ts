@@ -41,7 +41,7 @@ function received(message: InventoryMessage): ReceivedEvent<InventoryMessage> {
     envelope: {
       id: newId(),
       type: message.$typeName,
-      source: "/shop/order",
+      ceSource: "/shop/order",
       aggregateId: message.orderId,
       occurredAt: new Date(),
       sequence: "1",

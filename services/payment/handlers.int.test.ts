@@ -40,7 +40,7 @@ function received(message: Handled): ReceivedEvent<Handled> {
     envelope: {
       id: newId(),
       type: message.$typeName,
-      source: "/shop/order",
+      ceSource: "/shop/order",
       aggregateId: message.orderId,
       occurredAt: new Date(),
       sequence: "1",

@@ -124,7 +124,7 @@ async function handle(...messages: readonly HandledBy<"payment">[]): Promise<rea
     envelope: {
       id: newId(),
       type: message.$typeName,
-      source: "/shop/order",
+      ceSource: "/shop/order",
       aggregateId: message.orderId,
       occurredAt: new Date(),
       sequence: "1",

@@ -253,7 +253,7 @@ test("what nobody expects on the topic is skipped and counted, or handled by rul
   const record = (message: Message, type: string = message.$typeName) => {
     const event = { id: Bun.randomUUIDv7(), aggregateId: orderId, message, headers: {} };
     const row = { ...toOutboxRow(event, eventRegistry), occurredAt: new Date(), seq: "1" };
-    const made = toRecord(row, { source: "/shop/elsewhere", encoding: "protobuf", registry: eventRegistry });
+    const made = toRecord(row, { ceSource: "/shop/elsewhere", encoding: "protobuf", registry: eventRegistry });
     return { ...made, headers: { ...made.headers, ce_type: type } };
   };
   const producer = await openProducer({ ...kafkaOf(before), timeoutMs: 5_000 });

@@ -72,14 +72,14 @@ export async function openTopicBooks(kafka: KafkaOptions, topic: string): Promis
       return;
     }
     const occurrences = byOrder.get(envelope.aggregateId) ?? [];
-    if (occurrences.some(({ eventId, source }) => eventId === envelope.id && source === envelope.source)) {
+    if (occurrences.some(({ eventId, source }) => eventId === envelope.id && source === envelope.ceSource)) {
       counts.duplicates++;
       return;
     }
     occurrences.push({
       eventId: envelope.id,
       type: shared(envelope.type),
-      source: shared(envelope.source),
+      source: shared(envelope.ceSource),
       sequence: Number(envelope.sequence),
       partition: record.partition,
       offset: Number(record.offset),
