@@ -8,7 +8,7 @@ import { openProducer } from "../../relay/kafka/producer.ts";
 import { lockNameOf } from "../../relay/outbox/ownership.ts";
 import { inboxTableName, outboxTableName } from "../../relay/tables.ts";
 import { sleep } from "../../services/kit/backoff.ts";
-import { schemaName } from "../../services/stack/settings.ts";
+import { schemaName } from "../../services/stack/services.ts";
 import type { Random } from "../model/random.ts";
 import type { GatewayFault } from "./faulty-gateway.ts";
 import type { TcpProxy } from "./proxy.ts";

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { integer, readConfig, text } from "../../services/kit/config.ts";
-import { portVariables, readStackSettings, type StackSettings } from "../../services/stack/settings.ts";
+import { portDefaults, readStackSettings, type StackSettings } from "../../services/stack/settings.ts";
 
 /** Above the ports of the stack that the same environment describes. */
 const portOffset = 2_000;
@@ -14,10 +14,9 @@ export function readChaosSettings(env: Readonly<Record<string, string | undefine
     dataFolder: text("STACK_DATA_DIR", ".data"),
     portOffset: integer("STACK_PORT_OFFSET", { fallback: 0, min: 0, max: 40_000 - portOffset }),
   });
-  const singlePorts = new Set<string>(Object.values(portVariables).map(({ variable }) => variable));
   return readStackSettings(
     {
-      ...Object.fromEntries(Object.entries(env).filter(([name]) => !singlePorts.has(name))),
+      ...Object.fromEntries(Object.entries(env).filter(([name]) => !portDefaults.has(name))),
       STACK_DATA_DIR: join(stack.dataFolder, "chaos"),
       STACK_PORT_OFFSET: String(stack.portOffset + portOffset),
     },

@@ -3,11 +3,11 @@
  * stopped gets to its end by the verb that is meant for it, and what is sent once more changes nothing.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { sagaTopic } from "../../proto/event-table.ts";
+import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { openAdmin } from "../../relay/kafka/admin.ts";
 import { environment } from "../kit/config.ts";
 import { eventually } from "../kit/testing.ts";
-import { databaseServices } from "../stack/settings.ts";
+import { serviceNames } from "../stack/services.ts";
 import {
   findDiscrepancies,
   kafkaOf,
@@ -66,7 +66,7 @@ async function deadEvents(): Promise<readonly { readonly id: string; readonly ke
   return (await ops("dead")).events;
 }
 
-const audited = async (service: (typeof databaseServices)[number]) =>
+const audited = async (service: ServiceName) =>
   await stack.databases[service].query<{ operator: string; command: string }>(
     "SELECT operator, command FROM ops_audit ORDER BY id",
   );
@@ -153,17 +153,16 @@ describe("replay of everything", () => {
     payments: await stack.databases.payment.query("SELECT * FROM payment ORDER BY order_id"),
     orders: await stack.databases.order.query("SELECT * FROM orders ORDER BY order_id"),
     ledger: await readLedger(await stack.read()),
-    events: await Promise.all(databaseServices.map(publishedBy)),
+    events: await Promise.all(serviceNames.map(publishedBy)),
   });
-  const count = async (service: (typeof databaseServices)[number], table: string, where = "TRUE") =>
+  const count = async (service: ServiceName, table: string, where = "TRUE") =>
     Number((await stack.databases[service].query(`SELECT COUNT(*) AS n FROM ${table} WHERE ${where}`))[0]?.n);
-  const publishedBy = (service: (typeof databaseServices)[number]) =>
-    count(service, `${service}_outbox_event`, "status = 'PUBLISHED'");
-  const inboxRows = () => Promise.all(databaseServices.map((service) => count(service, `${service}_inbox_event`)));
+  const publishedBy = (service: ServiceName) => count(service, `${service}_outbox_event`, "status = 'PUBLISHED'");
+  const inboxRows = () => Promise.all(serviceNames.map((service) => count(service, `${service}_inbox_event`)));
 
   const replayAll = async () => {
     const results = await Promise.all(
-      databaseServices.map((source) => ops("replay", "--source", source, "--from", "-1h", "--yes")),
+      serviceNames.map((source) => ops("replay", "--source", source, "--from", "-1h", "--yes")),
     );
     expect(results.map(({ complete }) => complete)).toEqual([true, true, true]);
     return results.reduce((sum, { sent }) => sum + sent, 0);
@@ -172,7 +171,7 @@ describe("replay of everything", () => {
   const dealtWith = async (outcomes: readonly string[]) => {
     const { health } = await stack.read();
     let sum = 0;
-    for (const service of databaseServices) {
+    for (const service of serviceNames) {
       const figures = await (await fetch(`${health[service]}/metrics`)).text();
       for (const match of figures.matchAll(/^inbox_events_total\{outcome="(\w+)".*\} (\d+)$/gm)) {
         if (outcomes.includes(match[1] ?? "")) sum += Number(match[2]);
@@ -186,7 +185,7 @@ describe("replay of everything", () => {
     const admin = await openAdmin(kafkaOf(await stack.read()));
     try {
       const ends = (await admin.endOffsets(sagaTopic)).filter(({ offset }) => offset !== "0");
-      for (const group of databaseServices) {
+      for (const group of serviceNames) {
         const committed = new Map(
           (await admin.committedOffsets(group, sagaTopic)).map(({ partition, offset }) => [partition, offset]),
         );
@@ -231,7 +230,7 @@ describe("replay of everything", () => {
       const remembered = await inboxRows();
       expect(Math.min(...remembered)).toBeGreaterThan(40);
       if (!isRemembered) {
-        for (const service of databaseServices)
+        for (const service of serviceNames)
           await stack.databases[service].execute(`DELETE FROM ${service}_inbox_event`);
       }
       const dealt = await dealtWith(all);

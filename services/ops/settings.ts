@@ -9,7 +9,8 @@ import { archiveRetentionHours, ConfigError, readConfig } from "../kit/config.ts
 import { openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { StackError } from "../stack/errors.ts";
-import { databaseServices, readStackSettings } from "../stack/settings.ts";
+import { serviceNames } from "../stack/services.ts";
+import { readStackSettings } from "../stack/settings.ts";
 import { readStackFile } from "../stack/stack-file.ts";
 
 /** What the verbs work with. */
@@ -80,7 +81,7 @@ async function readLocalStack(env: Environment, root: string) {
   const stack = await readStackFile(dataFolder).catch((error: Error) => {
     throw new StackError(`${error.message} For sources elsewhere, set OPS_SOURCES and KAFKA_BROKERS.`);
   });
-  const sources = databaseServices.map((name) => ({
+  const sources = serviceNames.map((name) => ({
     name,
     databaseUrl: stack.databases[name],
     outboxTable: outboxTableName(name),

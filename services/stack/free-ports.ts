@@ -1,13 +1,15 @@
 import { createSocket } from "node:dgram";
 import { createServer } from "node:net";
 import { StackError } from "./errors.ts";
+import { serviceNames } from "./services.ts";
 import {
   type Instances,
   instanceName,
   instancePort,
   type PortName,
-  portVariables,
+  portVariable,
   type StackSettings,
+  servicePortVariable,
 } from "./settings.ts";
 
 interface NeededPort {
@@ -43,27 +45,28 @@ function neededPorts(settings: StackSettings, instances: Instances): readonly Ne
   const single = (name: PortName, what: string): NeededPort => ({
     what,
     number: settings.ports[name],
-    variable: portVariables[name].variable,
+    variable: portVariable(name),
     protocol: "tcp",
   });
-  const each = (service: keyof Instances, name: PortName, what: string, protocol: "tcp" | "udp" = "tcp") =>
+  const forEachInstance = (service: keyof Instances, port: NeededPort): readonly NeededPort[] =>
     Array.from({ length: instances[service] }, (_, index) => ({
-      ...single(name, `${instanceName(service, index + 1)}, ${what}`),
-      number: instancePort(settings.ports[name], index + 1),
-      protocol,
+      ...port,
+      what: `${instanceName(service, index + 1)}, ${port.what}`,
+      number: instancePort(port.number, index + 1),
     }));
+  const servicePorts = serviceNames.flatMap((service) =>
+    Object.entries(settings.servicePorts[service]).flatMap(([what, number]) =>
+      forEachInstance(service, { what, number, variable: servicePortVariable(service, what), protocol: "tcp" }),
+    ),
+  );
   return [
     single("mariadb", "MariaDB"),
     single("kafka", "Kafka"),
     single("kafkaController", "Kafka's controller"),
     single("gateway", "payment gateway"),
-    ...each("order", "orderHttp", "HTTP"),
-    ...each("order", "orderGrpc", "gRPC"),
-    ...each("order", "orderHealth", "health"),
-    ...each("inventory", "inventoryHealth", "health"),
-    ...each("payment", "paymentHealth", "health"),
-    ...each("relay", "relayHealth", "health"),
-    ...each("relay", "relayHint", "hints", "udp"),
+    ...servicePorts,
+    ...forEachInstance("relay", single("relayHealth", "health")),
+    ...forEachInstance("relay", { ...single("relayHint", "hints"), protocol: "udp" }),
   ];
 }
 

@@ -1,16 +1,8 @@
 import { join } from "node:path";
-import { sagaTopic } from "../../proto/event-table.ts";
+import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
-import {
-  databaseServices,
-  databaseUrl,
-  type Instances,
-  instanceName,
-  instancePort,
-  type PortName,
-  type StackSettings,
-  schemaName,
-} from "./settings.ts";
+import { byService, type ServiceDefinition, schemaName, serviceNames, services } from "./services.ts";
+import { databaseUrl, type Instances, instanceName, instancePort, type StackSettings } from "./settings.ts";
 import type { OrderEndpoints, StackFile } from "./stack-file.ts";
 import type { ProcessSpec } from "./supervisor.ts";
 
@@ -41,16 +33,67 @@ export interface ProcessPlan {
   readonly stackFile: Omit<StackFile, "processes">;
 }
 
-/** Spells out what every process is told: each reads its own environment and nothing else. */
+/** Plans the processes. Each reads its own environment and nothing else. */
 export function planProcesses(settings: StackSettings, instances: Instances): ProcessPlan {
   const { host, ports } = settings;
-  const common = { HOST: host, LOG_LEVEL: settings.logLevel, KAFKA_BROKERS: `${host}:${ports.kafka}` };
-  const gatewayUrl = `http://${host}:${ports.gateway}`;
-  const relayHints = Array.from(
-    { length: instances.relay },
-    (_, index) => `${host}:${instancePort(ports.relayHint, index + 1)}`,
-  ).join(",");
-  const relaySources = databaseServices.map((name) => ({
+  const others = [
+    ...serviceNames.flatMap((name) =>
+      numbersOf(instances[name]).map((number) => planService(settings, instances, name, number)),
+    ),
+    ...numbersOf(instances.relay).map((number) => planRelay(settings, number)),
+  ];
+  return {
+    gateway: planGateway(settings),
+    others: others.map(({ spec }) => spec),
+    stackFile: {
+      order: orderEndpoints(settings, 1),
+      ...Object.fromEntries(
+        numbersOf(instances.order)
+          .slice(1)
+          .map((number) => [instanceName("order", number), orderEndpoints(settings, number)]),
+      ),
+      kafka: { brokers: [`${host}:${ports.kafka}`] },
+      databases: byService((name) => databaseUrl(settings, name)),
+      gateway: gatewayUrl(settings),
+      health: {
+        gateway: gatewayUrl(settings),
+        ...Object.fromEntries(others.map(({ spec, healthUrl }) => [spec.name, healthUrl])),
+      },
+    },
+  };
+}
+
+/** A process with a private port for health and metrics. */
+interface PlannedProcess {
+  readonly spec: ProcessSpec;
+  readonly healthUrl: string;
+}
+
+function planService(settings: StackSettings, instances: Instances, name: ServiceName, number: number): PlannedProcess {
+  const { host, ports, servicePorts } = settings;
+  const { environment }: ServiceDefinition = services[name];
+  const hints = numbersOf(instances.relay).map((relay) => `${host}:${instancePort(ports.relayHint, relay)}`);
+  return planInstance(settings, {
+    name: instanceName(name, number),
+    stage: "service",
+    program: `services/${name}/main.ts`,
+    healthPort: instancePort(servicePorts[name].health, number),
+    env: {
+      DATABASE_URL: databaseUrl(settings, name, schemaName(name)),
+      RELAY_HINTS: hints.join(","),
+      ...Object.fromEntries(
+        Object.entries(servicePorts[name]).map(([port, first]) => [
+          `${port.toUpperCase()}_PORT`,
+          String(instancePort(first, number)),
+        ]),
+      ),
+      ...environment?.({ gatewayUrl: gatewayUrl(settings) }),
+    },
+  });
+}
+
+function planRelay(settings: StackSettings, number: number): PlannedProcess {
+  const sources = serviceNames.map((name) => ({
     name,
     databaseUrl: databaseUrl(settings, name, "shop_relay"),
     outboxTable: outboxTableName(name),
@@ -58,84 +101,83 @@ export function planProcesses(settings: StackSettings, instances: Instances): Pr
     topic: sagaTopic,
     encoding: "protobuf",
   }));
-  const orders: [string, OrderEndpoints][] = [];
-  const health: Record<string, string> = { gateway: gatewayUrl };
-  const others: ProcessSpec[] = [];
+  return planInstance(settings, {
+    name: instanceName("relay", number),
+    stage: "relay",
+    program: "relay/main.ts",
+    healthPort: instancePort(settings.ports.relayHealth, number),
+    env: {
+      ...relayRuntimeEnvironment,
+      RELAY_HINT_PORT: String(instancePort(settings.ports.relayHint, number)),
+      RELAY_SOURCES: JSON.stringify(sources),
+      RELAY_DESCRIPTOR_SET: join(settings.root, "proto/gen/descriptors.binpb"),
+    },
+  });
+}
 
-  const add = (
-    service: keyof Instances,
-    healthPort: PortName,
-    program: string,
-    environmentOf: (number: number) => Readonly<Record<string, string>>,
-  ) => {
-    for (let number = 1; number <= instances[service]; number++) {
-      const name = instanceName(service, number);
-      const privatePort = instancePort(ports[healthPort], number);
-      health[name] = `http://${host}:${privatePort}`;
-      others.push({
-        name,
-        stage: service === "relay" ? "relay" : "service",
-        command: [process.execPath, program],
-        env: {
-          ...runtimeEnvironment,
-          ...common,
-          INSTANCE: name,
-          HEALTH_PORT: String(privatePort),
-          ...environmentOf(number),
-        },
-        isReady: () => answers(`http://${host}:${privatePort}/readyz`),
-      });
-    }
+function planInstance(
+  settings: StackSettings,
+  {
+    name,
+    stage,
+    program,
+    healthPort,
+    env,
+  }: Pick<ProcessSpec, "name" | "stage" | "env"> & {
+    readonly program: string;
+    readonly healthPort: number;
+  },
+): PlannedProcess {
+  const { host, logLevel, ports } = settings;
+  const healthUrl = `http://${host}:${healthPort}`;
+  const spec: ProcessSpec = {
+    name,
+    stage,
+    command: [process.execPath, program],
+    env: {
+      ...runtimeEnvironment,
+      HOST: host,
+      LOG_LEVEL: logLevel,
+      KAFKA_BROKERS: `${host}:${ports.kafka}`,
+      INSTANCE: name,
+      HEALTH_PORT: String(healthPort),
+      ...env,
+    },
+    isReady: () => answers(`${healthUrl}/readyz`),
   };
-  const database = (service: (typeof databaseServices)[number]) => ({
-    DATABASE_URL: databaseUrl(settings, service, schemaName(service)),
-    RELAY_HINTS: relayHints,
-  });
-  add("order", "orderHealth", "services/order/main.ts", (number) => {
-    const http = instancePort(ports.orderHttp, number);
-    const grpc = instancePort(ports.orderGrpc, number);
-    orders.push([instanceName("order", number), { http: `http://${host}:${http}`, grpc: `http://${host}:${grpc}` }]);
-    return { ...database("order"), HTTP_PORT: String(http), GRPC_PORT: String(grpc) };
-  });
-  add("inventory", "inventoryHealth", "services/inventory/main.ts", () => database("inventory"));
-  add("payment", "paymentHealth", "services/payment/main.ts", () => ({
-    ...database("payment"),
-    GATEWAY_URL: gatewayUrl,
-  }));
-  add("relay", "relayHealth", "relay/main.ts", (number) => ({
-    ...relayRuntimeEnvironment,
-    RELAY_HINT_PORT: String(instancePort(ports.relayHint, number)),
-    RELAY_SOURCES: JSON.stringify(relaySources),
-    RELAY_DESCRIPTOR_SET: join(settings.root, "proto/gen/descriptors.binpb"),
-  }));
+  return { spec, healthUrl };
+}
 
+function planGateway(settings: StackSettings): ProcessSpec {
   return {
-    gateway: {
-      name: "gateway",
-      stage: "gateway",
-      command: [process.execPath, "services/stack/fake-gateway.ts"],
-      env: {
-        ...runtimeEnvironment,
-        HOST: host,
-        GATEWAY_PORT: String(ports.gateway),
-        GATEWAY_LEDGER: join(settings.dataFolder, "gateway/ledger.sqlite"),
-      },
-      isReady: () => answers(`${gatewayUrl}/livez`),
+    name: "gateway",
+    stage: "gateway",
+    command: [process.execPath, "services/stack/fake-gateway.ts"],
+    env: {
+      ...runtimeEnvironment,
+      HOST: settings.host,
+      GATEWAY_PORT: String(settings.ports.gateway),
+      GATEWAY_LEDGER: join(settings.dataFolder, "gateway/ledger.sqlite"),
     },
-    others,
-    stackFile: {
-      order: { http: `http://${host}:${ports.orderHttp}`, grpc: `http://${host}:${ports.orderGrpc}` },
-      ...Object.fromEntries(orders.slice(1)),
-      kafka: { brokers: [`${host}:${ports.kafka}`] },
-      databases: {
-        order: databaseUrl(settings, "order"),
-        inventory: databaseUrl(settings, "inventory"),
-        payment: databaseUrl(settings, "payment"),
-      },
-      gateway: gatewayUrl,
-      health,
-    },
+    isReady: () => answers(`${gatewayUrl(settings)}/livez`),
   };
+}
+
+function gatewayUrl({ host, ports }: StackSettings): string {
+  return `http://${host}:${ports.gateway}`;
+}
+
+function orderEndpoints({ host, servicePorts }: StackSettings, number: number): OrderEndpoints {
+  const { http, grpc } = servicePorts.order;
+  return {
+    http: `http://${host}:${instancePort(http, number)}`,
+    grpc: `http://${host}:${instancePort(grpc, number)}`,
+  };
+}
+
+/** 1 to `count`. */
+function numbersOf(count: number): readonly number[] {
+  return Array.from({ length: count }, (_, index) => index + 1);
 }
 
 async function answers(url: string): Promise<boolean> {

@@ -5,18 +5,16 @@
 
 import { join } from "node:path";
 import { createConnection } from "mysql2/promise";
-import { sagaTopic } from "../../proto/event-table.ts";
+import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
-import { seedStock } from "../inventory/seed.ts";
 import { sleep } from "../kit/backoff.ts";
 import { environment, type HostPort, hostPorts, integer, readConfig, url } from "../kit/config.ts";
 import { messageOf } from "../kit/errors.ts";
 import { silentLogger } from "../kit/log.ts";
 import { migrate } from "../kit/migrate.ts";
-import { seedPrices } from "../order/seed.ts";
 import { say } from "./console.ts";
-import { type DatabaseService, databaseServices, schemaName } from "./settings.ts";
+import { type ServiceDefinition, schemaName, serviceNames, services } from "./services.ts";
 
 export const deadLetterTopic = "shop.order-saga.dlq";
 
@@ -37,17 +35,17 @@ const relayUser = "shop_relay";
 export async function provisionDatabases(adminUrl: string): Promise<void> {
   const admin = await createConnection({ uri: withSchema(adminUrl, ""), connectTimeout: 5_000 });
   try {
-    for (const user of [migratorUser, relayUser, ...databaseServices.map(schemaName)]) {
+    for (const user of [migratorUser, relayUser, ...serviceNames.map(schemaName)]) {
       // The password is the user's name: good for one machine, and visibly so.
       await admin.query(`CREATE USER IF NOT EXISTS '${user}'@'%' IDENTIFIED BY '${user}'`);
     }
-    for (const schema of databaseServices.map(schemaName)) {
+    for (const schema of serviceNames.map(schemaName)) {
       await admin.query(`CREATE DATABASE IF NOT EXISTS ${schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`);
       await admin.query(`GRANT ALL PRIVILEGES ON ${schema}.* TO '${migratorUser}'@'%'`);
       await admin.query(`GRANT SELECT, INSERT, UPDATE, DELETE ON ${schema}.* TO '${schema}'@'%'`);
     }
-    await Promise.all(databaseServices.map((service) => provisionSchema(adminUrl, service)));
-    for (const service of databaseServices) {
+    await Promise.all(serviceNames.map((service) => provisionSchema(adminUrl, service)));
+    for (const service of serviceNames) {
       const outbox = `${schemaName(service)}.${outboxTableName(service)}`;
       const archive = `${schemaName(service)}.${outboxArchiveTableName(service)}`;
       await admin.query(`GRANT SELECT, UPDATE, DELETE ON ${outbox} TO '${relayUser}'@'%'`);
@@ -58,11 +56,11 @@ export async function provisionDatabases(adminUrl: string): Promise<void> {
   }
 }
 
-async function provisionSchema(adminUrl: string, service: DatabaseService): Promise<void> {
+async function provisionSchema(adminUrl: string, service: ServiceName): Promise<void> {
   const databaseUrl = withSchema(adminUrl, schemaName(service), migratorUser);
   await migrate({ databaseUrl, folder: join(import.meta.dir, "..", service, "migrations") });
-  if (service === "order") await seedPrices(databaseUrl);
-  if (service === "inventory") await seedStock(databaseUrl);
+  const { seed }: ServiceDefinition = services[service];
+  await seed?.(databaseUrl);
 }
 
 function withSchema(adminUrl: string, schema: string, user?: string): string {

@@ -1,57 +1,65 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import type { ServiceName } from "../../proto/event-table.ts";
 import { ConfigError, integer, port, readConfig, text } from "../kit/config.ts";
+import { byService, schemaName, serviceNames, services } from "./services.ts";
 
 /** The processes of which `--instances` may start several. */
-export const scalableNames = ["order", "inventory", "payment", "relay"] as const;
+export const scalableNames = [...serviceNames, "relay"] as const;
 export type ScalableName = (typeof scalableNames)[number];
 
 /** Instance n listens on the ports of the first plus 100 × (n − 1); more than nine would run into other ports. */
 const instancePortStep = 100;
-const instancesMax = 9;
+export const instancesMax = 9;
 
 export type Instances = Readonly<Record<ScalableName, number>>;
 
-/** What the local stack is told: where its data lives, and its ports. Every port can be set by its own variable. */
+/** The ports of everything but the services: the variable that sets each, and its default. */
+const ports = {
+  gateway: ["GATEWAY_PORT", 8090],
+  relayHealth: ["RELAY_HEALTH_PORT", 9467],
+  relayHint: ["RELAY_HINT_PORT", 9470],
+  mariadb: ["MARIADB_PORT", 3406],
+  kafka: ["KAFKA_PORT", 19092],
+  kafkaController: ["KAFKA_CONTROLLER_PORT", 19093],
+} as const;
+
+export type PortName = keyof typeof ports;
+
+/** The variable that sets a port. Errors about a taken port name it. */
+export function portVariable(name: PortName): string {
+  return ports[name][0];
+}
+
+/** `ORDER_HTTP_PORT` for the port `http` of `order`. */
+export function servicePortVariable(service: ServiceName, port: string): string {
+  return `${service}_${port}_port`.toUpperCase();
+}
+
+/** Every variable that sets a port, and the default. */
+export const portDefaults: ReadonlyMap<string, number> = new Map([
+  ...Object.values(ports),
+  ...serviceNames.flatMap((service) =>
+    Object.entries(services[service].ports).map(
+      ([port, number]) => [servicePortVariable(service, port), number] as const,
+    ),
+  ),
+]);
+
+/** The configuration of the local stack: where its data lives, and the port of each first instance. */
 export interface StackSettings {
   readonly host: "127.0.0.1";
   readonly root: string;
   readonly dataFolder: string;
   readonly cacheFolder: string;
   readonly logLevel: string;
-  readonly ports: {
-    readonly orderHttp: number;
-    readonly orderGrpc: number;
-    readonly gateway: number;
-    readonly orderHealth: number;
-    readonly inventoryHealth: number;
-    readonly paymentHealth: number;
-    readonly relayHealth: number;
-    readonly relayHint: number;
-    readonly mariadb: number;
-    readonly kafka: number;
-    readonly kafkaController: number;
+  readonly ports: Readonly<Record<PortName, number>>;
+  readonly servicePorts: {
+    readonly [S in ServiceName]: { readonly [P in keyof (typeof services)[S]["ports"]]: number };
   };
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
-
-/** The variable that sets each port, and its default. Errors about a taken port name the variable. */
-export const portVariables = {
-  orderHttp: { variable: "ORDER_HTTP_PORT", fallback: 8080 },
-  orderGrpc: { variable: "ORDER_GRPC_PORT", fallback: 8081 },
-  gateway: { variable: "GATEWAY_PORT", fallback: 8090 },
-  orderHealth: { variable: "ORDER_HEALTH_PORT", fallback: 9464 },
-  inventoryHealth: { variable: "INVENTORY_HEALTH_PORT", fallback: 9465 },
-  paymentHealth: { variable: "PAYMENT_HEALTH_PORT", fallback: 9466 },
-  relayHealth: { variable: "RELAY_HEALTH_PORT", fallback: 9467 },
-  relayHint: { variable: "RELAY_HINT_PORT", fallback: 9470 },
-  mariadb: { variable: "MARIADB_PORT", fallback: 3406 },
-  kafka: { variable: "KAFKA_PORT", fallback: 19092 },
-  kafkaController: { variable: "KAFKA_CONTROLLER_PORT", fallback: 19093 },
-} as const;
-
-export type PortName = keyof typeof portVariables;
 
 /**
  * Reads the stack's settings. `STACK_PORT_OFFSET` is added to every default port and `STACK_DATA_DIR` holds all data,
@@ -64,21 +72,16 @@ export function readStackSettings(env: Environment, root: string): StackSettings
     dataFolder: text("STACK_DATA_DIR", ".data"),
     logLevel: text("LOG_LEVEL", "info"),
   });
-  const withOffset = (name: PortName) =>
-    port(portVariables[name].variable, portVariables[name].fallback + base.portOffset);
-  const ports = readConfig(env, {
-    orderHttp: withOffset("orderHttp"),
-    orderGrpc: withOffset("orderGrpc"),
-    gateway: withOffset("gateway"),
-    orderHealth: withOffset("orderHealth"),
-    inventoryHealth: withOffset("inventoryHealth"),
-    paymentHealth: withOffset("paymentHealth"),
-    relayHealth: withOffset("relayHealth"),
-    relayHint: withOffset("relayHint"),
-    mariadb: withOffset("mariadb"),
-    kafka: withOffset("kafka"),
-    kafkaController: withOffset("kafkaController"),
-  });
+  const numbers = readConfig(
+    env,
+    Object.fromEntries(
+      Array.from(portDefaults, ([variable, number]) => [variable, port(variable, number + base.portOffset)]),
+    ),
+  );
+  const portsOf = (service: ServiceName) =>
+    Object.fromEntries(
+      Object.keys(services[service].ports).map((name) => [name, numbers[servicePortVariable(service, name)]]),
+    );
   return {
     host: "127.0.0.1",
     root,
@@ -86,7 +89,10 @@ export function readStackSettings(env: Environment, root: string): StackSettings
     // An empty variable means that none is set: XDG Base Directory Specification.
     cacheFolder: resolve(env.XDG_CACHE_HOME || join(env.HOME || homedir(), ".cache"), "order-saga"),
     logLevel: base.logLevel,
-    ports,
+    ports: Object.fromEntries(
+      Object.entries(ports).map(([name, [variable]]) => [name, numbers[variable]]),
+    ) as StackSettings["ports"],
+    servicePorts: byService(portsOf) as StackSettings["servicePorts"],
   };
 }
 
@@ -105,7 +111,7 @@ export function instanceName(name: string, number: number): string {
  * @throws ConfigError that says which part is wrong.
  */
 export function parseInstances(argument: string): Instances {
-  const instances: Record<ScalableName, number> = { order: 1, inventory: 1, payment: 1, relay: 1 };
+  const instances = { ...byService(() => 1), relay: 1 };
   for (const part of argument.split(",")) {
     const [name, digits] = part.split("=");
     const known = scalableNames.find((it) => it === name);
@@ -120,16 +126,8 @@ export function parseInstances(argument: string): Instances {
   return instances;
 }
 
-/** Users of the local databases. Their passwords are their names: visible, and good for this machine only. */
-export const databaseServices = ["order", "inventory", "payment"] as const;
-export type DatabaseService = (typeof databaseServices)[number];
-
-export function schemaName(service: DatabaseService): string {
-  return `shop_${service}`;
-}
-
 /** The URL of one service's schema as one of the users, or as root when no user is named. */
-export function databaseUrl(settings: StackSettings, service: DatabaseService, user?: string): string {
+export function databaseUrl(settings: StackSettings, service: ServiceName, user?: string): string {
   const credentials = user === undefined ? "root" : `${user}:${user}`;
   return `mysql://${credentials}@${settings.host}:${settings.ports.mariadb}/${schemaName(service)}`;
 }

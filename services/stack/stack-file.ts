@@ -1,6 +1,6 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { DatabaseService } from "./settings.ts";
+import type { ServiceName } from "../../proto/event-table.ts";
 
 /** Where Order can be called. */
 export interface OrderEndpoints {
@@ -19,7 +19,7 @@ export interface StackFile {
   readonly [orderInstance: `order-${number}`]: OrderEndpoints;
   readonly kafka: { readonly brokers: readonly string[] };
   /** Admin URLs, good for the local stack only. */
-  readonly databases: Readonly<Record<DatabaseService, string>>;
+  readonly databases: Readonly<Record<ServiceName, string>>;
   readonly gateway: string;
   /** Process ids by name; a second instance is `order-2`. */
   readonly processes: Readonly<Record<string, number>>;

@@ -15,7 +15,15 @@ import { placeSampleOrders } from "./samples.ts";
 import { ensurePrograms } from "./servers/downloads.ts";
 import { prepareKafka } from "./servers/kafka.ts";
 import { prepareMariadb } from "./servers/mariadb.ts";
-import { databaseAdminUrl, type Instances, parseInstances, readStackSettings, type StackSettings } from "./settings.ts";
+import {
+  databaseAdminUrl,
+  type Instances,
+  instancesMax,
+  parseInstances,
+  readStackSettings,
+  type StackSettings,
+  scalableNames,
+} from "./settings.ts";
 import { stackFilePath, writeStackFile } from "./stack-file.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -28,7 +36,7 @@ const sameSignalMs = 1_500;
 const usage = `Usage: npm start -- [--exit] [--no-samples] [--instances order=2,relay=2]
   --exit        end after the sample orders: 0 when each got its expected final status, else 1
   --no-samples  place no sample orders
-  --instances   how many processes of order, inventory, payment and relay (1 to 9 each)`;
+  --instances   how many processes of ${scalableNames.join(", ")} (1 to ${instancesMax} each)`;
 
 interface Arguments {
   readonly exit: boolean;

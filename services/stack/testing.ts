@@ -8,6 +8,7 @@ import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/p
 import { type Client, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
 import { credentials, Client as GrpcClient, type ServiceError } from "@grpc/grpc-js";
+import type { ServiceName } from "../../proto/event-table.ts";
 import { type Order, Order_FailureReason, Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService, type PlaceOrderRequestSchema } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
 import type { KafkaOptions } from "../../relay/kafka/client.ts";
@@ -18,6 +19,7 @@ import { freePort } from "../kit/testing.ts";
 import type { LedgerEntry } from "./fake-gateway.ts";
 import { ensurePrograms } from "./servers/downloads.ts";
 import { prepareKafka } from "./servers/kafka.ts";
+import { byService, serviceNames } from "./services.ts";
 import { readStackSettings } from "./settings.ts";
 import { readStackFile, type StackFile } from "./stack-file.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -30,7 +32,7 @@ export interface TestStack {
   /** What runs now: the process ids change with every restart. */
   read(): Promise<StackFile>;
   /** Admin connections to the services' databases. */
-  readonly databases: Readonly<Record<"order" | "inventory" | "payment", Database>>;
+  readonly databases: Readonly<Record<ServiceName, Database>>;
   readonly connect: Client<typeof OrderService>;
   readonly grpcWeb: Client<typeof OrderService>;
   /** What the console has shown so far. */
@@ -66,12 +68,7 @@ export async function startStack(
   })();
   await ready.promise;
   const stack = await readStackFile(dataFolder);
-  const open = (url: string) => openDatabase({ url, connectionsMax: 2 });
-  const databases = {
-    order: open(stack.databases.order),
-    inventory: open(stack.databases.inventory),
-    payment: open(stack.databases.payment),
-  };
+  const databases = byService((name) => openDatabase({ url: stack.databases[name], connectionsMax: 2 }));
   return {
     dataFolder,
     read: () => readStackFile(dataFolder),
@@ -161,7 +158,7 @@ export async function findDiscrepancies(stack: TestStack): Promise<readonly stri
   const note = (problem: string, rows: readonly unknown[]) => {
     for (const row of rows) found.push(`${problem}: ${JSON.stringify(row)}`);
   };
-  const { order, inventory, payment } = stack.databases;
+  const { order, inventory } = stack.databases;
 
   note(
     "stock does not add up",
@@ -220,11 +217,11 @@ export async function findDiscrepancies(stack: TestStack): Promise<readonly stri
     [...live.keys()].filter((orderId) => !known.has(orderId)),
   );
 
-  for (const [service, database] of Object.entries({ order, inventory, payment })) {
+  for (const service of serviceNames) {
     const table = `${service}_outbox_event`;
     note(
       `${service}: not published`,
-      await database.query(
+      await stack.databases[service].query(
         `SELECT id, type, status, retry_count FROM ${table} WHERE status <> 'PUBLISHED' OR retry_count > 0`,
       ),
     );

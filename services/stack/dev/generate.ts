@@ -6,14 +6,14 @@ import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { run } from "../run.ts";
+import { serviceNames } from "../services.ts";
 
 const root = join(import.meta.dir, "../../..");
-const services = ["order", "inventory", "payment"];
 
 /** Generates into `proto/gen` and the services' `migrations`. */
 async function generate(): Promise<void> {
   await generateProtobuf(join(root, "proto/gen"));
-  for (const service of services) await generateMigrations(service, join(root, "services", service, "migrations"));
+  for (const service of serviceNames) await generateMigrations(service, join(root, "services", service, "migrations"));
 }
 
 async function generateProtobuf(folder: string): Promise<void> {
@@ -38,7 +38,7 @@ async function outdated(): Promise<readonly string[]> {
   try {
     await generateProtobuf(join(folder, "gen"));
     const found = await differences(join(root, "proto/gen"), join(folder, "gen"), "proto/gen");
-    for (const service of services) {
+    for (const service of serviceNames) {
       const name = `services/${service}/migrations`;
       const copy = join(folder, service);
       await cp(join(root, name), copy, { recursive: true });

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { environment, integer, readConfig } from "../../kit/config.ts";
 import { explained, StackError } from "../errors.ts";
 import { startServers } from "../servers/servers.ts";
-import { databaseAdminUrl, portVariables, readStackSettings } from "../settings.ts";
+import { databaseAdminUrl, portDefaults, readStackSettings } from "../settings.ts";
 
 /** Another checkout's tests run beside these when they are told another one. */
 export const testPortOffset = readConfig(environment(), {
@@ -12,8 +12,7 @@ export const testPortOffset = readConfig(environment(), {
 
 /** What was set for a running `npm start` is not for the tests: their ports are their own. */
 export function testEnvironment(): Readonly<Record<string, string | undefined>> {
-  const ports = new Set<string>(Object.values(portVariables).map(({ variable }) => variable));
-  return Object.fromEntries(Object.entries(environment()).filter(([name]) => !ports.has(name)));
+  return Object.fromEntries(Object.entries(environment()).filter(([name]) => !portDefaults.has(name)));
 }
 
 export interface TestServerOptions {
