@@ -110,8 +110,8 @@ export function relayPorts(
         const isHere = isBeside || isNow("in the middle of mark");
         return isHere ? await dieInMark(ids, mark) : await mark();
       },
-      async readFrozenAndPending(options) {
-        const read = await reading(store.readFrozenAndPending(options));
+      async readHeldKeysAndPending(options) {
+        const read = await reading(store.readHeldKeysAndPending(options));
         await dieAfterRead(read.rows);
         return read;
       },

@@ -101,15 +101,15 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   },
   {
     name: "counts an outage as an attempt",
-    file: "relay/outbox/failures.ts",
-    changes: [{ from: '"too-large" ? "poison" : "outage"', to: '"too-large" ? "poison" : "poison"' }],
+    file: "relay/outbox/faults.ts",
+    changes: [{ from: '"too-large" ? "poison" : undefined', to: '"too-large" ? "poison" : "poison"' }],
     caughtBy: {
       file: relayTests,
       name: "of the broker: nothing is counted, everything arrives afterwards, in order",
     },
   },
   {
-    name: "a frozen key is not held",
+    name: "a key with a failed event is not held",
     file: "relay/outbox/store.ts",
     changes: [{ from: "keys: new Set(rows.map(({ aggregateId }) => aggregateId)),", to: "keys: new Set<string>()," }],
     caughtBy: {

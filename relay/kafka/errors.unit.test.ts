@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { kindOf } from "../outbox/failures.ts";
+import { faultOf } from "../outbox/faults.ts";
 import { BrokerTimeoutError, type ProducerErrorKind, producerErrorOf } from "./errors.ts";
 
 /** As kafkajs throws: an Error with fields of its own, maybe wrapped. */
@@ -48,7 +48,7 @@ describe("the broker's answer", async () => {
     test(`${type} is ${expected}, and ${expected === "too-large" ? "poison" : "an outage"}`, () => {
       const wrapped = thrown("KafkaJSNumberOfRetriesExceeded", { retriable: false }, answer(type, index));
       expect([producerErrorOf(answer(type, index)), producerErrorOf(wrapped)]).toEqual([expected, expected]);
-      expect(kindOf(wrapped)).toBe(expected === "too-large" ? "poison" : "outage");
+      expect(faultOf(wrapped)).toBe(expected === "too-large" ? "poison" : undefined);
     });
   }
 });
@@ -79,7 +79,7 @@ const withoutAnswer: readonly (readonly [string, Error, ProducerErrorKind])[] = 
 describe("with no answer", () => {
   for (const [what, error, kind] of withoutAnswer) {
     test(`${what}: ${kind}, and an outage`, () => {
-      expect([producerErrorOf(error), kindOf(error)]).toEqual([kind, "outage"]);
+      expect([producerErrorOf(error), faultOf(error)]).toEqual([kind, undefined]);
     });
   }
 });

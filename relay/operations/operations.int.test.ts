@@ -200,7 +200,7 @@ describe("backlog", () => {
       held: 3,
       failed: 2,
       dead: 1,
-      frozenKeys: 2,
+      heldKeys: 2,
       owner: null,
       publishedPerSecond: 0.5,
     });
@@ -215,7 +215,7 @@ describe("backlog", () => {
       oldestPendingAgeMs: null,
       failed: 0,
       dead: 0,
-      frozenKeys: 0,
+      heldKeys: 0,
       owner: null,
       publishedPerSecond: 0,
     });
@@ -306,7 +306,7 @@ describe("retry", () => {
   test("of all takes the failed and the dead, and nothing else", async () => {
     await insert([dead("a"), dead("b"), { key: "b", status: "FAILED" }, { key: "c", status: "PUBLISHED" }]);
     expect(await retryAll(source, commandOf("retry", { all: true }))).toBe(3);
-    expect(await readBacklog(source)).toMatchObject({ pending: 3, held: 0, failed: 0, dead: 0, frozenKeys: 0 });
+    expect(await readBacklog(source)).toMatchObject({ pending: 3, held: 0, failed: 0, dead: 0, heldKeys: 0 });
     expect(await audits()).toMatchObject([{ arguments: { all: true }, result: { retried: 3 } }]);
   });
 

@@ -20,7 +20,7 @@ export interface Backlog {
   readonly failed: number;
   readonly dead: number;
   /** Keys with a failed or dead event. */
-  readonly frozenKeys: number;
+  readonly heldKeys: number;
   /** Who holds the source's lock; null where nobody does. */
   readonly owner: SourceOwner | null;
   /** Over the last 60 s, or over the time of the last 20,000 events where that is less. */
@@ -92,7 +92,7 @@ export async function readBacklog(source: OperatedSource): Promise<Backlog> {
   );
   const [frozen] = await database.query(
     `SELECT COUNT(CASE WHEN status = 'FAILED' THEN 1 END) AS failed, COUNT(CASE WHEN status = 'DEAD' THEN 1 END) AS dead,
-            COUNT(DISTINCT aggregate_id) AS frozenKeys
+            COUNT(DISTINCT aggregate_id) AS heldKeys
        FROM ${outboxTable} WHERE status IN ${undelivered}`,
   );
   return {
@@ -101,7 +101,7 @@ export async function readBacklog(source: OperatedSource): Promise<Backlog> {
     oldestPendingAgeMs: nullOr(Number, counts?.oldestPendingAgeMs),
     failed: Number(frozen?.failed),
     dead: Number(frozen?.dead),
-    frozenKeys: Number(frozen?.frozenKeys),
+    heldKeys: Number(frozen?.heldKeys),
     owner: await readOwner(source),
     publishedPerSecond: await readPublishRate(source),
   };

@@ -170,8 +170,8 @@ describe("a poison row", () => {
     expect(payload.startsWith(textOf(letter))).toBe(true);
 
     await eventually(async () => {
-      expect(await figure("relay_frozen_keys", { status: "dead" })).toBe(1);
-      expect(await figure("relay_frozen_keys", { status: "failed" })).toBe(0);
+      expect(await figure("relay_held_keys", { status: "dead" })).toBe(1);
+      expect(await figure("relay_held_keys", { status: "failed" })).toBe(0);
       expect(await figure("relay_held_rows")).toBe(2);
       expect(await figure("relay_pending_rows")).toBe(0);
       expect(await figure("relay_oldest_pending_age_seconds")).toBe(0);

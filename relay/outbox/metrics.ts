@@ -8,9 +8,9 @@ export interface RelayMetrics {
   readonly dead: Counter<"source">;
   readonly batchRows: Histogram<"source">;
   readonly commitToPublishSeconds: Histogram<"source">;
-  /** `kind` is a FailureKind (failures.ts). */
+  /** `kind` is a Fault (faults.ts) or `outage`. */
   readonly failures: Counter<"source" | "kind">;
-  /** `kind` is a ProducerErrorKind (failures.ts). */
+  /** `kind` is a ProducerErrorKind (../kafka/errors.ts). */
   readonly producerErrors: Counter<"source" | "kind">;
   readonly owner: Gauge<"source">;
   // What follows is shown by the source's owner alone: nobody else has looked.
@@ -18,7 +18,7 @@ export interface RelayMetrics {
   readonly heldRows: Gauge<"source">;
   readonly oldestPendingAgeSeconds: Gauge<"source">;
   /** `status` is that of the row behind which the key waits: `failed` or `dead`. */
-  readonly frozenKeys: Gauge<"source" | "status">;
+  readonly heldKeys: Gauge<"source" | "status">;
   readonly schemaBehindKeys: Gauge<"source">;
 }
 
@@ -95,8 +95,8 @@ export function createRelayMetrics(registry: Registry): RelayMetrics {
       labelNames,
       registers,
     }),
-    frozenKeys: new Gauge({
-      name: "relay_frozen_keys",
+    heldKeys: new Gauge({
+      name: "relay_held_keys",
       help: "Keys that wait behind an event that is failed (tried again by itself) or dead (waits for an operator).",
       labelNames: ["source", "status"] as const,
       registers,

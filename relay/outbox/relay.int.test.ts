@@ -159,7 +159,7 @@ function lookedAt(store: OutboxStore, onLook: () => void): OutboxStore {
   return {
     ...store,
     readPending: (options) => store.readPending(options).finally(onLook),
-    readFrozenAndPending: (options) => store.readFrozenAndPending(options).finally(onLook),
+    readHeldKeysAndPending: (options) => store.readHeldKeysAndPending(options).finally(onLook),
   };
 }
 
@@ -640,7 +640,7 @@ describe("wake-up", () => {
     closers.push(store.close);
     const poll = async () => {
       const before = await readCounters("Handler_read%");
-      await store.frozenKeys();
+      await store.readHeldKeys();
       const rows = await store.readPending({ afterSeq: "0", exceptKeys: [], limit: 500 });
       const after = await readCounters("Handler_read%");
       return { rows: rows.length, reads: [...after].map(([name, value]) => [name, value - (before.get(name) ?? 0)]) };

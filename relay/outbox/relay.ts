@@ -22,10 +22,10 @@ import type { Logger } from "../../services/kit/log.ts";
 import { producerErrorOf } from "../kafka/errors.ts";
 import type { RecordProducer } from "../kafka/producer.ts";
 import { toDeadLetter } from "./dead-letter.ts";
-import { type FailureKind, kindOf } from "./failures.ts";
+import { type Fault, faultOf } from "./faults.ts";
 import type { RelayMetrics } from "./metrics.ts";
 import type { Ownership } from "./ownership.ts";
-import type { FrozenKeys, OutboxStore, PendingReader } from "./store.ts";
+import type { OutboxStore, PendingReader, StoredHeldKeys } from "./store.ts";
 
 export interface RelaySourceOptions {
   /** In logs and metrics. */
@@ -108,7 +108,7 @@ const markDelayMs = 40;
 interface FoundKey {
   /** What comes before the row that cannot be sent goes out. */
   readonly fromSeq: bigint;
-  readonly kind: Exclude<FailureKind, "outage">;
+  readonly kind: Fault;
   /** After that, the row of a schema-behind key is tried again. Whether a poison one is, the table says. */
   readonly untilMs: number;
 }
@@ -121,7 +121,7 @@ interface Outgoing {
 /** A row that no record can be made of. */
 interface Unencodable {
   readonly row: OutboxRow;
-  readonly kind: FoundKey["kind"];
+  readonly kind: Fault;
   readonly error: unknown;
 }
 type Encoded = Outgoing | Unencodable;
@@ -205,7 +205,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
 
   // Held keys: those that the table says are frozen, and those found here. During a pass they only grow: a key that was
   // let go between two of its rows would send the second one first.
-  let frozen: FrozenKeys = { keys: new Set(), deadKeys: 0, isDue: false };
+  let frozen: StoredHeldKeys = { keys: new Set(), deadKeys: 0, isDue: false };
   let frozenReadMs = Number.NEGATIVE_INFINITY;
   const foundKeys = new Map<string, FoundKey>();
   /** Failed rows that are tried again now: their keys are frozen because of them. */
@@ -223,7 +223,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
    * Between two passes, with what `readFrozen` finds. A frozen key that was let go since the last look is only noticed a
    * little later: no harm is done.
    */
-  const refreshHeldKeys = async (readFrozen: () => Promise<FrozenKeys>) => {
+  const refreshHeldKeys = async (readFrozen: () => Promise<StoredHeldKeys>) => {
     const nowMs = performance.now();
     const found = [...foundKeys];
     const poisoned = found.filter(([, { kind }]) => kind === "poison");
@@ -231,8 +231,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     if (poisoned.length > 0 || nowMs - frozenReadMs >= pollIntervalMs) {
       frozen = await readFrozen();
       frozenReadMs = nowMs;
-      metrics.frozenKeys.set({ ...labels, status: "failed" }, frozen.keys.size - frozen.deadKeys);
-      metrics.frozenKeys.set({ ...labels, status: "dead" }, frozen.deadKeys);
+      metrics.heldKeys.set({ ...labels, status: "failed" }, frozen.keys.size - frozen.deadKeys);
+      metrics.heldKeys.set({ ...labels, status: "dead" }, frozen.deadKeys);
     }
     // From here on the table says it.
     for (const [key] of poisoned) foundKeys.delete(key);
@@ -240,7 +240,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   };
 
   /** Where a row ends that cannot be sent: its key is held. Rows of its key before it have been sent. */
-  const hold = async (row: OutboxRow, kind: FoundKey["kind"], error: unknown) => {
+  const hold = async (row: OutboxRow, kind: Fault, error: unknown) => {
     const untilMs = kind === "poison" ? Number.POSITIVE_INFINITY : performance.now() + holdMs;
     foundKeys.set(row.aggregateId, { fromSeq: BigInt(row.seq), kind, untilMs });
     if (kind === "poison") return await countAttempt(row, error);
@@ -336,8 +336,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
         sendable.map(({ record }) => record),
       );
     } catch (error) {
-      const kind = kindOf(error);
-      if (kind === "outage") throw error;
+      const kind = faultOf(error);
+      if (kind === undefined) throw error;
       if (others.length === 0) return await hold(first.row, kind, error);
       const middle = Math.ceil(sendable.length / 2);
       await publish(sendable.slice(0, middle));
@@ -387,8 +387,8 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     try {
       return { row, record: toRecord(row, { ceSource, encoding, registry }) };
     } catch (error) {
-      const kind = kindOf(error);
-      if (kind === "outage") throw error;
+      const kind = faultOf(error);
+      if (kind === undefined) throw error;
       return { row, kind, error };
     }
   };
@@ -424,9 +424,9 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     const wanted = { exceptKeys: exceptKeys(), limit: pageRows + acknowledged.size };
     let rows: readonly OutboxRow[] | undefined;
     await refreshHeldKeys(async () => {
-      const found = await store.readFrozenAndPending(wanted);
+      const found = await store.readHeldKeysAndPending(wanted);
       rows = found.rows;
-      return found.frozen;
+      return found.heldKeys;
     });
     rows ??= await store.readPending({ ...wanted, afterSeq: "0" });
     const fresh = rows.filter(({ id }) => !acknowledged.has(id));
@@ -449,7 +449,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     // After an outage, or where marking falls behind, nothing more is sent before it is seen to work.
     if (outages > 0 || unmarked.length > unmarkedRowsMax) await mark();
     if (isPile) {
-      await refreshHeldKeys(() => store.frozenKeys());
+      await refreshHeldKeys(() => store.readHeldKeys());
       const retried = frozen.isDue && (await retry());
       return (await drain()) || retried;
     }
@@ -552,7 +552,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   /** Another process shows them from now on. */
   const forget = () => {
     for (const gauge of [metrics.pendingRows, metrics.heldRows, metrics.oldestPendingAgeSeconds]) gauge.remove(labels);
-    for (const status of ["failed", "dead"]) metrics.frozenKeys.remove({ ...labels, status });
+    for (const status of ["failed", "dead"]) metrics.heldKeys.remove({ ...labels, status });
     metrics.schemaBehindKeys.remove(labels);
   };
   // Beside the deliveries, which do not wait for it; what keeps it from working keeps them, and is told there.

@@ -13,7 +13,7 @@ export interface PendingReader {
 }
 
 /** The keys that wait for an operator, or for a failed row's next attempt. */
-export interface FrozenKeys {
+export interface StoredHeldKeys {
   readonly keys: ReadonlySet<string>;
   /** Of these, how many have a dead row: they wait for an operator. */
   readonly deadKeys: number;
@@ -48,16 +48,16 @@ export interface OutboxStore extends PendingReader {
    * transaction with a lower `seq` could commit, and a later event of its key be found before it.
    */
   snapshot<T>(work: (reader: PendingReader) => Promise<T>): Promise<T>;
-  frozenKeys(): Promise<FrozenKeys>;
+  readHeldKeys(): Promise<StoredHeldKeys>;
   /** Failed rows whose next attempt has come and that no earlier row of their key stands before, in `seq` order. */
   readDue(options: { readonly exceptKeys: readonly string[]; readonly limit: number }): Promise<readonly OutboxRow[]>;
   /** Marks rows that are on the topic, in one statement. The number that still were pending or failed. */
   markPublished(ids: readonly string[]): Promise<number>;
-  /** `frozenKeys` and then `readPending` from the start, in one round trip: two statements, each its own transaction. */
-  readFrozenAndPending(options: {
+  /** `readHeldKeys` and then `readPending` from the start, in one round trip: two statements, each its own transaction. */
+  readHeldKeysAndPending(options: {
     readonly exceptKeys: readonly string[];
     readonly limit: number;
-  }): Promise<{ readonly frozen: FrozenKeys; readonly rows: readonly OutboxRow[] }>;
+  }): Promise<{ readonly heldKeys: StoredHeldKeys; readonly rows: readonly OutboxRow[] }>;
   /** How often a row has failed; undefined where it is neither pending nor failed any more. */
   retryCountOf(id: string): Promise<number | undefined>;
   /**
@@ -139,7 +139,7 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
             FROM ${table} WHERE status IN ('FAILED', 'DEAD') LIMIT ?`,
     values: [frozenRowsMax + 1],
   };
-  const frozenOf = (found: readonly Row[]): FrozenKeys => {
+  const frozenOf = (found: readonly Row[]): StoredHeldKeys => {
     const rows = found as unknown as readonly FrozenRow[];
     if (rows.length > frozenRowsMax) throw new Error(`${table} has more than ${frozenRowsMax} undelivered rows.`);
     return {
@@ -189,7 +189,7 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
         else connection.destroy();
       }
     },
-    async frozenKeys() {
+    async readHeldKeys() {
       return frozenOf(await database.query(selectFrozen.sql, selectFrozen.values));
     },
     async readDue({ exceptKeys, limit }) {
@@ -209,10 +209,10 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
       const { sql, values } = updatePublished(ids);
       return await database.execute(sql, values);
     },
-    async readFrozenAndPending(options) {
+    async readHeldKeysAndPending(options) {
       const statements = [selectFrozen, await selectPending({ ...options, afterSeq: "0" })];
       const [frozen = [], rows = []] = await lookingUpAgain(database.pipeline(statements));
-      return { frozen: frozenOf(frozen), rows: rows as unknown as OutboxRow[] };
+      return { heldKeys: frozenOf(frozen), rows: rows as unknown as OutboxRow[] };
     },
     async retryCountOf(id) {
       const [row] = await database.query<{ retryCount: number }>(

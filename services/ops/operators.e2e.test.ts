@@ -108,7 +108,7 @@ test("retry: an event that was given up is delivered once its row is mended, and
   await eventually(async () => expect(await deadEvents()).toMatchObject([{ key: orderId }]));
   expect(await statusOf(orderId)).toBe("PENDING");
   const backlog = (await ops("backlog")).sources.find(({ source }: { source: string }) => source === "order");
-  expect(backlog).toMatchObject({ pending: 0, failed: 0, dead: 1, frozenKeys: 1, owner: { user: "shop_relay" } });
+  expect(backlog).toMatchObject({ pending: 0, failed: 0, dead: 1, heldKeys: 1, owner: { user: "shop_relay" } });
   expect(backlog.publishedPerSecond).toBeGreaterThan(0);
   const [event] = await deadEvents();
   const shown = await ops("dead", "show", event?.id ?? "");

@@ -49,7 +49,7 @@ export const backlog: Verb = {
       document: { sources: found.map(({ source, value }) => ({ source, ...value })), faults },
       text: withFaults(
         formatTable(
-          ["source", "pending", "held", "oldest pending", "failed", "dead", "frozen keys", "published/s", "owner"],
+          ["source", "pending", "held", "oldest pending", "failed", "dead", "held keys", "published/s", "owner"],
           found.map(({ source, value }) => [
             source,
             value.pending,
@@ -57,7 +57,7 @@ export const backlog: Verb = {
             duration(value.oldestPendingAgeMs),
             value.failed,
             value.dead,
-            value.frozenKeys,
+            value.heldKeys,
             value.publishedPerSecond,
             value.owner === null ? "nobody" : describeOwner(value.owner),
           ]),
