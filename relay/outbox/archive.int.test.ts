@@ -1,9 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import type { Database } from "../../services/kit/database.ts";
-import { silentLogger } from "../../services/kit/log.ts";
-import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
-import { createTestTopic, testKafka } from "../testing.ts";
-import { archiveStatus, inboxRetentionMs, pruneArchive, pruneInbox, runArchive, startInboxPruning } from "./archive.ts";
+import { administer, createServiceSchema, type TestSchema } from "../../services/kit/testing.ts";
+import { archiveStatus, pruneArchive, runArchive } from "./archive.ts";
 
 const tables = { outboxTable: "order_outbox_event", archiveTable: "order_outbox_event_archive" };
 let schema: TestSchema;
@@ -40,15 +38,6 @@ async function add(status: string, count: number, hoursAgo: number) {
 
 const count = async (table: string, where = "1 = 1") =>
   Number((await database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${table} WHERE ${where}`))[0]?.n);
-
-async function inboxRow(hoursAgo: number, outcome = "HANDLED") {
-  await database.execute(
-    `INSERT INTO order_inbox_event (event_id, aggregate_id, type, source, occurred_at, published_at, topic_partition,
-       topic_offset, handled_at, batch_id, outcome)
-     VALUES (?, 'o', 't', 's', NOW(), NOW(), 0, 0, CURRENT_TIMESTAMP(3) - INTERVAL ? HOUR, 'b', ?)`,
-    [Bun.randomUUIDv7(), hoursAgo, outcome],
-  );
-}
 
 const options = { ...tables, olderThanMs: hourMs, batchSize: 7, pauseMs: 0 };
 
@@ -109,45 +98,12 @@ test("two at once move each row once", async () => {
   expect(await count(tables.outboxTable)).toBe(0);
 });
 
-test("an archive and an inbox are pruned by age", async () => {
+test("an archive is pruned by age", async () => {
   await add("PUBLISHED", 10, 2);
   await runArchive({ ...options, database });
   await database.execute("UPDATE order_outbox_event_archive SET archived_at = archived_at - INTERVAL 2 HOUR LIMIT 4");
   expect(await pruneArchive({ ...options, database, batchSize: 3 })).toEqual({ deleted: 4 });
   expect(await count(tables.archiveTable)).toBe(6);
-  for (const hoursAgo of [0, 2, 3]) await inboxRow(hoursAgo);
-  await inboxRow(3, "PARKED");
-  expect(await pruneInbox({ database, service: "order", olderThanMs: hourMs })).toEqual({ deleted: 2 });
-  expect(await count("order_inbox_event", "outcome = 'PARKED'")).toBe(1);
-  expect(await count("order_inbox_event")).toBe(2);
-});
-
-test("an inbox row is kept a day longer than the topic and than the archive keep its event, and goes then", async () => {
-  const [topicHours, archiveHours] = [30, 20];
-  const day = 24 * hourMs;
-  expect(inboxRetentionMs({ topicRetentionMs: 5 * day, archiveRetentionMs: 2 * day })).toBe(6 * day);
-  expect(inboxRetentionMs({ topicRetentionMs: 5 * day, archiveRetentionMs: 7 * day })).toBe(8 * day);
-  const pruned = async (topic: string, archiveRetentionHours: number, left: number) => {
-    const pruning = startInboxPruning({
-      ...{ service: "order", database, kafka: testKafka(), topic, archiveRetentionHours },
-      ...{ log: silentLogger, intervalMs: 20 },
-    });
-    await eventually(async () => expect(await count("order_inbox_event")).toBe(left));
-    // Some more rounds, which find nothing.
-    await Bun.sleep(300);
-    await pruning.close();
-    expect(await count("order_inbox_event")).toBe(left);
-  };
-  const topic = await createTestTopic(1, { "retention.ms": String(topicHours * hourMs) });
-  for (const hoursAgo of [1, topicHours + 23, topicHours + 25]) await inboxRow(hoursAgo);
-  await pruned(topic, archiveHours, 2);
-  // The archive keeps events for longer than the topic: it counts.
-  await pruned(topic, topicHours + 10, 2);
-  await inboxRow(topicHours + 10 + 25);
-  await pruned(topic, topicHours + 10, 2);
-  // A topic that forgets nothing can bring anything again.
-  await inboxRow(10_000);
-  await pruned(await createTestTopic(1, { "retention.ms": "-1" }), archiveHours, 3);
 });
 
 test("the relay's own account may do all of it", async () => {

@@ -4,11 +4,7 @@
  */
 import { sleep } from "../../services/kit/backoff.ts";
 import type { Database } from "../../services/kit/database.ts";
-import { every, type Schedule } from "../../services/kit/every.ts";
-import type { Logger } from "../../services/kit/log.ts";
-import { openAdmin } from "../kafka/admin.ts";
-import type { KafkaOptions } from "../kafka/client.ts";
-import { inboxTableName } from "../tables.ts";
+import { deleteOldRows } from "../../services/kit/prune.ts";
 
 /** One outbox and where its rows go. */
 export interface ArchiveTables {
@@ -32,8 +28,6 @@ export interface ArchiveOptions extends ArchiveTables {
 }
 
 const archiveDefaults = { batchSize: 250, pauseMs: 100 };
-/** Deleting costs less, and must keep up with whatever fills the table. */
-const pruneDefaults = { batchSize: 500, pauseMs: 50 };
 
 /** What an outbox row is, in the archive too. */
 const columns =
@@ -82,39 +76,7 @@ async function archiveBatch(options: ArchiveOptions): Promise<number> {
 
 /** Deletes archived rows that have been there longer than `olderThanMs`, in small batches. */
 export async function pruneArchive(options: ArchiveOptions): Promise<{ readonly deleted: number }> {
-  return await deleteInBatches(options, options.archiveTable, "archived_at");
-}
-
-/**
- * Deletes inbox rows older than `olderThanMs`, in small batches. An event that comes again after that would be handled
- * again: it must be longer than the topic keeps records, and longer than the archive keeps rows for a replay.
- */
-export async function pruneInbox(
-  options: Pick<ArchiveOptions, "database" | "olderThanMs" | "batchSize" | "pauseMs" | "signal"> & {
-    readonly service: string;
-  },
-): Promise<{ readonly deleted: number }> {
-  // A parked event is not handled yet, however old its row is.
-  return await deleteInBatches(options, inboxTableName(options.service), "handled_at", "outcome <> 'PARKED'");
-}
-
-async function deleteInBatches(
-  options: Pick<ArchiveOptions, "database" | "olderThanMs" | "batchSize" | "pauseMs" | "signal">,
-  table: string,
-  column: string,
-  condition = "TRUE",
-): Promise<{ readonly deleted: number }> {
-  let deleted = 0;
-  for (;;) {
-    const count = await options.database.execute(
-      `DELETE FROM ${table} WHERE ${column} < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AND ${condition}
-        ORDER BY ${column} LIMIT ?`,
-      [options.olderThanMs * 1_000, options.batchSize ?? pruneDefaults.batchSize],
-    );
-    deleted += count;
-    if (count === 0 || options.signal?.aborted) return { deleted };
-    await sleep(options.pauseMs ?? pruneDefaults.pauseMs, options.signal);
-  }
+  return await deleteOldRows(options, options.archiveTable, "archived_at");
 }
 
 /** What lies where. */
@@ -146,51 +108,4 @@ export async function archiveStatus(
     discarded: Number(counts?.discarded ?? 0),
     oldestPublishedAt: oldest?.publishedAt ?? undefined,
   };
-}
-
-const hourMs = 3_600_000;
-const pruneIntervalMs = hourMs;
-
-/**
- * How long an inbox must remember an event: as long as it can come again, from the topic or by a replay from outbox and
- * archive, and a day more, in which what was replayed at the last moment is handled.
- */
-export function inboxRetentionMs(retention: {
-  readonly topicRetentionMs: number;
-  readonly archiveRetentionMs: number;
-}): number {
-  return Math.max(retention.topicRetentionMs, retention.archiveRetentionMs) + 24 * hourMs;
-}
-
-/**
- * Prunes a service's inbox every hour, in the service itself: the rows are its own. How long the topic keeps records is
- * asked of the broker each time; while it does not answer, nothing is pruned.
- */
-export function startInboxPruning(options: {
-  readonly service: string;
-  readonly database: Database;
-  readonly kafka: KafkaOptions;
-  readonly topic: string;
-  /** How long outbox and archive together keep an event for a replay, from its publication on. */
-  readonly archiveRetentionHours: number;
-  readonly log: Logger;
-  /** Default: an hour. */
-  readonly intervalMs?: number;
-}): Schedule {
-  const { service, database, topic, log } = options;
-  return every(
-    options.intervalMs ?? pruneIntervalMs,
-    async (signal) => {
-      const admin = await openAdmin(options.kafka);
-      const topicRetentionMs = await admin.retentionMs(topic).finally(() => admin.close());
-      const olderThanMs = inboxRetentionMs({
-        topicRetentionMs,
-        archiveRetentionMs: options.archiveRetentionHours * hourMs,
-      });
-      if (olderThanMs === Number.POSITIVE_INFINITY) return;
-      const { deleted } = await pruneInbox({ service, database, olderThanMs, signal });
-      if (deleted > 0) log.info({ deleted }, "inbox pruned");
-    },
-    (error) => log.warn({ err: error }, "the inbox was not pruned"),
-  );
 }

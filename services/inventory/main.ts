@@ -1,7 +1,7 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
 import { createInbox, startConsumer } from "../../relay/inbox/consumer.ts";
+import { startInboxPruning } from "../../relay/inbox/pruning.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
-import { startInboxPruning } from "../../relay/outbox/archive.ts";
 import { openHintSender } from "../../relay/outbox/hint.ts";
 import { environment } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";

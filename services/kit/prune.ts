@@ -1,0 +1,40 @@
+import { sleep } from "./backoff.ts";
+import type { Database } from "./database.ts";
+
+/** Which rows are old, and how fast they are deleted. */
+export interface PruneOptions {
+  readonly database: Database;
+  readonly olderThanMs: number;
+  /** Rows in one transaction. Default 500. */
+  readonly batchSize?: number;
+  /** Between two transactions. Default 50: at most 10,000 rows a second. */
+  readonly pauseMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Deletes are cheaper than moves and must keep up with inserts. */
+const defaults = { batchSize: 500, pauseMs: 50 };
+
+/**
+ * Deletes the rows of `table` whose `column` is longer ago than `olderThanMs`, oldest first, in small transactions with
+ * pauses, so that the table's other users are not held up.
+ * @param condition SQL that a row must also meet to be deleted. Default: none.
+ */
+export async function deleteOldRows(
+  options: PruneOptions,
+  table: string,
+  column: string,
+  condition = "TRUE",
+): Promise<{ readonly deleted: number }> {
+  let deleted = 0;
+  for (;;) {
+    const count = await options.database.execute(
+      `DELETE FROM ${table} WHERE ${column} < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AND ${condition}
+        ORDER BY ${column} LIMIT ?`,
+      [options.olderThanMs * 1_000, options.batchSize ?? defaults.batchSize],
+    );
+    deleted += count;
+    if (count === 0 || options.signal?.aborted) return { deleted };
+    await sleep(options.pauseMs ?? defaults.pauseMs, options.signal);
+  }
+}
