@@ -1,6 +1,6 @@
 /** What the commands and the tests print. */
 import type { Counterexample, Exploration } from "./explorer.ts";
-import type { Verdict } from "./mutation.ts";
+import type { Verdict } from "./mutants/judge.ts";
 
 /** What was seen in one configuration. */
 export function formatExploration(name: string, exploration: Exploration, elapsedMs: number): string {

@@ -8,8 +8,8 @@ import { messageOf } from "../../services/kit/errors.ts";
 import { largeConfigurations, realDomains, smallConfigurations } from "./configurations.ts";
 import { explore } from "./explorer.ts";
 import { formatCounterexample, formatExploration, formatVerdict } from "./format.ts";
-import { mutants } from "./mutants.ts";
-import { judgeMutants } from "./mutation.ts";
+import { judgeMutants } from "./mutants/judge.ts";
+import { mutants } from "./mutants/mutants.ts";
 
 function exploreAll(): boolean {
   for (const { name, ...options } of [...smallConfigurations, ...largeConfigurations]) {

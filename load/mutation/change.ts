@@ -1,21 +1,21 @@
-/** Changes a source text for a mutant. Used for the domain code and for the delivery code alike. */
+/** One replacement in a source file, as a mutant of the domain code or of the delivery code makes it. */
 
-/** `from`, which the text holds exactly once, becomes `to`. */
+/** Replaces `from`, which must occur exactly once in the file, by `to`. */
 export interface Change {
   readonly from: string;
   readonly to: string;
 }
 
-/** @throws Error where `from` is not in the text exactly once: the code has moved on, and the mutant has to follow. */
+/** Applies the change to `text`. @throws Error unless `from` occurs exactly once: the mutant is older than the code. */
 export function applyChange(
   text: string,
   { from, to }: Change,
   mutant: { readonly name: string; readonly file: string },
-) {
+): string {
   const [before = "", after, ...more] = text.split(from);
   if (after !== undefined && more.length === 0) return `${before}${to}${after}`;
   const times = after === undefined ? 0 : more.length + 1;
   throw new Error(
-    `The mutant "${mutant.name}" changes a text that ${mutant.file} holds ${times} times instead of once:\n${from}`,
+    `The mutant "${mutant.name}" replaces text that occurs ${times} times instead of once in ${mutant.file}:\n${from}`,
   );
 }

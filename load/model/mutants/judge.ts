@@ -1,28 +1,28 @@
-/** Applies mutants to the domain code, one at a time, and lets the exploration look for them. */
+/** Applies one mutant at a time to the domain code and lets the explorer search for a broken promise. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { applyChange } from "../mutation/change.ts";
-import { realDomains, smallConfigurations } from "./configurations.ts";
-import { explore } from "./explorer.ts";
+import { applyChange } from "../../mutation/change.ts";
+import { realDomains, smallConfigurations } from "../configurations.ts";
+import { explore } from "../explorer.ts";
+import type { Domains } from "../world.ts";
 import type { Mutant } from "./mutants.ts";
-import type { Domains } from "./world.ts";
 
-/** What the exploration made of a mutant. */
+/** Whether a mutant was caught, and by which counterexample. */
 export interface Verdict {
   readonly mutant: Mutant;
-  /** Undefined for a survivor. */
+  /** Undefined if the mutant survived. */
   readonly caughtBy:
     | { readonly configuration: string; readonly message: string; readonly steps: readonly string[] }
     | undefined;
 }
 
-const services = join(import.meta.dir, "../../services");
+const servicesFolder = join(import.meta.dir, "../../../services");
 
 /**
- * Explores each mutant until something breaks; `report` hears of each as it is done.
- * @throws Error for a mutant whose `from` is not in its file exactly once: the domain code has moved on.
+ * Explores the small configurations with each mutant until a promise breaks. Calls `report` after each mutant.
+ * @throws Error if a mutant's `from` does not occur exactly once in its file.
  */
 export async function judgeMutants(
   mutants: readonly Mutant[],
@@ -50,11 +50,12 @@ function judge(mutant: Mutant, domains: Domains): Verdict {
   return { mutant, caughtBy: undefined };
 }
 
+/** Writes the changed domain code to `file` and imports it in place of the real one. */
 async function loadMutant(mutant: Mutant, file: string): Promise<Domains> {
-  const original = join(services, mutant.service, "domain.ts");
+  const original = join(servicesFolder, mutant.service, "domain.ts");
   const { name, service } = mutant;
   const changed = applyChange(await Bun.file(original).text(), mutant, { name, file: `${service}/domain.ts` });
-  // From where it lies, what it imports has to be named in full.
+  // The copy is in another folder, so relative imports become absolute paths.
   const text = changed.replaceAll(
     /(from\s+)"([^"]+)"/g,
     (_, from: string, specifier: string) =>

@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { formatVerdict } from "./format.ts";
+import { formatVerdict } from "../format.ts";
+import { judgeMutants } from "./judge.ts";
 import { mutants } from "./mutants.ts";
-import { judgeMutants } from "./mutation.ts";
 
-test("every mutant of the domain code is caught", async () => {
+test("the explorer catches every mutant of the domain code", async () => {
   const verdicts = await judgeMutants(mutants, (verdict) => console.log(formatVerdict(verdict)));
   const survivors = verdicts.filter(({ caughtBy }) => caughtBy === undefined);
   console.log(`${verdicts.length} mutants, ${verdicts.length - survivors.length} caught, ${survivors.length} survived`);
@@ -12,20 +12,20 @@ test("every mutant of the domain code is caught", async () => {
   expect(survivors.map(({ mutant }) => mutant.name)).toEqual([]);
 }, 300_000);
 
-test("the README tells how many they are", async () => {
-  const readme = await Bun.file(join(import.meta.dir, "../../README.md")).text();
+test("the README states the number of domain mutants", async () => {
+  const readme = await Bun.file(join(import.meta.dir, "../../../README.md")).text();
   expect(readme).toContain(`${mutants.length} wrong changes`);
 });
 
-test("no two mutants are the same", () => {
+test("no two mutants have the same change or the same name", () => {
   const changes = mutants.map(({ service, from, to }) => `${service}\n${from}\n${to}`);
   expect(new Set(changes).size).toBe(mutants.length);
   expect(new Set(mutants.map(({ name }) => name)).size).toBe(mutants.length);
 });
 
-test("a change that changes nothing survives", async () => {
+test("a mutant that does not change the behaviour survives", async () => {
   const harmless = {
-    name: "the same in other words",
+    name: "writes the same condition in another order",
     service: "order",
     from: `return status === "COMPLETED" || status === "FAILED";`,
     to: `return status === "FAILED" || status === "COMPLETED";`,
@@ -35,9 +35,9 @@ test("a change that changes nothing survives", async () => {
 });
 
 test.each([
-  ["is not there", "no such text", "0 times"],
-  ["is there more than once", "state.status", "times instead of once"],
+  ["is missing", "no such text", "0 times"],
+  ["occurs more than once", "state.status", "times instead of once"],
 ])("a mutant whose text %s is an error", async (_, from, problem) => {
-  const mutant = { name: "lost", service: "payment", from, to: "" } as const;
+  const mutant = { name: "outdated", service: "payment", from, to: "" } as const;
   await expect(judgeMutants([mutant])).rejects.toThrow(problem);
 });
