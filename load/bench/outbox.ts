@@ -9,9 +9,10 @@ import type { KafkaOptions } from "../../relay/kafka/client.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import type { HostPort } from "../../services/kit/config.ts";
-import { type Database, insertRows, openDatabase, type Queryable, type SqlValue } from "../../services/kit/database.ts";
+import { type Database, insertRows, openDatabase, type Queryable } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
 import { migrate } from "../../services/kit/migrate.ts";
+import type { SqlValue } from "../../services/kit/statements.ts";
 import { childTraceparent } from "../../services/kit/traceparent.ts";
 
 /** Where the benchmark's servers are. */

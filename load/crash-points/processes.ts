@@ -14,8 +14,9 @@ import { claimOwnership } from "../../relay/outbox/ownership.ts";
 import { type RelaySource, startRelaySource } from "../../relay/outbox/relay.ts";
 import { openOutboxStore } from "../../relay/outbox/store.ts";
 import { testKafka } from "../../relay/testing.ts";
-import { type Database, insertStatements } from "../../services/kit/database.ts";
+import type { Database } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
+import { insertStatements } from "../../services/kit/statements.ts";
 import { archiveDatabase, consumerInbox, type Death, inboxDatabase, relayPorts } from "./points.ts";
 
 /** Where a process works. */

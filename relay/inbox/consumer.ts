@@ -7,15 +7,11 @@ import type { Message, Registry } from "@bufbuild/protobuf";
 import { Counter, Gauge, Histogram, type Registry as Metrics } from "prom-client";
 import { decodePayload, fromRecord, typeOfRecord, UndecodableRecordError } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
-import {
-  type Database,
-  isDuplicateKey,
-  type Row,
-  type Statement,
-  type Transaction,
-} from "../../services/kit/database.ts";
+import type { Database, Row, Transaction } from "../../services/kit/database.ts";
+import { isDuplicateKey } from "../../services/kit/database-errors.ts";
 import { createGroupCommit } from "../../services/kit/group-commit.ts";
 import type { Logger } from "../../services/kit/log.ts";
+import type { Statement } from "../../services/kit/statements.ts";
 import type { KafkaOptions } from "../kafka/client.ts";
 import { consumeTopic, type TopicConsumer, type TopicRecord } from "../kafka/consumer.ts";
 import type { Outbox } from "../outbox/append.ts";

@@ -11,7 +11,8 @@
  */
 import type { Message } from "@bufbuild/protobuf";
 import type { NewEvent, ReceivedEnvelope } from "../../proto/envelope.ts";
-import type { Statement, Transaction } from "../../services/kit/database.ts";
+import type { Transaction } from "../../services/kit/database.ts";
+import type { Statement } from "../../services/kit/statements.ts";
 
 /** An event of a type that this service handles, decoded. */
 export interface ReceivedEvent<M extends Message = Message> {

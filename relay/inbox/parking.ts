@@ -5,17 +5,11 @@
 import { createHash } from "node:crypto";
 import { Counter, Gauge, type Registry as Metrics } from "prom-client";
 import { type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
-import {
-  type Database,
-  errorNumber,
-  isDataError,
-  type Queryable,
-  RowsChangedError,
-  type Statement,
-  type Transaction,
-} from "../../services/kit/database.ts";
+import type { Database, Queryable, Transaction } from "../../services/kit/database.ts";
+import { errorNumber, isDataError, RowsChangedError } from "../../services/kit/database-errors.ts";
 import { causesOf, describeError, UnavailableError } from "../../services/kit/errors.ts";
 import type { Logger } from "../../services/kit/log.ts";
+import type { Statement } from "../../services/kit/statements.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
 import { OutboxAppendError } from "../outbox/append.ts";
 import { inboxTableName, parkedEventTableName, parkedKeyTableName } from "../tables.ts";

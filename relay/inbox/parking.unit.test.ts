@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
-import { CommitOutcomeUnknownError, type Transaction } from "../../services/kit/database.ts";
+import type { Transaction } from "../../services/kit/database.ts";
+import { CommitOutcomeUnknownError } from "../../services/kit/database-errors.ts";
 import { UnavailableError } from "../../services/kit/errors.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
 import { OutboxAppendError } from "../outbox/append.ts";

@@ -1,6 +1,7 @@
 /** Who changed what by hand: one row for each of an operator's changes, in the database that was changed. */
 
-import { type Database, errorNumber, type Queryable } from "../../services/kit/database.ts";
+import type { Database, Queryable } from "../../services/kit/database.ts";
+import { errorNumber } from "../../services/kit/database-errors.ts";
 import { DomainError } from "../../services/kit/errors.ts";
 import type { SourceConfig } from "../outbox/config.ts";
 

@@ -1,5 +1,6 @@
 /** An operator's look at what a service has parked, and the request to try it again; the service itself carries it out. */
-import { type Database, errorNumber } from "../../services/kit/database.ts";
+import type { Database } from "../../services/kit/database.ts";
+import { errorNumber } from "../../services/kit/database-errors.ts";
 import { listParked, type ParkedEvent, type ParkedKey, requestReplay, showParked } from "../inbox/parking.ts";
 import { parkedKeyTableName } from "../tables.ts";
 import { ensureAuditTable, type OperatorCommand, recordCommand } from "./audit-log.ts";

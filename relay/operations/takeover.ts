@@ -10,7 +10,7 @@
 import { createHash } from "node:crypto";
 import { type Connection, createConnection, type RowDataPacket } from "mysql2/promise";
 import { sleep } from "../../services/kit/backoff.ts";
-import { errorNumber } from "../../services/kit/database.ts";
+import { errorNumber } from "../../services/kit/database-errors.ts";
 import { DomainError } from "../../services/kit/errors.ts";
 import { lockNameOf } from "../outbox/ownership.ts";
 import type { OperatedSource } from "./audit-log.ts";

@@ -8,8 +8,9 @@ import {
   type ReceivedEnvelope,
   toOutboxRow,
 } from "../../proto/envelope.ts";
-import { insertStatements, type Statement, type Transaction } from "../../services/kit/database.ts";
+import type { Transaction } from "../../services/kit/database.ts";
 import { messageOf } from "../../services/kit/errors.ts";
+import { insertStatements, type Statement } from "../../services/kit/statements.ts";
 import { childTraceparent } from "../../services/kit/traceparent.ts";
 import { outboxTableName } from "../tables.ts";
 

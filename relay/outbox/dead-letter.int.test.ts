@@ -2,8 +2,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { Registry as Metrics } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
-import { type Database, insertRows, type SqlValue } from "../../services/kit/database.ts";
+import { type Database, insertRows } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
+import type { SqlValue } from "../../services/kit/statements.ts";
 import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
 import { openAdmin } from "../kafka/admin.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";

@@ -6,14 +6,9 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Registry as Metrics } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
 import type { OrderCompleted } from "../../proto/gen/shop/order/v1/events_pb.ts";
-import {
-  type Database,
-  insertRows,
-  insertStatements,
-  openDatabase,
-  type SqlValue,
-} from "../../services/kit/database.ts";
+import { type Database, insertRows, openDatabase } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
+import { insertStatements, type SqlValue } from "../../services/kit/statements.ts";
 import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
 import { createInbox, startConsumer } from "../inbox/consumer.ts";
 import type { ReceivedEvent } from "../inbox/handler.ts";

@@ -5,8 +5,9 @@ import { join } from "node:path";
 import { Registry as Metrics } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
 import { environment } from "../../services/kit/config.ts";
-import { type Database, insertRows, type Queryable, type SqlValue } from "../../services/kit/database.ts";
+import { type Database, insertRows, type Queryable } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
+import type { SqlValue } from "../../services/kit/statements.ts";
 import {
   administer,
   createServiceSchema,

@@ -4,7 +4,8 @@
  *
  * Only what the servers themselves say counts as a fault. A server that does not answer is away, and is waited for.
  */
-import { errorNumber, openDatabase, type Queryable } from "../../services/kit/database.ts";
+import { openDatabase, type Queryable } from "../../services/kit/database.ts";
+import { errorNumber } from "../../services/kit/database-errors.ts";
 import { openAdmin } from "../kafka/admin.ts";
 import type { KafkaOptions } from "../kafka/client.ts";
 import type { SourceConfig } from "./config.ts";

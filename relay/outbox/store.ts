@@ -1,6 +1,7 @@
 /** What the relay does with one outbox table: reads what is pending, and marks what became of it. */
 import type { OutboxRow } from "../../proto/envelope.ts";
-import { openDatabase, type Queryable, type Row, type Statement } from "../../services/kit/database.ts";
+import { openDatabase, type Queryable, type Row } from "../../services/kit/database.ts";
+import type { Statement } from "../../services/kit/statements.ts";
 
 /** Reads pending rows. */
 export interface PendingReader {

@@ -1,7 +1,8 @@
 /** Relay processes whose broker and whose owner go away again and again, on a broker of this file's own. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { type Database, insertRows, type SqlValue } from "../../services/kit/database.ts";
+import { type Database, insertRows } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
+import type { SqlValue } from "../../services/kit/statements.ts";
 import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
 import { startTestKafka, type TestKafka } from "../../services/stack/testing.ts";
 import { openAdmin } from "../kafka/admin.ts";

@@ -10,7 +10,8 @@ import { PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.t
 import type { ReceivedEvent } from "../../relay/inbox/handler.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { handleBatch } from "../../relay/testing.ts";
-import { type Database, isDataError, isDuplicateKey, type Transaction } from "../kit/database.ts";
+import type { Database, Transaction } from "../kit/database.ts";
+import { isDataError, isDuplicateKey } from "../kit/database-errors.ts";
 import { createServiceSchema, type TestSchema } from "../kit/testing.ts";
 import type { InventoryMessage, Line } from "./domain.ts";
 import { inventoryHandler } from "./handlers.ts";

@@ -1,6 +1,7 @@
 /** Inventory's rows, for a whole batch at once: one statement each, however many orders and SKUs. */
-import { insertStatements, type Statement, type Transaction, updateStatements } from "../kit/database.ts";
+import type { Transaction } from "../kit/database.ts";
 import { unreachable } from "../kit/errors.ts";
+import { insertStatements, type Statement, updateStatements } from "../kit/statements.ts";
 import type { Line, Reservation, ReservationStatus, StockLevel, StockLevels } from "./domain.ts";
 
 interface ReservationRow extends Record<string, unknown> {

@@ -1,13 +1,8 @@
 /** Transactions on a real server: what is committed, what is undone, and what a caller hears of it. */
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
-import {
-  type Database,
-  insertStatements,
-  isDuplicateKey,
-  RowsChangedError,
-  type Statement,
-  updateStatements,
-} from "./database.ts";
+import type { Database } from "./database.ts";
+import { isDuplicateKey, RowsChangedError } from "./database-errors.ts";
+import { insertStatements, type Statement, updateStatements } from "./statements.ts";
 import { createTestSchema, readCounters, type TestSchema } from "./testing.ts";
 
 let schema: TestSchema;

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { isDataError, isOutage } from "./database.ts";
+import { isDataError, isOutage } from "./database-errors.ts";
 
 /** As mysql2 throws what the server has answered. */
 function serverError(errno: number, sqlState: string): Error {

@@ -1,6 +1,6 @@
 import { type MigrationMeta, readMigrationFiles } from "drizzle-orm/migrator";
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from "mysql2/promise";
-import { errorNumber, isCutShort } from "./database.ts";
+import { errorNumber, isInterrupted } from "./database-errors.ts";
 
 /** As drizzle's own migrator has it. */
 const appliedTable = "__drizzle_migrations";
@@ -73,7 +73,7 @@ async function apply(connection: Connection, { hash, sql: statements, folderMill
       const number = errorNumber(error);
       if (!mayHaveRun || !ranBeforeNumbers.has(number)) {
         // This try has not run it, as the server says; an earlier one may have.
-        if (number !== undefined && !isCutShort(error) && !mayHaveRun) await note(index, false);
+        if (number !== undefined && !isInterrupted(error) && !mayHaveRun) await note(index, false);
         throw error;
       }
     }

@@ -6,7 +6,7 @@ import { createServer, type Http2ServerResponse, type ServerHttp2Session } from 
 import { Code, ConnectError, type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { isOutage } from "./database.ts";
+import { isOutage } from "./database-errors.ts";
 import { DomainError, type DomainErrorCode, UnavailableError } from "./errors.ts";
 import type { Logger } from "./log.ts";
 

@@ -1,7 +1,8 @@
 /** What is done to an order from outside the saga: a cancel by its owner, a timeout by the sweeper. */
 import type { NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
-import { CommitOutcomeUnknownError, type Database, type Transaction } from "../kit/database.ts";
+import type { Database, Transaction } from "../kit/database.ts";
+import { CommitOutcomeUnknownError } from "../kit/database-errors.ts";
 import { DomainError } from "../kit/errors.ts";
 import { decide, evolve, type OrderCommand, type OrderFact, type OrderState, toEvent } from "./domain.ts";
 import type { SagaMetrics } from "./metrics.ts";

@@ -13,7 +13,8 @@ import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/sh
 import { createInbox, type Inbox } from "../../relay/inbox/consumer.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { asTopicRecord } from "../../relay/testing.ts";
-import { CommitOutcomeUnknownError, type Database } from "../kit/database.ts";
+import type { Database } from "../kit/database.ts";
+import { CommitOutcomeUnknownError } from "../kit/database-errors.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";

@@ -1,6 +1,7 @@
 /** PlaceOrder's way into the database: requests that arrive while a transaction commits share the next one. */
 import type { Outbox } from "../../relay/outbox/append.ts";
-import { CommitOutcomeUnknownError, type Database, isDuplicateKey, isOutage } from "../kit/database.ts";
+import type { Database } from "../kit/database.ts";
+import { CommitOutcomeUnknownError, isDuplicateKey, isOutage } from "../kit/database-errors.ts";
 import { DomainError } from "../kit/errors.ts";
 import { createGroupCommit } from "../kit/group-commit.ts";
 import { type Placement, type PlacementResult, placeNewOrders, placeOrders, requestKey } from "./repository.ts";

@@ -2,8 +2,9 @@
 import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
-import { type Database, type Queryable, type Statement, type Transaction, updateStatements } from "../kit/database.ts";
+import type { Database, Queryable, Transaction } from "../kit/database.ts";
 import { DomainError, unreachable } from "../kit/errors.ts";
+import { type Statement, updateStatements } from "../kit/statements.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
 import { type NewOrder, type OrderLine, type Price, sameRequest } from "./placement.ts";

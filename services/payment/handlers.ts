@@ -2,7 +2,7 @@ import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/inbox/handler.ts";
 import { answerTo, type Cause, causeOf } from "../../relay/outbox/append.ts";
-import type { Statement } from "../kit/database.ts";
+import type { Statement } from "../kit/statements.ts";
 import { decide, evolve, nextCall, noPayment, type PaymentFact, type PaymentMessage, toEvent } from "./domain.ts";
 import { claim, insertPayments, lockPayments, type Payment, updatePayments } from "./repository.ts";
 

@@ -1,15 +1,8 @@
 /** Payment's rows, for a whole batch at once: one statement each, however many orders. */
 import type { Cause } from "../../relay/outbox/append.ts";
-import {
-  type Database,
-  insertStatements,
-  type Queryable,
-  type SqlValue,
-  type Statement,
-  type Transaction,
-  updateStatements,
-} from "../kit/database.ts";
+import type { Database, Queryable, Transaction } from "../kit/database.ts";
 import { unreachable } from "../kit/errors.ts";
+import { insertStatements, type SqlValue, type Statement, updateStatements } from "../kit/statements.ts";
 import { nextCall, type PaymentState, type PaymentStatus, type Terms } from "./domain.ts";
 
 /** A payment with what is known of its pending gateway call. */

@@ -1,0 +1,105 @@
+/** One attempt at a transaction on one connection of a pool. */
+import type { Pool } from "mysql2/promise";
+import { giveBack, type Query, queryableOf, queryOn } from "./connection.ts";
+import type { OwnTransaction } from "./database.ts";
+import { CommitOutcomeUnknownError, commitErrorOf, isDriverError, isServerError } from "./database-errors.ts";
+import { joinStatements, type Statement, withRowCheck } from "./statements.ts";
+
+interface OpenTransaction {
+  readonly transaction: OwnTransaction;
+  isStarted(): boolean;
+  isCommitted(): boolean;
+}
+
+/** START TRANSACTION travels with the first statement, so that it costs no round trip of its own. */
+function openTransaction(query: Query): OpenTransaction {
+  let started = false;
+  let committed = false;
+
+  const queryInside: Query = async (sql, values) => {
+    if (committed) throw new Error("The transaction is already committed: no statement may follow.");
+    if (started) return await query(sql, values);
+    started = true;
+    const results = (await query(`START TRANSACTION; ${sql}`, values)) as unknown[];
+    return results.length === 2 ? results[1] : results.slice(1);
+  };
+
+  const commit = async (statements: readonly Statement[]) => {
+    if (committed) throw new Error("The transaction is already committed.");
+    const { sql, values } = joinStatements([...statements.flatMap(withRowCheck), { sql: "COMMIT", values: [] }]);
+    try {
+      await queryInside(sql, values);
+    } catch (error) {
+      throw commitErrorOf(error);
+    }
+    committed = true;
+  };
+
+  return {
+    transaction: { ...queryableOf(queryInside), transaction: true, commit },
+    isStarted: () => started,
+    isCommitted: () => committed,
+  };
+}
+
+/**
+ * Runs `work` in a transaction and commits it unless `work` did; rolls back if `work` throws.
+ * @throws CommitOutcomeUnknownError when the answer to COMMIT was lost; otherwise what `work` or the server throws.
+ */
+export async function attemptTransaction<T>(
+  pool: Pool,
+  timeoutMs: number,
+  work: (transaction: OwnTransaction) => Promise<T>,
+): Promise<T> {
+  const connection = await pool.getConnection();
+  const query = queryOn(connection, timeoutMs);
+  const { transaction, isStarted, isCommitted } = openTransaction(query);
+  let usable = false;
+  try {
+    let result: T;
+    try {
+      result = await work(transaction);
+    } catch (error) {
+      usable = !isStarted() || (!isConnectionLost(error) && (await rollBack(query)));
+      throw error;
+    }
+    if (isStarted() && !isCommitted()) await transaction.commit([]);
+    usable = true;
+    return result;
+  } finally {
+    giveBack(connection, usable);
+  }
+}
+
+/**
+ * Runs the statement (or several, joined) as one transaction in one round trip.
+ * @throws CommitOutcomeUnknownError when the answer was lost; otherwise what the server throws.
+ */
+export async function attemptInOneRoundTrip(pool: Pool, timeoutMs: number, { sql, values }: Statement): Promise<void> {
+  const connection = await pool.getConnection();
+  const query = queryOn(connection, timeoutMs);
+  let usable = false;
+  try {
+    await query(`START TRANSACTION; ${sql}; COMMIT`, values);
+    usable = true;
+  } catch (error) {
+    const thrown = commitErrorOf(error);
+    if (thrown === error) usable = await rollBack(query);
+    throw thrown;
+  } finally {
+    giveBack(connection, usable);
+  }
+}
+
+/** True if the connection failed or does not answer. It is closed then, and the server rolls back by itself. */
+function isConnectionLost(error: unknown): boolean {
+  return error instanceof CommitOutcomeUnknownError || (isDriverError(error) && !isServerError(error));
+}
+
+/** Sent after every error, because some (1205) end the statement but not the transaction. Returns whether it succeeded. */
+function rollBack(query: Query): Promise<boolean> {
+  return query("ROLLBACK", []).then(
+    () => true,
+    () => false,
+  );
+}
