@@ -1,7 +1,7 @@
 /** A disk of its own for the database, small enough to be full at will. */
 import { mkdir, readFile, statfs } from "node:fs/promises";
 import { messageOf } from "../../services/kit/errors.ts";
-import { run } from "../../services/stack/run.ts";
+import { requireCommand } from "../../services/stack/run-command.ts";
 
 /** A mounted tmpfs. */
 export interface SmallDisk {
@@ -20,8 +20,9 @@ const sizeMaxBytes = 2_000_000_000;
  */
 export async function mountSmallDisk(folder: string): Promise<SmallDisk | string> {
   await mkdir(folder, { recursive: true });
-  const mount = (options: string) => run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], { folder: "/" });
-  const unmount = () => run(["umount", folder], { folder: "/" });
+  const mount = (options: string) =>
+    requireCommand(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], { folder: "/" });
+  const unmount = () => requireCommand(["umount", folder], { folder: "/" });
   // Left behind by a run that was killed.
   while (await isMounted(folder)) await unmount();
   try {

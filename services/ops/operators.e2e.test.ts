@@ -5,7 +5,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { openAdmin } from "../../relay/kafka/admin.ts";
-import { environment } from "../kit/config.ts";
 import { eventually } from "../kit/testing.ts";
 import { serviceNames } from "../stack/services.ts";
 import {
@@ -14,11 +13,11 @@ import {
   orderRequest,
   outcomeOf,
   readLedger,
-  runOps,
   startStack,
   type TestStack,
   watchToEnd,
 } from "../stack/testing.ts";
+import { runOps } from "./testing.ts";
 
 let stack: TestStack;
 beforeAll(async () => {
@@ -29,7 +28,7 @@ afterAll(() => stack.stop(), 60_000);
 
 /** Runs a verb; its document. */
 async function ops(...args: readonly string[]) {
-  const { code, output, errors, document } = await runOps([...args, "--json", "--operator", "ann"], environment());
+  const { code, output, errors, document } = await runOps([...args, "--json", "--operator", "ann"]);
   if (code !== 0) throw new Error(`ops ${args.join(" ")}: ${code}: ${errors}${output}`);
   return document();
 }

@@ -7,7 +7,7 @@ import { createTestTopic, readTopic, testKafka } from "../../relay/testing.ts";
 import { environment } from "../kit/config.ts";
 import { type Database, insertRows } from "../kit/database.ts";
 import { createServiceSchema, type TestSchema, testServers } from "../kit/testing.ts";
-import { runOps } from "../stack/testing.ts";
+import { runOps } from "./testing.ts";
 
 const root = join(import.meta.dir, "../..");
 const broker = () =>

@@ -283,33 +283,3 @@ export async function startTestKafka(): Promise<TestKafka> {
     stop: () => supervisor.stopAll(),
   };
 }
-
-/** What a run of `npm run ops` came to. */
-export interface OpsRun {
-  readonly code: number;
-  readonly output: string;
-  readonly errors: string;
-  /** The output, which must be one JSON document. */
-  // biome-ignore lint/suspicious/noExplicitAny: a document of any shape, held against what is expected of it
-  document(): any;
-}
-
-/** Runs an operator's command, with no terminal to ask at. */
-export async function runOps(
-  args: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
-): Promise<OpsRun> {
-  const child = Bun.spawn([process.execPath, "services/ops/main.ts", ...args], {
-    cwd: root,
-    env,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [output, errors, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  return { code, output, errors, document: () => JSON.parse(output) };
-}

@@ -2,20 +2,21 @@
 
 import { join } from "node:path";
 import { messageOf } from "../../kit/errors.ts";
-import { run } from "../run.ts";
+import { requireCommand } from "../run-command.ts";
 
 const root = join(import.meta.dir, "../../..");
 
 const checks: Readonly<Record<string, () => Promise<void>>> = {
-  "types (tsc)": () => run(["tsc", "--noEmit", "--project", root], { folder: root }),
-  "lint and format (Biome)": () => run(["biome", "check", "--error-on-warnings", "."], { folder: root }),
+  "types (tsc)": () => requireCommand(["tsc", "--noEmit", "--project", root], { folder: root }),
+  "lint and format (Biome)": () => requireCommand(["biome", "check", "--error-on-warnings", "."], { folder: root }),
   "Protobuf (buf lint, buf format)": async () => {
-    await run(["buf", "lint"], { folder: join(root, "proto") });
-    await run(["buf", "format", "--diff", "--exit-code"], { folder: join(root, "proto") });
+    await requireCommand(["buf", "lint"], { folder: join(root, "proto") });
+    await requireCommand(["buf", "format", "--diff", "--exit-code"], { folder: join(root, "proto") });
   },
   "generated code is current": () =>
-    run([process.execPath, "services/stack/dev/generate.ts", "--check"], { folder: root }),
-  "tidy rules": () => run([process.execPath, "test", "services/stack/dev/tidy.unit.test.ts"], { folder: root }),
+    requireCommand([process.execPath, "services/stack/dev/generate.ts", "--check"], { folder: root }),
+  "tidy rules": () =>
+    requireCommand([process.execPath, "test", "services/stack/dev/tidy.unit.test.ts"], { folder: root }),
 };
 
 let failed = 0;

@@ -5,7 +5,7 @@
 import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
-import { run } from "../run.ts";
+import { requireCommand } from "../run-command.ts";
 import { serviceNames } from "../services.ts";
 
 const root = join(import.meta.dir, "../../..");
@@ -19,9 +19,9 @@ async function generate(): Promise<void> {
 async function generateProtobuf(folder: string): Promise<void> {
   const proto = join(root, "proto");
   await rm(folder, { recursive: true, force: true });
-  await run(["buf", "generate", "--output", join(folder, "..")], { folder: proto });
+  await requireCommand(["buf", "generate", "--output", join(folder, "..")], { folder: proto });
   const descriptors = join(folder, "descriptors.binpb");
-  await run(["buf", "build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors], {
+  await requireCommand(["buf", "build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors], {
     folder: proto,
   });
 }
@@ -29,7 +29,9 @@ async function generateProtobuf(folder: string): Promise<void> {
 async function generateMigrations(service: string, folder: string): Promise<void> {
   const schema = join(root, "services", service, "schema.ts");
   const out = relative(root, folder);
-  await run(["drizzle-kit", "generate", "--dialect", "mysql", "--schema", schema, "--out", out], { folder: root });
+  await requireCommand(["drizzle-kit", "generate", "--dialect", "mysql", "--schema", schema, "--out", out], {
+    folder: root,
+  });
 }
 
 /** The files that generating anew would change. */

@@ -1,8 +1,8 @@
 import { chmod, mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { runCommand } from "../command.ts";
 import { say } from "../console.ts";
 import { explained, StackError } from "../errors.ts";
+import { runCommand } from "../run-command.ts";
 
 /** The pinned servers. Kafka's version also runs in production; see README for the range that is supported. */
 const mariadbVersion = "11.4.5";

@@ -6,10 +6,10 @@
 import { appendFileSync, existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { runCommand } from "../command.ts";
 import { say } from "../console.ts";
 import { StackError } from "../errors.ts";
 import { ownerVariable } from "../orphans.ts";
+import { runCommand } from "../run-command.ts";
 import { databaseAdminUrl, type StackSettings } from "../settings.ts";
 import { explainLog, type ProcessSpec } from "../supervisor.ts";
 import { inDraft } from "./downloads.ts";
