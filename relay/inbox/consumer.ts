@@ -458,7 +458,7 @@ async function recordFresh<M extends Message>(
 }
 
 /** After this time a record that nobody waits for waits for no other one any more. */
-const waitMaxMs = 100;
+const deferMaxMs = 100;
 const replayIntervalMs = 1_000;
 const replayBackoff = { baseMs: 2_000, maxMs: 30_000 };
 
@@ -534,8 +534,8 @@ export async function startConsumer(options: {
     // All partitions of a fetch come side by side, and share transactions.
     partitionsConcurrently: 12,
     batchSizeMax,
-    mayWait: (record) => urgentTypes !== undefined && !urgentTypes.has(typeOfRecord(record) ?? ""),
-    waitMaxMs,
+    mayDefer: (record) => urgentTypes !== undefined && !urgentTypes.has(typeOfRecord(record) ?? ""),
+    deferMaxMs,
     onCrash: options.onCrash,
     // A partition that went to another member is that one's to show.
     onAssigned: () => lag.reset(),

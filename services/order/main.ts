@@ -88,7 +88,7 @@ const watchConsumer = await consumeTopic({
   groupId: watchGroup,
   topic,
   from: "latest",
-  gatherMs: 50,
+  fetchWaitMs: 50,
   commitOffsets: false,
   partitionsConcurrently: 12,
   batchSizeMax: 1_000,

@@ -1,0 +1,94 @@
+/**
+ * Defers records that are not urgent: they are handled together with the next urgent record of their partition, or after a
+ * while. A transaction costs more than what is in it, so fewer and larger batches are cheaper.
+ */
+import type { Logger } from "../../services/kit/log.ts";
+import type { Assignment } from "./assignment.ts";
+import type { TopicRecord } from "./consumer.ts";
+import type { PartitionQueue } from "./partition-queue.ts";
+
+/** Records of one partition, in order. */
+export interface PartitionBatch {
+  readonly partition: number;
+  readonly records: readonly TopicRecord[];
+  /** The offset of the partition's next record, as of the fetch. */
+  readonly endOffset: string;
+  /** The assignment in which the last of them was fetched. */
+  readonly generation: number;
+}
+
+export interface DeferralOptions {
+  readonly mayDefer: (record: TopicRecord) => boolean;
+  readonly deferMaxMs: number;
+  readonly batchSizeMax: number;
+  readonly handle: (batch: PartitionBatch, signal: AbortSignal) => Promise<void>;
+  readonly queue: PartitionQueue;
+  readonly assignment: Assignment;
+  /** Aborted when the consumer closes. */
+  readonly closing: AbortSignal;
+  readonly log: Logger;
+}
+
+/**
+ * The records that were fetched and are not handled yet. They stay here until they are handled, even after a join:
+ * kafkajs does not deliver them again and may go on after them. The inbox deduplicates what comes twice.
+ */
+export class Deferral {
+  readonly #deferred = new Map<number, PartitionBatch>();
+  readonly #options: DeferralOptions;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(options: DeferralOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Handles the batch behind the deferred records of its partition, or defers it. Call it from within the partition's
+   * queue. If it throws, deferred records stay deferred; the batch itself is left to the caller.
+   */
+  async receive(batch: PartitionBatch, signal: AbortSignal): Promise<void> {
+    const { partition, records } = batch;
+    const { batchSizeMax, mayDefer, handle } = this.#options;
+    const earlier = this.#deferred.get(partition)?.records ?? [];
+    const together = { ...batch, records: [...earlier, ...records] };
+    if (together.records.length > batchSizeMax) {
+      await handle({ ...batch, records: earlier }, signal);
+      await handle(batch, signal);
+    } else if (records.every(mayDefer)) {
+      this.#deferred.set(partition, together);
+      this.#schedule();
+      return;
+    } else {
+      await handle(together, signal);
+    }
+    this.#deferred.delete(partition);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+  }
+
+  #schedule(): void {
+    this.#timer ??= setTimeout(() => this.#handleDeferred(), this.#options.deferMaxMs);
+  }
+
+  #handleDeferred(): void {
+    this.#timer = undefined;
+    const { queue, handle, assignment, closing, log } = this.#options;
+    const signal = AbortSignal.any([assignment.signal, closing]);
+    for (const partition of this.#deferred.keys()) {
+      const handled = queue.run(partition, async () => {
+        const batch = this.#deferred.get(partition);
+        // Undefined if they were handled with later records meanwhile.
+        if (batch === undefined) return;
+        await handle(batch, signal);
+        this.#deferred.delete(partition);
+      });
+      handled.catch((error) => {
+        if (closing.aborted) return;
+        log.warn({ err: error, partition }, "deferred records not handled; retrying");
+        this.#schedule();
+      });
+    }
+  }
+}
