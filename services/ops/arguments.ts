@@ -1,59 +1,73 @@
-/** What `npm run ops` was asked to do: a verb of one or two words, at most one operand, and flags. */
+/** Parses the arguments of `npm run ops`: a verb of one or two words, at most one operand, and flags. */
+import { parseArgs } from "node:util";
 
-/** The command was called wrongly: the message and the usage are shown, and it exits with code 2. */
+/** The arguments are wrong. The message and the usage are shown, and the exit code is 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-/** How a verb is called. */
+/** The arguments that a verb takes. */
 export interface VerbUsage {
   /** One or two words, for example `dead show`. */
   readonly name: string;
-  /** What it takes beside flags, for example `ID`, and whether it must be there. */
+  /** The name until it was renamed: an operator who still types it learns the new one. */
+  readonly formerName?: string;
+  /** The argument beside the flags, for example `ID`. */
   readonly operand?: { readonly name: string; readonly required: boolean };
-  /** Flags by name, without the dashes: with a value, whose placeholder this is, or (true) without one. */
+  /** Flags by name without the dashes: the placeholder of its value, or true for a flag without a value. */
   readonly flags: Readonly<Record<string, string | true>>;
-  /** Flags that must be there. */
+  /** Flags that must be given. */
   readonly required?: readonly string[];
-  /** In the usage, after the verb. */
+  /** The operand and flags as the usage shows them, after the name. */
   readonly synopsis: string;
-  /** In the usage: what it does. */
+  /** What the verb does, for the usage. */
   readonly summary: string;
 }
 
 /** The flags of every verb. */
 export const commonFlags = { json: true, yes: true, help: true, operator: "NAME" } as const;
 
-/** The parsed command. */
+/** Parsed arguments. */
 export interface OpsArguments<Verb extends VerbUsage> {
   readonly verb: Verb;
   readonly operand: string | undefined;
-  /** The value of a flag, undefined where it was not given. */
+  /** The value of a flag; undefined if it was not given. */
   text(flag: string): string | undefined;
   /** Whether a flag was given. */
   has(flag: string): boolean;
 }
 
-/** @throws UsageError that says what is wrong. */
+/** @throws UsageError naming the first argument that is wrong or missing. */
 export function parseOpsArguments<Verb extends VerbUsage>(
   args: readonly string[],
   verbs: readonly Verb[],
 ): OpsArguments<Verb> {
   const verb = findVerb(args, verbs);
-  const rest = args.slice(verb.name.split(" ").length);
   const known: Readonly<Record<string, string | true>> = { ...commonFlags, ...verb.flags };
+  const options = Object.fromEntries(
+    Object.entries(known).map(([name, placeholder]) => [
+      name,
+      { type: placeholder === true ? ("boolean" as const) : ("string" as const) },
+    ]),
+  );
+  // Not strict: strict parsing refuses values that begin with a dash, such as `--from -2h`.
+  const { tokens } = parseArgs({
+    args: args.slice(verb.name.split(" ").length),
+    options,
+    allowPositionals: true,
+    strict: false,
+    tokens: true,
+  });
   const flags = new Map<string, string>();
   const operands: string[] = [];
-  for (let argument = rest.shift(); argument !== undefined; argument = rest.shift()) {
-    if (!argument.startsWith("--")) {
-      operands.push(argument);
-      continue;
-    }
-    const [name = "", given] = argument.slice(2).split(/=(.*)/s, 2);
-    const placeholder = Object.hasOwn(known, name) ? known[name] : undefined;
-    if (placeholder === undefined) throw new UsageError(`${verb.name} has no flag --${name}.`);
+  for (const token of tokens) {
+    if (token.kind === "positional") operands.push(token.value);
+    if (token.kind !== "option") continue;
+    const { name, rawName } = token;
+    const placeholder = Object.hasOwn(known, name) && rawName.startsWith("--") ? known[name] : undefined;
+    if (placeholder === undefined) throw new UsageError(`${verb.name} has no flag ${rawName}.`);
     if (flags.has(name)) throw new UsageError(`--${name} was given twice.`);
-    flags.set(name, placeholder === true ? noValue(name, given) : valueFor(name, placeholder, given, rest));
+    flags.set(name, placeholder === true ? requireNoValue(token) : requireValue(token, placeholder));
   }
   requireOperands(verb, operands);
   for (const name of verb.required ?? []) {
@@ -69,30 +83,50 @@ export function parseOpsArguments<Verb extends VerbUsage>(
 
 /** The longest verb that the arguments begin with. */
 function findVerb<Verb extends VerbUsage>(args: readonly string[], verbs: readonly Verb[]): Verb {
-  const words = args.slice(0, 2);
-  const verb = verbs.find(({ name }) => name === words.join(" ")) ?? verbs.find(({ name }) => name === words[0]);
-  if (verb !== undefined) return verb;
-  const longer = verbs.filter(({ name }) => name.startsWith(`${words[0]} `)).map(({ name }) => name);
-  if (longer.length > 0) throw new UsageError(`There is no verb ${words.join(" ")}, but ${longer.join(" and ")}.`);
-  throw new UsageError(words[0] === undefined ? "Which verb?" : `There is no verb ${words[0]}.`);
+  const [first, second] = args;
+  if (first === undefined) throw new UsageError("No verb was given.");
+  const twoWords = `${first} ${second}`;
+  for (const name of [twoWords, first]) {
+    const verb = verbs.find((it) => it.name === name);
+    if (verb !== undefined) return verb;
+    const renamed = verbs.find((it) => it.formerName === name);
+    if (renamed !== undefined) throw new UsageError(`${name} is now called ${renamed.name}.`);
+  }
+  const longer = verbs.filter(({ name }) => name.startsWith(`${first} `)).map(({ name }) => name);
+  if (longer.length > 0) {
+    const given = second === undefined ? first : twoWords;
+    throw new UsageError(`There is no verb ${given}. Verbs that begin with ${first}: ${longer.join(", ")}.`);
+  }
+  throw new UsageError(`There is no verb ${first}.`);
 }
 
-function noValue(name: string, given: string | undefined): string {
-  if (given !== undefined) throw new UsageError(`--${name} takes no value.`);
+/** A flag as `parseArgs` found it. */
+interface FlagToken {
+  readonly name: string;
+  readonly value: string | undefined;
+  /** Whether the value stands in the same argument: `--flag=value`. */
+  readonly inlineValue: boolean | undefined;
+}
+
+function requireNoValue({ name, value }: FlagToken): string {
+  if (value !== undefined) throw new UsageError(`--${name} takes no value.`);
   return "";
 }
 
-/** What follows is the value, also where it begins with a dash as `-2h` does; but not another flag. */
-function valueFor(name: string, placeholder: string, given: string | undefined, rest: string[]): string {
-  const value = given ?? (rest[0]?.startsWith("--") === true ? undefined : rest.shift());
-  if (value === undefined || value.trim() === "") throw new UsageError(`--${name} needs a value: ${placeholder}.`);
+/** A value may begin with one dash, as `-2h` does. Two dashes begin the next flag: the value was forgotten. */
+function requireValue({ name, value = "", inlineValue }: FlagToken, placeholder: string): string {
+  const isNextFlag = inlineValue !== true && value.startsWith("--");
+  if (isNextFlag || value.trim() === "") throw new UsageError(`--${name} needs a value: ${placeholder}.`);
   return value;
 }
 
 function requireOperands({ name, operand }: VerbUsage, operands: readonly string[]): void {
-  const max = operand === undefined ? 0 : 1;
-  if (operands.length > max) {
-    throw new UsageError(`${name} takes ${operand?.name ?? "no operand"}, and not also ${operands.at(-1)}.`);
+  const [, second] = operands;
+  if (operand === undefined && operands.length > 0) {
+    throw new UsageError(`${name} takes no operand, but got ${operands[0]}.`);
+  }
+  if (operand !== undefined && second !== undefined) {
+    throw new UsageError(`${name} takes one ${operand.name}, but also got ${second}.`);
   }
   if (operand?.required === true && operands.length === 0) throw new UsageError(`${name} needs ${operand.name}.`);
 }
@@ -102,8 +136,8 @@ const unitMs: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600
 const isoTime = /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,3})?)?(Z|[+-]\d{2}:\d{2})?)?$/;
 
 /**
- * Parses a time: ISO 8601 (UTC where it names no zone), `now`, or an age such as `-2h` (s, m, h, d). Returns what the
- * time is, once it is known what now is: that is the database's to say.
+ * Parses a time: ISO 8601 (UTC if it names no zone), `now`, or an age such as `-2h` (s, m, h, d). Returns a function from
+ * now to the time, because the database's clock says what now is.
  * @throws UsageError
  */
 export function parseTime(flag: string, text: string): (now: Date) => Date {
@@ -111,10 +145,10 @@ export function parseTime(flag: string, text: string): (now: Date) => Date {
   const agoMs = text.startsWith("-") ? ageMsOf(text.slice(1)) : undefined;
   if (agoMs !== undefined) return (now) => new Date(now.getTime() - agoMs);
   const match = isoTime.exec(text);
-  // Without a zone JavaScript takes a date for UTC, and a date with a time for local.
+  // JavaScript reads a date without a zone as UTC, but a date with a time as local time.
   const time = new Date(match?.[1] !== undefined && match[4] === undefined ? `${text}Z` : text);
   if (match === null || Number.isNaN(time.getTime())) {
-    throw new UsageError(`--${flag} takes a time like 2026-01-31T09:30:00Z, -2h or now, but is "${text}".`);
+    throw new UsageError(`--${flag} takes a time like 2026-01-31T09:30:00Z, -2h or now, not "${text}".`);
   }
   return () => time;
 }
@@ -122,13 +156,20 @@ export function parseTime(flag: string, text: string): (now: Date) => Date {
 /** Parses an age such as `7d` (s, m, h, d). @throws UsageError */
 export function parseAge(flag: string, text: string): number {
   const ms = ageMsOf(text);
-  if (ms === undefined) throw new UsageError(`--${flag} takes an age like 90s, 30m, 2h or 7d, but is "${text}".`);
+  if (ms === undefined) throw new UsageError(`--${flag} takes an age like 90s, 30m, 2h or 7d, not "${text}".`);
   return ms;
 }
 
 function ageMsOf(text: string): number | undefined {
   const [, amount, unit = ""] = age.exec(text) ?? [];
   return amount === undefined ? undefined : Number(amount) * (unitMs[unit] ?? 0);
+}
+
+/** Parses a whole number from 0 to `max`. @throws UsageError */
+export function parseWholeNumber(flag: string, text: string, max: number): number {
+  const number = Number(text);
+  if (/^\d+$/.test(text) && number <= max) return number;
+  throw new UsageError(`--${flag} takes a whole number up to ${max}, not "${text}".`);
 }
 
 /** The usage of all verbs. */
@@ -138,11 +179,12 @@ export function usageOf(verbs: readonly VerbUsage[]): string {
   return `Usage: npm run ops -- VERB … [--json] [--yes] [--operator NAME]
 ${lines.map(([call, summary]) => `  ${call.padEnd(width)}${summary}`).join("\n")}
 
-  --json      one JSON document on the standard output
-  --yes       do not ask before changing something
-  --operator  whose name is recorded with a change (default: the user of the operating system)
+  --json      print one JSON document on standard output
+  --yes       make the change without asking
+  --operator  the name recorded with a change (default: your operating system user)
   T           a time: 2026-01-31T09:30:00Z, -2h (s, m, h, d) or now
   AGE         90s, 30m, 2h or 7d
 
-The sources are those of the local stack (STACK_DATA_DIR), or of OPS_SOURCES (JSON as in RELAY_SOURCES) and KAFKA_BROKERS.`;
+The sources are those of the local stack (STACK_DATA_DIR), or those in OPS_SOURCES (JSON as in RELAY_SOURCES) with
+KAFKA_BROKERS.`;
 }

@@ -1,4 +1,4 @@
-/** What the operator's verbs have in common: what they are given, what they return, and how they go about several sources. */
+/** What all verbs share: their context, their outcome, and how they read several sources. */
 import type { OperatedSource, OperatorCommand } from "../../relay/operations/audit-log.ts";
 import { DomainError, messageOf } from "../kit/errors.ts";
 import { printable } from "../kit/table.ts";
@@ -7,65 +7,66 @@ import type { OpsSettings } from "./settings.ts";
 
 /** What a verb works with. */
 export interface OpsContext extends OpsSettings {
-  /** Asks whether to go on. @throws when the answer is no, or there is nobody to ask. */
+  /** Asks the operator whether to go on. @throws Error if the answer is no, or if there is no terminal to ask. */
   confirm(question: string): Promise<void>;
-  /** One line about progress. */
-  tell(message: string): void;
-  /** Aborted by Ctrl-C, for verbs that then end in order. */
+  /** Prints one line about progress. */
+  showProgress(message: string): void;
+  /** Aborted by Ctrl-C. Only verbs with `stopsWhenAsked` watch it. */
   readonly signal: AbortSignal;
 }
 
-/** What a verb found or did. */
+/** The result of a verb. */
 export interface Outcome {
-  /** For programs. */
+  /** For programs: printed with `--json`. */
   readonly document: Readonly<Record<string, unknown>>;
   /** For people. */
   readonly text: string;
-  /** False where it could not be done for every source. */
+  /** False if something is missing from the result: the exit code is then 1. */
   readonly complete?: boolean;
 }
 
-/** A verb. To add one, add it to the list in ops-verbs.ts. */
+/** A verb. To add one, add it to the list in verbs/all.ts. */
 export interface Verb extends VerbUsage {
-  /** Whether it watches `context.signal`. The others end at once: their changes are one transaction each. */
-  readonly endsInOrder?: boolean;
+  /** Whether the verb watches `context.signal`. The others are short: each of their changes is one transaction. */
+  readonly stopsWhenAsked?: boolean;
   run(context: OpsContext, args: OpsArguments<VerbUsage>): Promise<Outcome>;
 }
 
-/** Narrows a verb to one source. */
+/** Limits a verb to one source. */
 export const sourceFlag = { source: "S" } as const;
-/** As much of an error as fits in a line. */
+/** How much of an error message is shown on one line. */
 export const errorLengthMax = 80;
 
-/** A source that could not be asked. */
-export interface Fault {
+/** A source that could not be read. */
+export interface SourceFailure {
   readonly source: string;
   readonly error: string;
 }
 
-/** All sources, or the one of `--source`. @throws DomainError NOT_FOUND */
+/** All sources, or the one that `--source` names. @throws DomainError NOT_FOUND */
 export function sourcesOf(context: OpsContext, args: OpsArguments<VerbUsage>): readonly OperatedSource[] {
   const name = args.text("source");
   if (name === undefined) return context.sources;
   const source = context.sources.find((it) => it.name === name);
   if (source !== undefined) return [source];
   const names = context.sources.map((it) => it.name).join(", ");
-  throw new DomainError("NOT_FOUND", `There is no source ${name}; there are ${names}.`);
+  throw new DomainError("NOT_FOUND", `There is no source ${name}. Sources: ${names}.`);
 }
 
-/** The operand that there must be. @throws UsageError */
+/** @throws UsageError if the operand is missing. */
 export function operandOf({ operand, verb }: OpsArguments<VerbUsage>): string {
   if (operand === undefined) throw new UsageError(`${verb.name} needs ${verb.operand?.name}.`);
   return operand;
 }
 
-/** Either the operand or `--all`. @throws UsageError */
-export function requireOneOf({ verb, operand, has }: OpsArguments<VerbUsage>, name: string): void {
+/** @throws UsageError unless exactly one of the operand and `--all` was given. */
+export function requireOperandOrAll({ verb, operand, has }: OpsArguments<VerbUsage>): void {
   if ((operand === undefined) === has("all")) return;
-  throw new UsageError(`${verb.name} takes ${name} or --all${operand === undefined ? "" : ", not both"}.`);
+  const both = operand === undefined ? "" : ", not both";
+  throw new UsageError(`${verb.name} takes ${verb.operand?.name} or --all${both}.`);
 }
 
-/** What is written down of a command: the operand and the verb's own flags. */
+/** The command as the audit log records it: the operand and the verb's own flags. */
 export function commandOf(
   { operator }: OpsContext,
   { verb, operand, text, has }: OpsArguments<VerbUsage>,
@@ -77,33 +78,33 @@ export function commandOf(
   return { operator, command: verb.name, arguments: Object.fromEntries([...given, ...flags]) };
 }
 
-/** Looks at all sources side by side; one that does not answer is told of, and hides none of the others. */
-export async function lookAtEach<T>(
+/** Reads all sources concurrently. A source that fails is reported beside the results of the others. */
+export async function readEach<T>(
   sources: readonly OperatedSource[],
-  look: (source: OperatedSource) => Promise<T>,
+  read: (source: OperatedSource) => Promise<T>,
 ): Promise<{
-  readonly found: readonly { readonly source: string; readonly value: T }[];
-  readonly faults: readonly Fault[];
+  readonly results: readonly { readonly source: string; readonly value: T }[];
+  readonly failures: readonly SourceFailure[];
 }> {
-  const results = await Promise.allSettled(sources.map(look));
-  const found: { source: string; value: T }[] = [];
-  const faults: Fault[] = [];
-  results.forEach((result, index) => {
+  const settled = await Promise.allSettled(sources.map(read));
+  const results: { source: string; value: T }[] = [];
+  const failures: SourceFailure[] = [];
+  settled.forEach((result, index) => {
     const source = sources[index]?.name ?? "";
-    if (result.status === "fulfilled") found.push({ source, value: result.value });
-    else faults.push({ source, error: messageOf(result.reason) });
+    if (result.status === "fulfilled") results.push({ source, value: result.value });
+    else failures.push({ source, error: messageOf(result.reason) });
   });
-  return { found, faults };
+  return { results, failures };
 }
 
-/** For what must not be done by halves. @throws Error that names the sources which could not be asked. */
-export function requireNoFaults(faults: readonly Fault[]): void {
-  if (faults.length > 0) throw new Error(faults.map(describeFault).join("\n"));
+/** For verbs that must not do half of their work. @throws Error naming each source that could not be read. */
+export function requireNoFailures(failures: readonly SourceFailure[]): void {
+  if (failures.length > 0) throw new Error(failures.map(describeFailure).join("\n"));
 }
 
-/** A text, and below it the sources that could not be asked. */
-export function withFaults(text: string, faults: readonly Fault[]): string {
-  return [text, ...faults.map(describeFault)].join("\n");
+/** Appends a line for each source that could not be read. */
+export function withFailures(text: string, failures: readonly SourceFailure[]): string {
+  return [text, ...failures.map(describeFailure)].join("\n");
 }
 
-const describeFault = ({ source, error }: Fault) => `${source} could not be asked: ${printable(error)}`;
+const describeFailure = ({ source, error }: SourceFailure) => `${source} could not be read: ${printable(error)}`;

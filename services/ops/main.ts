@@ -1,4 +1,4 @@
-/** `npm run ops`: the operator's commands, for the local stack or for sources anywhere. */
+/** `npm run ops`: the operators' commands, for the local stack or for any other sources. */
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { ConfigError, environment } from "../kit/config.ts";
@@ -10,33 +10,33 @@ import { readOpsSettings } from "./settings.ts";
 import { verbs } from "./verbs/all.ts";
 
 const root = join(import.meta.dir, "../..");
-/** The terminal and npm each pass a Ctrl-C on; only one that comes later is a second one. */
+/** The terminal and npm both forward one Ctrl-C, so a second signal within this time is the same one. */
 const sameSignalMs = 1_500;
 
-/** Asked whether to change something, the operator said no. */
+/** The operator answered no. */
 class DeclinedError extends Error {
   override readonly name = "DeclinedError";
 }
 
-/** There is a change to confirm, and nobody to ask. */
+/** A change needs confirming, but standard input is not a terminal. */
 class UnattendedError extends Error {
   override readonly name = "UnattendedError";
 }
 
-/** Questions and progress go beside the result, so that the result can be piped. */
-function tell(message: string): void {
+/** Questions, progress and errors go to standard error, so that the result alone can be piped. */
+function printToStderr(message: string): void {
   process.stderr.write(`${printable(message)}\n`);
 }
 
 async function confirm(question: string): Promise<void> {
   if (process.stdin.isTTY !== true) {
-    throw new UnattendedError(`There is no terminal to ask at: ${question} With --yes it is done without asking.`);
+    throw new UnattendedError(`There is no terminal to ask: ${question} Add --yes to go ahead without being asked.`);
   }
   const answer = await readAnswer(`${printable(question)} [y/N] `);
   if (!/^y(es)?$/i.test(answer.trim())) throw new DeclinedError("Nothing was changed.");
 }
 
-/** Ctrl-C and Ctrl-D are a no. */
+/** Ctrl-C and Ctrl-D answer no. */
 function readAnswer(question: string): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
@@ -46,28 +46,32 @@ function readAnswer(question: string): Promise<string> {
   return promise.finally(() => terminal.close());
 }
 
-async function main(args: readonly string[]): Promise<Outcome> {
-  const command = parseOpsArguments(args, verbs);
+/** The first signal asks the verb to stop at a safe point, a later one ends the process at once. */
+function stopOnSignals(): AbortSignal {
   const stopping = new AbortController();
-  const settings = await readOpsSettings(environment(), root, command.text("operator"));
-  let askedAtMs: number | undefined;
+  let firstSignalMs: number | undefined;
   const stop = () => {
-    if (askedAtMs !== undefined && performance.now() - askedAtMs > sameSignalMs) process.exit(130);
-    if (askedAtMs !== undefined) return;
-    askedAtMs = performance.now();
-    tell("Stopping in order; once more to stop at once.");
+    if (firstSignalMs !== undefined && performance.now() - firstSignalMs > sameSignalMs) process.exit(130);
+    if (firstSignalMs !== undefined) return;
+    firstSignalMs = performance.now();
+    printToStderr("Stopping at the next safe point. Press Ctrl-C again to stop at once.");
     stopping.abort();
   };
-  if (command.verb.endsInOrder === true) {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, stop);
-  }
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, stop);
+  return stopping.signal;
+}
+
+async function runVerb(args: readonly string[]): Promise<Outcome> {
+  const command = parseOpsArguments(args, verbs);
+  const settings = await readOpsSettings(environment(), root, command.text("operator"));
+  const signal = command.verb.stopsWhenAsked === true ? stopOnSignals() : new AbortController().signal;
   try {
     return await command.verb.run(
       {
         ...settings,
         confirm: command.has("yes") ? async () => undefined : confirm,
-        tell,
-        signal: stopping.signal,
+        showProgress: printToStderr,
+        signal,
       },
       command,
     );
@@ -76,15 +80,15 @@ async function main(args: readonly string[]): Promise<Outcome> {
   }
 }
 
-/** 0: done. 1: could not be done, or only in part. 2: called or configured wrongly. */
-async function run(args: readonly string[]): Promise<number> {
+/** Returns the exit code. 0: done. 1: not done, or only in part. 2: wrong arguments or configuration. */
+async function main(args: readonly string[]): Promise<number> {
   const asJson = args.includes("--json");
   if (args.includes("--help") || args[0] === "help") {
     await print(usageOf(verbs));
     return 0;
   }
   try {
-    const { document, text, complete } = await main(args);
+    const { document, text, complete } = await runVerb(args);
     await print(asJson ? JSON.stringify(document, undefined, 2) : text);
     return complete === false ? 1 : 0;
   } catch (error) {
@@ -94,11 +98,8 @@ async function run(args: readonly string[]): Promise<number> {
       const code = error instanceof DomainError ? error.code : isUsage ? "USAGE" : "FAILED";
       await print(JSON.stringify({ error: { code, message } }, undefined, 2));
     }
-    tell(isMistakeOfOurs(error) ? (error.stack ?? message) : message);
-    if (isUsage)
-      process.stderr.write(`
-${usageOf(verbs)}
-`);
+    printToStderr(isProgrammingError(error) ? (error.stack ?? message) : message);
+    if (isUsage) process.stderr.write(`\n${usageOf(verbs)}\n`);
     return isMiscalled(error) ? 2 : 1;
   }
 }
@@ -108,14 +109,14 @@ function isMiscalled(error: unknown): boolean {
   return [UsageError, UnattendedError, ConfigError].some((kind) => error instanceof kind);
 }
 
-/** What servers answer is for the operator to read; what a program does wrong is for its programmer. */
-function isMistakeOfOurs(error: unknown): error is Error {
+/** An operator reads a server's message; only a mistake in this program needs a stack trace. */
+function isProgrammingError(error: unknown): error is Error {
   return [TypeError, ReferenceError, RangeError].some((kind) => error instanceof kind);
 }
 
-/** Written to the end before the process exits, also into a pipe. */
+/** Resolves once all of it is written: the process exits right after, and a pipe may be slow. */
 async function print(text: string): Promise<void> {
   await Bun.write(Bun.stdout, `${text}\n`);
 }
 
-process.exit(await run(process.argv.slice(2)));
+process.exit(await main(process.argv.slice(2)));

@@ -1,6 +1,6 @@
 /**
- * What operators do, from end to end: on a running stack, by `npm run ops` as it is called. An order that something has
- * stopped gets to its end by the verb that is meant for it, and what is sent once more changes nothing.
+ * Operators' work on a running stack, through `npm run ops` as they call it: a stuck order becomes final by the verb meant
+ * for it, and republishing events changes nothing.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
@@ -21,12 +21,12 @@ import { runOps } from "./testing.ts";
 
 let stack: TestStack;
 beforeAll(async () => {
-  // Given up after two tries, so that nobody waits here for ten.
+  // An event is dead after two attempts instead of ten, to keep the tests short.
   stack = await startStack([], { RELAY_ATTEMPTS_MAX: "2", RELAY_RETRY_BASE_MS: "100" });
 }, 120_000);
 afterAll(() => stack.stop(), 60_000);
 
-/** Runs a verb; its document. */
+/** Runs a verb and returns its document. */
 async function ops(...args: readonly string[]) {
   const { code, output, errors, document } = await runOps([...args, "--json", "--operator", "ann"]);
   if (code !== 0) throw new Error(`ops ${args.join(" ")}: ${code}: ${errors}${output}`);
@@ -37,7 +37,7 @@ async function place(change: Parameters<typeof orderRequest>[0] = {}): Promise<s
   return (await stack.connect.placeOrder(orderRequest(change))).orderId;
 }
 
-/** The final status, once it is there. */
+/** The final status, as soon as the order has it. */
 async function outcome(orderId: string): Promise<string> {
   const last = (await watchToEnd(stack.connect, orderId)).at(-1);
   if (last === undefined) throw new Error(`${orderId} has no status.`);
@@ -49,8 +49,8 @@ async function statusOf(orderId: string): Promise<string> {
   return order === undefined ? "?" : outcomeOf(order);
 }
 
-/** Nothing leaves an outbox meanwhile. */
-async function whileRelayStands<T>(work: () => Promise<T>): Promise<T> {
+/** Runs `work` while the relay is paused, so that no event leaves an outbox. */
+async function whileRelayIsPaused<T>(work: () => Promise<T>): Promise<T> {
   const pid = (await stack.read()).processes.relay;
   if (pid === undefined) throw new Error("The relay is not running.");
   process.kill(pid, "SIGSTOP");
@@ -65,17 +65,17 @@ async function deadEvents(): Promise<readonly { readonly id: string; readonly ke
   return (await ops("dead")).events;
 }
 
-const audited = async (service: ServiceName) =>
+const auditLogOf = async (service: ServiceName) =>
   await stack.databases[service].query<{ operator: string; command: string }>(
     "SELECT operator, command FROM ops_audit ORDER BY id",
   );
 
-test("parked replay: what payment could not handle waits with its key, and has its effect when it is asked for", async () => {
+test("parked redeliver: events that payment could not handle wait in order and take effect when redelivered", async () => {
   const { payment } = stack.databases;
   await payment.execute("ALTER TABLE payment ADD CONSTRAINT broken_release CHECK (payment_method <> 'pm_unheard_of')");
-  // The gateway declines a method that it does not know, and no other test pays with this one.
+  // The gateway declines an unknown method, and no other test uses this one.
   const orderId = await place({ paymentMethod: "pm_unheard_of" });
-  // Its neighbours do not mind.
+  // Other keys are not delayed.
   expect(await outcome(await place())).toBe("COMPLETED");
   await eventually(async () => {
     const { keys } = await ops("parked");
@@ -89,14 +89,14 @@ test("parked replay: what payment could not handle waits with its key, and has i
   ]);
 
   await payment.execute("ALTER TABLE payment DROP CONSTRAINT broken_release");
-  expect(await ops("parked", "replay", orderId, "--yes")).toMatchObject({ requested: 1 });
+  expect(await ops("parked", "redeliver", orderId, "--yes")).toMatchObject({ requested: 1 });
   expect(await outcome(orderId)).toBe("FAILED/PAYMENT_DECLINED");
   expect((await ops("parked")).keys).toEqual([]);
-  expect(await audited("payment")).toEqual([{ operator: "ann", command: "parked replay" }]);
+  expect(await auditLogOf("payment")).toEqual([{ operator: "ann", command: "parked redeliver" }]);
 }, 60_000);
 
-test("retry: an event that was given up is delivered once its row is mended, and its order goes on", async () => {
-  const orderId = await whileRelayStands(async () => {
+test("retry: a dead event is delivered after its row is repaired, and its order completes", async () => {
+  const orderId = await whileRelayIsPaused(async () => {
     const placed = await place();
     await stack.databases.order.execute(
       "UPDATE order_outbox_event SET payload = CONCAT('broken ', payload) WHERE aggregate_id = ?",
@@ -121,8 +121,8 @@ test("retry: an event that was given up is delivered once its row is mended, and
   expect(await deadEvents()).toEqual([]);
 }, 60_000);
 
-test("discard: an event that nobody can mend is given up, and its order goes on without it", async () => {
-  const orderId = await whileRelayStands(async () => {
+test("discard: an event beyond repair moves to the archive, and its order completes without it", async () => {
+  const orderId = await whileRelayIsPaused(async () => {
     const id = Bun.randomUUIDv7();
     await stack.databases.order.execute(
       "INSERT INTO order_outbox_event (id, aggregate_id, type, payload, headers) VALUES (?, 'x', 'shop.order.v1.OrderPlaced', 'nonsense', '{}')",
@@ -139,13 +139,13 @@ test("discard: an event that nobody can mend is given up, and its order goes on 
   expect(await ops("discard", event?.id ?? "", "--reason", "nonsense", "--yes")).toMatchObject({ discarded: 1 });
   expect(await outcome(orderId)).toBe("COMPLETED");
   expect((await ops("dead", "show", event?.id ?? "")).event).toMatchObject({ status: "DISCARDED", discardedBy: "ann" });
-  expect(await audited("order")).toEqual([
+  expect(await auditLogOf("order")).toEqual([
     { operator: "ann", command: "retry" },
     { operator: "ann", command: "discard" },
   ]);
 }, 60_000);
 
-describe("replay of everything", () => {
+describe("republish of all events", () => {
   const balances = async () => ({
     stock: await stack.databases.inventory.query("SELECT * FROM stock ORDER BY sku"),
     reservations: await stack.databases.inventory.query("SELECT * FROM reservation ORDER BY order_id"),
@@ -159,15 +159,15 @@ describe("replay of everything", () => {
   const publishedBy = (service: ServiceName) => count(service, `${service}_outbox_event`, "status = 'PUBLISHED'");
   const inboxRows = () => Promise.all(serviceNames.map((service) => count(service, `${service}_inbox_event`)));
 
-  const replayAll = async () => {
+  const republishAll = async () => {
     const results = await Promise.all(
-      serviceNames.map((source) => ops("replay", "--source", source, "--from", "-1h", "--yes")),
+      serviceNames.map((source) => ops("republish", "--source", source, "--from", "-1h", "--yes")),
     );
     expect(results.map(({ complete }) => complete)).toEqual([true, true, true]);
     return results.reduce((sum, { sent }) => sum + sent, 0);
   };
-  /** Records that consumers have dealt with, by what became of them. */
-  const dealtWith = async (outcomes: readonly string[]) => {
+  /** How many records the services have received with one of these outcomes. */
+  const recordsWith = async (outcomes: readonly string[]) => {
     const { health } = await stack.read();
     let sum = 0;
     for (const service of serviceNames) {
@@ -179,8 +179,8 @@ describe("replay of everything", () => {
     return sum;
   };
   const all = ["handled", "ignored", "parked", "duplicate", "skipped"];
-  /** Records that nobody waits for are handled a little later than others. */
-  const expectNothingUnhandled = async () => {
+  /** Deferred records are handled a little later than urgent ones. */
+  const expectAllHandled = async () => {
     const admin = await openAdmin(kafkaOf(await stack.read()));
     try {
       const ends = (await admin.endOffsets(sagaTopic)).filter(({ offset }) => offset !== "0");
@@ -217,13 +217,13 @@ describe("replay of everything", () => {
       "FAILED/PAYMENT_DECLINED",
     ]);
     await eventually(async () => expect(await findDiscrepancies(stack)).toEqual([]), 30_000);
-    await eventually(expectNothingUnhandled, 30_000);
+    await eventually(expectAllHandled, 30_000);
   }, 60_000);
 
   for (const isRemembered of [true, false]) {
     const what = isRemembered
-      ? "changes no balance: inboxes know all of it"
-      : "changes no balance where the inboxes were emptied, too: the domain's own guards hold";
+      ? "republishing all events changes no balance: the inboxes drop them as duplicates"
+      : "republishing all events changes no balance even with empty inboxes: the domain's own guards hold";
     test(what, async () => {
       const before = await balances();
       const remembered = await inboxRows();
@@ -232,14 +232,14 @@ describe("replay of everything", () => {
         for (const service of serviceNames)
           await stack.databases[service].execute(`DELETE FROM ${service}_inbox_event`);
       }
-      const dealt = await dealtWith(all);
-      const duplicates = await dealtWith(["duplicate"]);
-      const sent = await replayAll();
+      const received = await recordsWith(all);
+      const duplicates = await recordsWith(["duplicate"]);
+      const sent = await republishAll();
       expect(sent).toBe(before.events.reduce((sum, events) => sum + events, 0));
-      // Every service has seen every record once more.
-      await eventually(async () => expect((await dealtWith(all)) - dealt).toBe(3 * sent), 30_000);
+      // Every service receives every record once more.
+      await eventually(async () => expect((await recordsWith(all)) - received).toBe(3 * sent), 30_000);
       expect(await inboxRows()).toEqual(remembered);
-      const again = (await dealtWith(["duplicate"])) - duplicates;
+      const again = (await recordsWith(["duplicate"])) - duplicates;
       expect(again).toBe(isRemembered ? remembered.reduce((sum, rows) => sum + rows, 0) : 0);
       expect(await balances()).toEqual(before);
       expect(await findDiscrepancies(stack)).toEqual([]);

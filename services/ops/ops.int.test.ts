@@ -1,4 +1,4 @@
-/** `npm run ops` as it is called: what it prints, what it asks, how it exits. Its sources are given by configuration alone. */
+/** `npm run ops` as operators call it: output, questions and exit codes. The sources come from configuration alone. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { encodeHeaders } from "../../relay/inbox/parking.ts";
@@ -50,7 +50,7 @@ function operatorEnvironment(): Readonly<Record<string, string | undefined>> {
 const ops = (args: readonly string[], change: Readonly<Record<string, string>> = {}) =>
   runOps(args, { ...operatorEnvironment(), ...change });
 
-/** Runs the command at a terminal, where somebody types `typed`. */
+/** Runs the command at a terminal and types `typed`. */
 async function opsAtTerminal(args: readonly string[], typed: string): Promise<{ code: number; output: string }> {
   const command = [process.execPath, "services/ops/main.ts", ...args].map((word) => `'${word}'`).join(" ");
   const child = Bun.spawn(["script", "--quiet", "--return", "--command", command, "/dev/null"], {
@@ -78,8 +78,8 @@ async function insert(status: string, key: string): Promise<string> {
 const statusOf = async (id: string) =>
   (await orders.query<{ status: string }>("SELECT status FROM order_outbox_event WHERE id = ?", [id]))[0]?.status;
 
-describe("how it is called", () => {
-  test("wrongly: the usage, and exit code 2", async () => {
+describe("the call", () => {
+  test("wrong arguments print the usage and exit with code 2", async () => {
     for (const args of [[], ["explode"], ["backlog", "--frob"], ["retry"], ["discard", "some-id"]]) {
       const { code, output, errors } = await ops(args);
       expect({ args, code, output }).toEqual({ args, code: 2, output: "" });
@@ -89,7 +89,7 @@ describe("how it is called", () => {
     expect([help.code, help.output.startsWith("Usage: "), help.errors]).toEqual([0, true, ""]);
   });
 
-  test("with a configuration that cannot be: named, with no password, and exit code 2", async () => {
+  test("wrong configuration is named without passwords and exits with code 2", async () => {
     const faulty = JSON.stringify([{ name: "order", databaseUrl: "mysql://me:secret@127.0.0.1:1" }]);
     const { code, errors } = await ops(["backlog"], { OPS_SOURCES: faulty });
     expect(code).toBe(2);
@@ -97,20 +97,17 @@ describe("how it is called", () => {
     expect(errors).not.toContain("secret");
   });
 
-  test("for what is not there: exit code 1, also as JSON", async () => {
-    const unknown = await ops(["retry", "nobody", "--yes", "--json"]);
+  test("an unknown event or source exits with code 1, also with --json", async () => {
+    const unknown = await ops(["retry", "unknown", "--yes", "--json"]);
     expect([unknown.code, unknown.document()]).toEqual([
       1,
-      { error: { code: "NOT_FOUND", message: "There is no event nobody in order, inventory." } },
+      { error: { code: "NOT_FOUND", message: "There is no event unknown in order, inventory." } },
     ]);
     const source = await ops(["backlog", "--source", "shipping"]);
-    expect([source.code, source.errors.trim()]).toEqual([
-      1,
-      "There is no source shipping; there are order, inventory.",
-    ]);
+    expect([source.code, source.errors.trim()]).toEqual([1, "There is no source shipping. Sources: order, inventory."]);
   });
 
-  test("with a source that is away: the others are shown, and exit code 1", async () => {
+  test("if one source is unavailable, the others are shown and the exit code is 1", async () => {
     const { code, output, document } = await ops(["backlog", "--json"], {
       OPS_SOURCES: JSON.stringify([
         { name: "order", databaseUrl: order.url, outboxTable: "order_outbox_event", topic },
@@ -118,13 +115,13 @@ describe("how it is called", () => {
       ]),
     });
     expect(code).toBe(1);
-    expect(document()).toMatchObject({ sources: [{ source: "order" }], faults: [{ source: "away" }] });
+    expect(document()).toMatchObject({ sources: [{ source: "order" }], failures: [{ source: "away" }] });
     expect(output).not.toContain("secret");
   });
 });
 
-describe("what it changes", () => {
-  test("nothing, where there is nobody to ask", async () => {
+describe("changes", () => {
+  test("without a terminal and without --yes nothing changes, and the exit code is 2", async () => {
     const id = await insert("DEAD", "asked");
     for (const args of [
       ["retry", id],
@@ -133,14 +130,14 @@ describe("what it changes", () => {
     ]) {
       const { code, output, errors } = await ops(args);
       expect([code, output]).toEqual([2, ""]);
-      expect(errors).toContain("There is no terminal to ask at");
+      expect(errors).toContain("There is no terminal to ask");
       expect(errors).toContain("--yes");
     }
     expect(await statusOf(id)).toBe("DEAD");
     await orders.execute("DELETE FROM order_outbox_event");
   });
 
-  test("nothing, where the answer is no; by every verb that changes something", async () => {
+  test("every verb that changes something asks first, and changes nothing if the answer is no", async () => {
     await orders.execute("DROP TABLE IF EXISTS ops_audit");
     const [id, published] = [await insert("DEAD", "asked"), await insert("PUBLISHED", "asked")];
     const parkedKey = ["asked", "event-1", "DATA", "no", 3];
@@ -153,19 +150,22 @@ describe("what it changes", () => {
     const questions: readonly (readonly [readonly string[], RegExp])[] = [
       [["retry", id], /Retry shop.order.v1.OrderCompleted of asked .*\? \[y\/N\]/],
       [["retry", "--all"], /Retry 1 failed or dead event \(order 1\)\?/],
-      [["discard", id, "--reason", "x"], /Discard .*, for good\? Nobody will ever receive it\./],
-      [["parked", "replay", "asked"], /Replay the parked key asked \(order\)\?/],
-      [["parked", "replay", "--all"], /Replay 1 parked key \(order 1\)\?/],
-      [["replay", "--source", "order", "--from", "-1h"], /Send 1 event that order published .* again .*\?/],
-      [["archive", "run", "--older-than", "0s"], /Archive what order, inventory published longer than 0s ago\?/],
+      [["discard", id, "--reason", "x"], /Discard .* for good\? No service will ever receive it\./],
+      [["parked", "redeliver", "asked"], /Redeliver the parked key asked \(order\)\?/],
+      [["parked", "redeliver", "--all"], /Redeliver 1 parked key \(order 1\)\?/],
+      [["republish", "--source", "order", "--from", "-1h"], /Send 1 event that order published .* again .*\?/],
+      [
+        ["archive", "run", "--older-than", "0s"],
+        /Archive the events that order, inventory published more than 0s ago\?/,
+      ],
     ];
     const answered = await Promise.all(questions.map(([args]) => opsAtTerminal(args, "n\n")));
     for (const [index, { code, output }] of answered.entries()) {
       expect(output).toMatch(questions[index]?.[1] ?? /$^/);
-      expect({ args: questions[index]?.[0], code, told: /Nothing was changed\./.test(output) }).toEqual({
+      expect({ args: questions[index]?.[0], code, declined: /Nothing was changed\./.test(output) }).toEqual({
         args: questions[index]?.[0],
         code: 1,
-        told: true,
+        declined: true,
       });
     }
     expect([await statusOf(id), await statusOf(published)]).toEqual(["DEAD", "PUBLISHED"]);
@@ -182,7 +182,7 @@ describe("what it changes", () => {
     await orders.execute("DROP TABLE ops_audit");
   });
 
-  test("a retry, a discard and a replay, each under the operator's name", async () => {
+  test("retry, discard and republish take effect, and are recorded under the operator's name", async () => {
     const [first, second] = [await insert("DEAD", "a"), await insert("DEAD", "b")];
     expect((await ops(["dead", "--json"])).document().events.map(({ id }: { id: string }) => id)).toEqual([
       first,
@@ -196,10 +196,10 @@ describe("what it changes", () => {
     expect(await statusOf(second)).toBeUndefined();
 
     const published = await insert("PUBLISHED", "c");
-    const dry = await ops(["replay", "--source", "order", "--from", "-1h", "--dry-run", "--json"]);
+    const dry = await ops(["republish", "--source", "order", "--from", "-1h", "--dry-run", "--json"]);
     expect(dry.document()).toMatchObject({ source: "order", topic, events: 1, sent: 0, dryRun: true });
-    const replayed = await ops([
-      "replay",
+    const republished = await ops([
+      "republish",
       "--source",
       "order",
       "--from",
@@ -209,10 +209,10 @@ describe("what it changes", () => {
       "--operator",
       "ann",
     ]);
-    expect([replayed.code, replayed.document()]).toMatchObject([0, { events: 1, sent: 1, complete: true }]);
+    expect([republished.code, republished.document()]).toMatchObject([0, { events: 1, sent: 1, complete: true }]);
     const [record] = await readTopic(topic, (records) => records.length > 0);
     expect(String(record?.headers?.ce_id)).toBe(published);
-    const tooOld = await ops(["replay", "--source", "order", "--from", "-2d", "--yes"], {
+    const tooOld = await ops(["republish", "--source", "order", "--from", "-2d", "--yes"], {
       ARCHIVE_RETENTION_HOURS: "24",
     });
     expect([tooOld.code, tooOld.errors]).toEqual([1, expect.stringContaining("too old to be sent again")]);
@@ -221,13 +221,13 @@ describe("what it changes", () => {
     expect(await orders.query("SELECT operator, command, arguments FROM ops_audit ORDER BY id")).toEqual([
       { operator: user, command: "retry", arguments: JSON.stringify({ id: first }) },
       { operator: "ann", command: "discard", arguments: JSON.stringify({ id: second, reason: "by hand" }) },
-      { operator: "ann", command: "replay", arguments: JSON.stringify({ source: "order", from: "-1h" }) },
+      { operator: "ann", command: "republish", arguments: JSON.stringify({ source: "order", from: "-1h" }) },
     ]);
   });
 });
 
-describe("parked", () => {
-  test("keys are listed, shown with their events, and asked for again", async () => {
+describe("parked keys", () => {
+  test("parked keys are listed, shown with their events, and redelivered on request", async () => {
     const type = "shop.order.v1.OrderCompleted";
     const header = encodeHeaders({ ce_id: Buffer.from("event-1"), ce_type: Buffer.from(type) });
     const keyColumns = ["aggregate_id", "event_id", "reason", "error", "attempts"];
@@ -243,7 +243,7 @@ describe("parked", () => {
 
     const listed = await ops(["parked", "--json"]);
     const key = { service: "order", key: "key-1", events: 2, attempts: 3, reason: "UNDECODABLE", error: "no message" };
-    expect(listed.document()).toMatchObject({ keys: [key], faults: [] });
+    expect(listed.document()).toMatchObject({ keys: [key], failures: [] });
     expect((await ops(["parked", "--service", "inventory"])).output).toBe("No parked keys.\n");
     const shown = await ops(["parked", "show", "key-1", "--json"]);
     expect(shown.document()).toMatchObject({
@@ -258,24 +258,24 @@ describe("parked", () => {
       ],
     });
     expect((await ops(["parked", "show", "key-2"])).code).toBe(1);
-    expect((await ops(["parked", "replay", "key-2", "--yes"])).code).toBe(1);
-    expect((await ops(["parked", "replay", "key-1"])).code).toBe(2);
+    expect((await ops(["parked", "redeliver", "key-2", "--yes"])).code).toBe(1);
+    expect((await ops(["parked", "redeliver", "key-1"])).code).toBe(2);
 
     await orders.execute("DROP TABLE IF EXISTS ops_audit");
-    const asked = await ops(["parked", "replay", "--all", "--yes", "--json"]);
+    const asked = await ops(["parked", "redeliver", "--all", "--yes", "--json"]);
     expect(asked.document()).toEqual({ requested: 1, services: { order: 1 } });
-    expect((await ops(["parked", "replay", "key-1", "--yes", "--json"])).document()).toMatchObject({ requested: 0 });
+    expect((await ops(["parked", "redeliver", "key-1", "--yes", "--json"])).document()).toMatchObject({ requested: 0 });
     expect(await orders.query("SELECT aggregate_id FROM order_parked_key WHERE replay_requested_at <= NOW(3)")).toEqual(
       [{ aggregate_id: "key-1" }],
     );
     expect(await orders.query("SELECT command, result FROM ops_audit")).toEqual([
-      { command: "parked replay", result: JSON.stringify({ requested: 1, service: "order" }) },
+      { command: "parked redeliver", result: JSON.stringify({ requested: 1, service: "order" }) },
     ]);
   });
 });
 
 describe("archive", () => {
-  test("what is old enough is moved, and is written down", async () => {
+  test("archive run moves the events that are old enough, and is recorded", async () => {
     await orders.execute("DELETE FROM order_outbox_event");
     await orders.execute("DELETE FROM order_outbox_event_archive");
     await orders.execute("DROP TABLE IF EXISTS ops_audit");

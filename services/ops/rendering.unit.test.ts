@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { counted, cut, duration } from "./rendering.ts";
 
-test("durations in the two largest units that matter", () => {
+test("durations are shown in their two largest units", () => {
   const seconds = (...values: number[]) => values.map((value) => duration(value * 1_000));
   expect(duration(850)).toBe("850 ms");
   expect(duration(-3)).toBe("0 ms");
@@ -18,7 +18,7 @@ test("durations in the two largest units that matter", () => {
   ]);
 });
 
-test("long texts are cut, counts have their plural", () => {
+test("long texts are cut, and counted nouns have a plural", () => {
   expect(cut("abcdef", 4)).toBe("abc…");
   expect(cut("abcd", 4)).toBe("abcd");
   expect([counted(0, "event"), counted(1, "event"), counted(2, "event")]).toEqual(["0 events", "1 event", "2 events"]);

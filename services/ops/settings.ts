@@ -13,14 +13,14 @@ import { serviceNames } from "../stack/services.ts";
 import { readStackSettings } from "../stack/settings.ts";
 import { readStackFile } from "../stack/stack-file.ts";
 
-/** What the verbs work with. */
+/** The sources and clients that the verbs work with. */
 export interface OpsSettings {
   readonly sources: readonly OperatedSource[];
-  /** Whoever is recorded with a change. */
+  /** The name recorded with a change. */
   readonly operator: string;
-  /** How long outbox and archive keep an event for a replay; consumers remember it for longer. */
+  /** How long outbox and archive keep a published event. Inboxes remember it for longer, so it is safe to republish. */
   readonly archiveRetentionMs: number;
-  /** The messages of all sources. */
+  /** The Protobuf messages of all sources. */
   readonly openRegistry: () => Promise<Registry>;
   readonly openProducer: () => Promise<RecordProducer>;
   close(): Promise<void>;
@@ -30,15 +30,15 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 const connectionsMax = 4;
 const connectTimeoutMs = 3_000;
-/** Counting in a table of millions of rows takes its time. */
+/** Counting the rows of a table with millions of them takes long. */
 const statementTimeoutMs = 120_000;
-/** As the relay's: see relay/outbox/ownership.ts. */
+/** The same as the relay's: relay/outbox/ownership.ts says why. */
 const sendTimeoutMs = 2_000;
 const hourMs = 60 * 60 * 1_000;
 
 /**
- * The sources of `OPS_SOURCES`, or else of the local stack. Nothing is connected yet.
- * @throws ConfigError naming each faulty variable; StackError when there is neither.
+ * The sources in `OPS_SOURCES`, or those of the local stack if that is not set. Connects on first use.
+ * @throws ConfigError naming each wrong variable; StackError if there are no `OPS_SOURCES` and no local stack.
  */
 export async function readOpsSettings(
   env: Environment,
@@ -69,13 +69,13 @@ function readGivenSources(env: Environment) {
   try {
     return readRelayConfig({ ...env, RELAY_SOURCES: env.OPS_SOURCES });
   } catch (error) {
-    // The same format, by another name.
+    // The format is the same, but the operator set another variable.
     if (error instanceof ConfigError) throw new ConfigError(error.message.replaceAll("RELAY_SOURCES", "OPS_SOURCES"));
     throw error;
   }
 }
 
-/** With the local stack's admin accounts: an operator of one machine has all of it anyway. */
+/** Uses the admin accounts of the local stack: its operator owns the machine anyway. */
 async function readLocalStack(env: Environment, root: string) {
   const { dataFolder } = readStackSettings(env, root);
   const stack = await readStackFile(dataFolder).catch((error: Error) => {
@@ -98,14 +98,14 @@ async function readLocalStack(env: Environment, root: string) {
 
 function readOperator(given: string | undefined): string {
   const operator = given ?? operatingSystemUser();
-  if (operator === "") throw new ConfigError("This system has no name for you: say who you are with --operator NAME.");
+  if (operator === "") throw new ConfigError("The operating system does not say who you are. Add --operator NAME.");
   if (operator.length > operatorLengthMax) {
-    throw new ConfigError(`--operator takes at most ${operatorLengthMax} characters, but has ${operator.length}.`);
+    throw new ConfigError(`--operator takes at most ${operatorLengthMax} characters, not ${operator.length}.`);
   }
   return operator;
 }
 
-/** Asked of the system: Bun's `userInfo` takes it from the environment, where anybody may put any name. */
+/** From the system itself: Bun's `userInfo` reads environment variables, which anyone can set to any name. */
 function operatingSystemUser(): string {
   try {
     return Bun.spawnSync(["id", "-un"]).stdout.toString().trim();

@@ -95,7 +95,7 @@ async function operator() {
   const context = {
     ...settings,
     confirm: async () => undefined,
-    tell: () => undefined,
+    showProgress: () => undefined,
     signal: new AbortController().signal,
   };
   return { context, settings };
@@ -202,7 +202,7 @@ describe("nothing is wrong", () => {
     expect(outcome.text).toContain("Every promise is kept.");
     expect(outcome.complete).toBe(true);
     const stuck = await stuckVerb.run(context, parseOpsArguments(["stuck", "--older-than", "0"], [stuckVerb]));
-    expect(stuck.text).toBe("No order that is older than 0 s waits for anything.");
+    expect(stuck.text).toBe("Every order that is older than 0 s is final.");
     await settings.close();
   });
 });
@@ -718,7 +718,7 @@ describe("stuck names whoever holds an order up", () => {
       );
       const { text } = await stuckVerb.run(context, parseOpsArguments(["stuck", "--older-than", "0"], [stuckVerb]));
       expect(text).toMatch(
-        /COMPENSATING .* PaymentVoided .* payment .* its row is VOID_REFUSED; the gateway answered 403 to void; \d+ calls? made/,
+        /COMPENSATING .* PaymentVoided .* payment .* its row is VOID_REFUSED; the gateway answered 403 to void; \d+ gateway calls? made/,
       );
       return placed.orderId;
     });

@@ -1,34 +1,33 @@
-/** The verbs about the archive. */
+/** The verbs about the archive of published events. */
 
 import { archiveNow } from "../../../relay/operations/archive.ts";
 import { databaseNow } from "../../../relay/operations/undelivered.ts";
 import { archiveStatus } from "../../../relay/outbox/archive.ts";
 import { formatTable } from "../../kit/table.ts";
 import { parseAge } from "../arguments.ts";
-import { commandOf, lookAtEach, requireNoFaults, sourceFlag, sourcesOf, type Verb, withFaults } from "../context.ts";
+import { commandOf, readEach, requireNoFailures, sourceFlag, sourcesOf, type Verb, withFailures } from "../context.ts";
 import { counted, duration } from "../rendering.ts";
 
 const olderThanDefault = "1d";
 
-/** What lies where. */
 export const archiveStatusVerb: Verb = {
   name: "archive status",
   flags: sourceFlag,
   synopsis: "[--source S]",
-  summary: "how many published events are in the outbox, and how many in the archive",
+  summary: "how many published events are still in the outbox, and how many are in the archive",
   async run(context, args) {
-    const { found, faults } = await lookAtEach(sourcesOf(context, args), async (source) => {
+    const { results, failures } = await readEach(sourcesOf(context, args), async (source) => {
       const { oldestPublishedAt, ...counts } = await archiveStatus(source.database, source);
       const now = await databaseNow(source.database);
       const oldestAgeMs = oldestPublishedAt === undefined ? null : now.getTime() - oldestPublishedAt.getTime();
       return { ...counts, oldestPublishedAt: oldestPublishedAt ?? null, oldestAgeMs };
     });
     return {
-      document: { sources: found.map(({ source, value }) => ({ source, ...value })), faults },
-      text: withFaults(
+      document: { sources: results.map(({ source, value }) => ({ source, ...value })), failures },
+      text: withFailures(
         formatTable(
           ["source", "published in outbox", "oldest", "archived", "discarded"],
-          found.map(({ source, value }) => [
+          results.map(({ source, value }) => [
             source,
             value.published,
             duration(value.oldestAgeMs),
@@ -36,32 +35,31 @@ export const archiveStatusVerb: Verb = {
             value.discarded,
           ]),
         ),
-        faults,
+        failures,
       ),
-      complete: faults.length === 0,
+      complete: failures.length === 0,
     };
   },
 };
 
-/** Archives now. */
-export const archiveRun: Verb = {
+export const archiveRunVerb: Verb = {
   name: "archive run",
   flags: { ...sourceFlag, "older-than": "AGE" },
   synopsis: "[--older-than AGE] [--source S]",
-  summary: `moves what was published longer ago (${olderThanDefault}) to the archive now`,
-  endsInOrder: true,
+  summary: `moves events that were published more than AGE ago (default ${olderThanDefault}) to the archive now`,
+  stopsWhenAsked: true,
   async run(context, args) {
     const olderThan = args.text("older-than") ?? olderThanDefault;
     const olderThanMs = parseAge("older-than", olderThan);
     const sources = sourcesOf(context, args);
-    // Asked before anything is changed, so that it is not begun with half of them.
-    requireNoFaults((await lookAtEach(sources, ({ database }) => databaseNow(database))).faults);
+    // Before anything changes: a database that is down must not stop the run half-way.
+    requireNoFailures((await readEach(sources, ({ database }) => databaseNow(database))).failures);
     const names = sources.map(({ name }) => name).join(", ");
-    await context.confirm(`Archive what ${names} published longer than ${olderThan} ago?`);
+    await context.confirm(`Archive the events that ${names} published more than ${olderThan} ago?`);
     const moved: Record<string, number> = {};
     for (const source of sources) {
       if (context.signal.aborted) break;
-      context.tell(`Archiving ${source.name} …`);
+      context.showProgress(`Archiving ${source.name} …`);
       const result = await archiveNow(source, {
         olderThanMs,
         command: commandOf(context, args),
@@ -73,7 +71,7 @@ export const archiveRun: Verb = {
     const complete = !context.signal.aborted;
     return {
       document: { moved: total, sources: moved, complete },
-      text: `${counted(total, "event")} moved${complete ? "" : "; stopped, and may be run again"}.`,
+      text: `${counted(total, "event")} moved${complete ? "" : ". Stopped before the end: run it again for the rest"}.`,
       complete,
     };
   },

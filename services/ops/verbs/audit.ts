@@ -1,11 +1,11 @@
-/** `npm run ops -- audit`: are the promises kept? */
+/** `npm run ops -- audit`: checks that the running system keeps its promises. */
 import { join } from "node:path";
 import { Counter, Gauge, type Registry as Metrics } from "prom-client";
 import { sleep } from "../../kit/backoff.ts";
 import { environment } from "../../kit/config.ts";
 import { messageOf } from "../../kit/errors.ts";
 import { createMetrics, serveHealth } from "../../kit/health.ts";
-import { type OpsArguments, UsageError, type VerbUsage } from "../arguments.ts";
+import { parseWholeNumber, UsageError } from "../arguments.ts";
 import { type AuditOptions, type Auditor, type AuditReport, openAuditor } from "../audit/audit.ts";
 import { formatAudit } from "../audit/report.ts";
 import { readAuditSources } from "../audit/sources.ts";
@@ -14,23 +14,28 @@ import { counted } from "../rendering.ts";
 
 const root = join(import.meta.dir, "../../..");
 const watchIntervalMs = 10_000;
-const secondsMax = 86_400;
+const overdueSecondsMax = 86_400;
 const portMax = 65_535;
 
-/** Checks the promises once, or every 10 s until it is stopped; exit code 1 when one is broken. */
+/** Exit code 1 if a promise is broken. */
 export const auditVerb: Verb = {
   name: "audit",
   flags: { watch: true, "overdue-after": "SECONDS", "metrics-port": "PORT" },
   synopsis: "[--watch [--metrics-port PORT]] [--overdue-after SECONDS]",
-  summary: "checks the promises I1 to I7 and I9 on the running system, with what breaks them; --watch every 10 s",
-  endsInOrder: true,
+  summary:
+    "checks the promises I1 to I7 and I9 on the running system, and shows the rows that break one; --watch: every 10 s",
+  stopsWhenAsked: true,
   async run(context, args) {
-    const overdueAfter = numberOf(args, "overdue-after", secondsMax);
-    const port = numberOf(args, "metrics-port", portMax);
-    if (port !== undefined && !args.has("watch")) throw new UsageError("--metrics-port goes with --watch.");
+    const numberOf = (flag: string, max: number) => {
+      const text = args.text(flag);
+      return text === undefined ? undefined : parseWholeNumber(flag, text, max);
+    };
+    const overdueAfterSeconds = numberOf("overdue-after", overdueSecondsMax);
+    const port = numberOf("metrics-port", portMax);
+    if (port !== undefined && !args.has("watch")) throw new UsageError("--metrics-port needs --watch.");
     const options: AuditOptions = {
       ...(await readAuditSources(environment(), root, context.sources)),
-      ...(overdueAfter === undefined ? {} : { overdueAfterMs: overdueAfter * 1_000 }),
+      ...(overdueAfterSeconds === undefined ? {} : { overdueAfterMs: overdueAfterSeconds * 1_000 }),
       signal: context.signal,
     };
     if (args.has("watch")) return await watch(context, options, { json: args.has("json"), port });
@@ -43,19 +48,11 @@ export const auditVerb: Verb = {
   },
 };
 
-function numberOf({ text }: OpsArguments<VerbUsage>, flag: string, max: number): number | undefined {
-  const value = text(flag);
-  if (value === undefined) return undefined;
-  const number = Number(value);
-  if (/^\d+$/.test(value) && number <= max) return number;
-  throw new UsageError(`--${flag} takes a whole number up to ${max}, but is "${value}".`);
-}
-
 function outcomeOf(report: AuditReport): Outcome {
   return { document: { ...report }, text: formatAudit(report), complete: report.ok };
 }
 
-/** Shows every audit as it is done. What cannot be audited now is audited later. */
+/** Prints each audit when it is finished. An audit that fails is counted, and the next one starts as usual. */
 async function watch(
   context: OpsContext,
   options: AuditOptions,
@@ -74,12 +71,12 @@ async function watch(
         const report = await auditor.run();
         audits++;
         ok = report.ok;
-        record.found(report);
+        record.finished(report);
         await Bun.write(Bun.stdout, json ? `${JSON.stringify(report)}\n` : `${formatAudit(report)}\n\n`);
       } catch (error) {
         if (context.signal.aborted) break;
         record.failed();
-        context.tell(`Could not be audited: ${messageOf(error)}`);
+        context.showProgress(`The audit failed: ${messageOf(error)}`);
         await auditor?.close().catch(() => undefined);
         auditor = undefined;
       }
@@ -92,36 +89,44 @@ async function watch(
   return { document: { audits, ok }, text: `Stopped after ${counted(audits, "audit")}.`, complete: ok };
 }
 
-/** The audit as metrics. */
+/** The metrics of `audit --watch`. */
 export function createAuditMetrics(metrics: Metrics) {
   const registers = [metrics];
   const broken = new Gauge({
     name: "audit_broken",
-    help: "Findings of the last audit, by promise.",
+    help: "Findings in the last audit, by promise.",
     labelNames: ["promise"],
     registers,
   });
   const checked = new Gauge({
     name: "audit_checked",
-    help: "What the last audit looked at, by promise: orders, SKUs, authorisations, records or rows.",
+    help: "Orders, SKUs, authorisations, records or rows that the last audit checked, by promise.",
     labelNames: ["promise"],
     registers,
   });
-  const hindered = new Gauge({ name: "audit_hindered_orders", help: "Orders that wait for an operator.", registers });
+  const hindered = new Gauge({
+    name: "audit_hindered_orders",
+    help: "Orders that wait for an operator in the last audit.",
+    registers,
+  });
   const unsettled = new Gauge({
     name: "audit_unsettled_orders",
-    help: "Orders that looked wrong and changed at every reading of the last audit.",
+    help: "Orders that looked wrong but changed at every reading of the last audit.",
     registers,
   });
   const finishedAt = new Gauge({
     name: "audit_last_finished_timestamp_seconds",
-    help: "When the last audit was done: what is older says nothing about now.",
+    help: "When the last audit finished. If this is old, the other figures are old too.",
     registers,
   });
-  const took = new Gauge({ name: "audit_seconds", help: "How long the last audit took.", registers });
-  const failures = new Counter({ name: "audit_failures_total", help: "Audits that could not be done.", registers });
+  const took = new Gauge({ name: "audit_seconds", help: "Duration of the last audit.", registers });
+  const failures = new Counter({
+    name: "audit_failures_total",
+    help: "Audits that failed because a source could not be read.",
+    registers,
+  });
   return {
-    found(report: AuditReport) {
+    finished(report: AuditReport) {
       for (const { promise, ...counts } of report.promises) {
         broken.set({ promise }, counts.broken);
         checked.set({ promise }, counts.checked);

@@ -1,4 +1,4 @@
-/** The verbs about a source's events: what each asks before it changes something, and how its result is shown. */
+/** The verbs about the events of a source: how far the relay is behind, dead events, retry, discard, republish. */
 
 import type { OperatedSource } from "../../../relay/operations/audit-log.ts";
 import { planReplay, replay } from "../../../relay/operations/republish.ts";
@@ -22,35 +22,34 @@ import { type OpsArguments, parseTime, UsageError, type VerbUsage } from "../arg
 import {
   commandOf,
   errorLengthMax,
-  lookAtEach,
   type OpsContext,
   type Outcome,
   operandOf,
-  requireNoFaults,
-  requireOneOf,
+  readEach,
+  requireNoFailures,
+  requireOperandOrAll,
   sourceFlag,
   sourcesOf,
   type Verb,
-  withFaults,
+  withFailures,
 } from "../context.ts";
 import { counted, cut, duration } from "../rendering.ts";
 
 const progressIntervalMs = 1_000;
 
-/** How far each source is behind. */
-export const backlog: Verb = {
+export const backlogVerb: Verb = {
   name: "backlog",
   flags: sourceFlag,
   synopsis: "[--source S]",
-  summary: "how far each source is behind, and who relays it",
+  summary: "how many events of each source wait for the relay, for how long, and which connection relays them",
   async run(context, args) {
-    const { found, faults } = await lookAtEach(sourcesOf(context, args), readBacklog);
+    const { results, failures } = await readEach(sourcesOf(context, args), readBacklog);
     return {
-      document: { sources: found.map(({ source, value }) => ({ source, ...value })), faults },
-      text: withFaults(
+      document: { sources: results.map(({ source, value }) => ({ source, ...value })), failures },
+      text: withFailures(
         formatTable(
           ["source", "pending", "held", "oldest pending", "failed", "dead", "held keys", "published/s", "owner"],
-          found.map(({ source, value }) => [
+          results.map(({ source, value }) => [
             source,
             value.pending,
             value.held,
@@ -62,28 +61,27 @@ export const backlog: Verb = {
             value.owner === null ? "nobody" : describeOwner(value.owner),
           ]),
         ),
-        faults,
+        failures,
       ),
-      complete: faults.length === 0,
+      complete: failures.length === 0,
     };
   },
 };
 
-/** What was given up. */
-export const dead: Verb = {
+export const deadVerb: Verb = {
   name: "dead",
   flags: { ...sourceFlag, failed: true },
   synopsis: "[--failed] [--source S]",
-  summary: "the events that were given up; with --failed also those tried again later",
+  summary: "the events that the relay has given up; with --failed also those that it will retry",
   async run(context, args) {
     const failed = args.has("failed");
-    const { found, faults } = await lookAtEach(sourcesOf(context, args), (source) =>
+    const { results, failures } = await readEach(sourcesOf(context, args), (source) =>
       listUndelivered(source, { failed }),
     );
-    const isCut = found.some(({ value }) => value.length > listRowsMax);
-    const events = found.flatMap(({ value }) => value.slice(0, listRowsMax));
+    const isCut = results.some(({ value }) => value.length > listRowsMax);
+    const events = results.flatMap(({ value }) => value.slice(0, listRowsMax));
     const shown = formatTable(
-      ["source", "id", "key", "type", "status", "retries", "age", "last error"],
+      ["source", "id", "key", "type", "status", "attempts", "age", "last error"],
       events.map((event) => [
         event.source,
         event.id,
@@ -95,113 +93,110 @@ export const dead: Verb = {
         cut(event.lastError, errorLengthMax),
       ]),
     );
-    const more = isCut ? `\nThere are more: the first ${listRowsMax} of a source are shown.` : "";
+    const more = isCut ? `\nThere are more: only the first ${listRowsMax} of each source are shown.` : "";
     return {
-      document: { events, truncated: isCut, faults },
-      text: withFaults(events.length === 0 ? `No ${failed ? "failed or " : ""}dead events.` : shown + more, faults),
-      complete: faults.length === 0,
+      document: { events, truncated: isCut, failures },
+      text: withFailures(events.length === 0 ? `No ${failed ? "failed or " : ""}dead events.` : shown + more, failures),
+      complete: failures.length === 0,
     };
   },
 };
 
-/** All of one event. */
-export const deadShow: Verb = {
+export const deadShowVerb: Verb = {
   name: "dead show",
   operand: { name: "ID", required: true },
   flags: sourceFlag,
   synopsis: "ID [--source S]",
-  summary: "all that is known of an event, with its payload; also of one that was discarded",
+  summary: "one event of any status with its payload, from the outbox or the archive",
   async run(context, args) {
-    const { event } = await findSomewhere(sourcesOf(context, args), operandOf(args));
+    const { event } = await findInSources(sourcesOf(context, args), operandOf(args));
     return { document: { event }, text: describeEvent(event) };
   },
 };
 
-/** Tries failed and dead events again. */
-export const retry: Verb = {
+export const retryVerb: Verb = {
   name: "retry",
   operand: { name: "ID", required: false },
   flags: { ...sourceFlag, all: true },
   synopsis: "ID | --all [--source S]",
-  summary: "lets failed and dead events be tried again at once, in the order of their keys",
+  summary: "sends failed or dead events again now; each key keeps its order",
   async run(context, args) {
-    requireOneOf(args, "ID");
+    requireOperandOrAll(args);
     return args.has("all") ? await retryEach(context, args) : await retryOne(context, args, operandOf(args));
   },
 };
 
 async function retryOne(context: OpsContext, args: OpsArguments<VerbUsage>, id: string): Promise<Outcome> {
-  const { source, event } = await findSomewhere(sourcesOf(context, args), id);
+  const { source, event } = await findInSources(sourcesOf(context, args), id);
   requireUndelivered(event);
-  await context.confirm(`Retry ${inALine(event)}?`);
+  await context.confirm(`Retry ${summaryOf(event)}?`);
   const changed = await retryEvent(source, id, commandOf(context, args));
   return {
     document: { retried: 1, events: [{ source: source.name, ...changed }] },
-    text: `${id} is pending again: the relay sends it at its next look.`,
+    text: `${id} is pending again. The relay sends it with its next read.`,
   };
 }
 
 async function retryEach(context: OpsContext, args: OpsArguments<VerbUsage>): Promise<Outcome> {
-  const { found, faults } = await lookAtEach(sourcesOf(context, args), countUndelivered);
-  requireNoFaults(faults);
-  const concerned = found.filter(({ value }) => value > 0);
-  const total = concerned.reduce((sum, { value }) => sum + value, 0);
+  const { results, failures } = await readEach(sourcesOf(context, args), countUndelivered);
+  requireNoFailures(failures);
+  const withEvents = results.filter(({ value }) => value > 0);
+  const total = withEvents.reduce((sum, { value }) => sum + value, 0);
   if (total === 0)
-    return { document: { retried: 0, sources: {} }, text: "No failed or dead events: nothing to retry." };
-  const each = concerned.map(({ source, value }) => `${source} ${value}`).join(", ");
+    return { document: { retried: 0, sources: {} }, text: "Nothing to retry: there are no failed or dead events." };
+  const each = withEvents.map(({ source, value }) => `${source} ${value}`).join(", ");
   await context.confirm(`Retry ${counted(total, "failed or dead event")} (${each})?`);
   const retried: Record<string, number> = {};
   for (const source of sourcesOf(context, args)) {
-    if (!concerned.some((it) => it.source === source.name)) continue;
+    if (!withEvents.some((it) => it.source === source.name)) continue;
     retried[source.name] = await retryAll(source, commandOf(context, args));
   }
   const sum = Object.values(retried).reduce((a, b) => a + b, 0);
   return {
     document: { retried: sum, sources: retried },
-    text: `${counted(sum, "event")} pending again: the relay sends them at its next look.`,
+    text: `${counted(sum, "event")} pending again. The relay sends them with its next read.`,
   };
 }
 
-/** Gives one up for good. */
-export const discard: Verb = {
+export const discardVerb: Verb = {
   name: "discard",
   operand: { name: "ID", required: true },
   flags: { ...sourceFlag, reason: "TEXT" },
   required: ["reason"],
   synopsis: "ID --reason TEXT [--source S]",
-  summary: "gives a failed or dead event up: into the archive, and its key goes on without it",
+  summary: "gives up a failed or dead event: it moves to the archive, and later events of its key are sent",
   async run(context, args) {
     const id = operandOf(args);
     const reason = args.text("reason") ?? "";
-    const { source, event } = await findSomewhere(sourcesOf(context, args), id);
+    const { source, event } = await findInSources(sourcesOf(context, args), id);
     requireUndelivered(event);
     const waiting =
-      event.laterPending === 0 ? "" : ` ${counted(event.laterPending, "later event")} of its key will go.`;
-    await context.confirm(`Discard ${inALine(event)}, for good? Nobody will ever receive it.${waiting}`);
+      event.laterPending === 0 ? "" : ` ${counted(event.laterPending, "later event")} of its key will be sent.`;
+    await context.confirm(`Discard ${summaryOf(event)} for good? No service will ever receive it.${waiting}`);
     const changed = await discardEvent(source, id, { ...commandOf(context, args), reason });
     return {
       document: { discarded: 1, events: [{ source: source.name, ...changed }] },
-      text: `${id} is in the archive as DISCARDED; its key goes on.`,
+      text: `${id} is in the archive as DISCARDED. Later events of its key are sent.`,
     };
   },
 };
 
-/** Sends published events again. */
-export const replayVerb: Verb = {
-  name: "replay",
+export const republishVerb: Verb = {
+  name: "republish",
+  formerName: "replay",
   flags: { ...sourceFlag, from: "T", to: "T", key: "KEY", "dry-run": true },
   required: ["source", "from"],
   synopsis: "--source S --from T [--to T] [--key KEY] [--dry-run]",
-  summary: "sends published events again (to: now); the source's relay pauses meanwhile",
-  endsInOrder: true,
+  summary: "sends published events of that time again (default --to now); the relay of the source pauses meanwhile",
+  stopsWhenAsked: true,
   async run(context, args) {
     const from = parseTime("from", args.text("from") ?? "");
     const to = parseTime("to", args.text("to") ?? "now");
     const [source] = sourcesOf(context, args);
-    if (source === undefined) throw new UsageError("replay needs --source S.");
+    if (source === undefined) throw new UsageError("republish needs --source S.");
     const now = await databaseNow(source.database);
-    const wanted = { from: from(now), to: to(now), key: args.text("key") };
-    const plan = await planReplay(source, wanted, context.archiveRetentionMs);
+    const requested = { from: from(now), to: to(now), key: args.text("key") };
+    const plan = await planReplay(source, requested, context.archiveRetentionMs);
     const { range, count } = plan;
     const ofKey = range.key === undefined ? "" : ` of the key ${range.key}`;
     const what = `${counted(count.events, "event")}${ofKey} that ${source.name} published from ${range.from.toISOString()} to ${range.to.toISOString()}`;
@@ -211,46 +206,50 @@ export const replayVerb: Verb = {
       return {
         document: { ...document, sent: 0, dryRun: args.has("dry-run") },
         text:
-          count.events === 0 ? `Nothing to send: there are no events${ofKey} in that range.` : `${what}: ${origin}.`,
+          count.events === 0
+            ? `Nothing to send: ${source.name} published no events${ofKey} in that time.`
+            : `${what}: ${origin}.`,
       };
     }
-    await context.confirm(`Send ${what} to ${source.topic} again (${origin})? Its relay pauses meanwhile.`);
+    await context.confirm(
+      `Send ${what} to ${source.topic} again (${origin})? The relay of ${source.name} pauses meanwhile.`,
+    );
     const result = await replay(source, {
       plan,
       registry: await context.openRegistry(),
       command: commandOf(context, args),
       openProducer: context.openProducer,
-      onProgress: atIntervals((sent) => context.tell(`${sent} of ${count.events} sent`)),
-      onWait: context.tell,
+      onProgress: atIntervals((sent) => context.showProgress(`${sent} of ${count.events} sent`)),
+      onWait: context.showProgress,
       signal: context.signal,
     });
-    const stopped = `Stopped after ${result.sent} of ${result.events} events; it may be run again.`;
+    const stopped = `Stopped after ${result.sent} of ${result.events} events. It is safe to run it again.`;
     return {
       document: { ...document, ...result, dryRun: false },
       text: result.complete
-        ? `${counted(result.sent, "event")} sent again; the relay has the source back.`
-        : `${stopped} The relay has the source back.`,
+        ? `${counted(result.sent, "event")} sent again. The relay goes on.`
+        : `${stopped} The relay goes on.`,
       complete: result.complete,
     };
   },
 };
 
-/** @throws DomainError NOT_FOUND; what a source said that could not be asked, where the event may be there. */
-async function findSomewhere(
+/** @throws DomainError NOT_FOUND; if a source that may have the event could not be read, the Error of that source. */
+async function findInSources(
   sources: readonly OperatedSource[],
   id: string,
 ): Promise<{ readonly source: OperatedSource; readonly event: EventDetails }> {
-  const { found, faults } = await lookAtEach(sources, async (source) => ({
+  const { results, failures } = await readEach(sources, async (source) => ({
     source,
     event: await findEvent(source, id),
   }));
-  for (const { value } of found) if (value.event !== undefined) return { source: value.source, event: value.event };
-  requireNoFaults(faults);
+  for (const { value } of results) if (value.event !== undefined) return { source: value.source, event: value.event };
+  requireNoFailures(failures);
   const names = sources.map(({ name }) => name).join(", ");
   throw new DomainError("NOT_FOUND", `There is no event ${id} in ${names}.`);
 }
 
-function inALine(event: EventDetails): string {
+function summaryOf(event: EventDetails): string {
   const { source, type, key, id, status, retryCount, lastError } = event;
   const why = lastError === null ? "" : `: ${cut(lastError, errorLengthMax)}`;
   return printable(`${type} of ${key} (${source}, ${id}; ${status} after ${counted(retryCount, "attempt")}${why})`);
@@ -268,7 +267,7 @@ function describeEvent(event: EventDetails): string {
     age: duration(event.ageMs),
     "occurred at": event.occurredAt.toISOString(),
     "published at": event.publishedAt?.toISOString() ?? null,
-    retries: event.retryCount,
+    attempts: event.retryCount,
     "next attempt at": event.nextAttemptAt?.toISOString() ?? null,
     "last error": event.lastError,
     "later pending": event.laterPending,
@@ -280,7 +279,7 @@ function describeEvent(event: EventDetails): string {
   return `${formatList(entries)}\npayload:\n${printable(indented(event.payload))}`;
 }
 
-/** Readable where it is JSON, and as it stands where it is not. */
+/** Indented if it is JSON, else unchanged: an event may be dead because its payload is not JSON. */
 function indented(payload: string): string {
   try {
     return JSON.stringify(JSON.parse(payload), undefined, 2);
@@ -289,11 +288,12 @@ function indented(payload: string): string {
   }
 }
 
-function atIntervals(tell: (value: number) => void): (value: number) => void {
-  let toldMs = performance.now();
+/** Passes on at most one value per interval. */
+function atIntervals(show: (value: number) => void): (value: number) => void {
+  let shownMs = performance.now();
   return (value) => {
-    if (performance.now() - toldMs < progressIntervalMs) return;
-    toldMs = performance.now();
-    tell(value);
+    if (performance.now() - shownMs < progressIntervalMs) return;
+    shownMs = performance.now();
+    show(value);
   };
 }

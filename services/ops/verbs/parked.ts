@@ -1,4 +1,4 @@
-/** The verbs about what the services could not handle. */
+/** The verbs about parked keys: keys with an event that a service could not handle. */
 import { type Registry, toJson } from "@bufbuild/protobuf";
 import { decodePayload, fromRecord } from "../../../proto/envelope.ts";
 import type { ParkedEvent, ParkedKey } from "../../../relay/inbox/parking.ts";
@@ -17,31 +17,30 @@ import type { OpsArguments, VerbUsage } from "../arguments.ts";
 import {
   commandOf,
   errorLengthMax,
-  type Fault,
-  lookAtEach,
   type OpsContext,
   operandOf,
-  requireNoFaults,
-  requireOneOf,
+  readEach,
+  requireNoFailures,
+  requireOperandOrAll,
+  type SourceFailure,
   type Verb,
-  withFaults,
+  withFailures,
 } from "../context.ts";
 import { counted, cut } from "../rendering.ts";
 
 const serviceFlag = { service: "S" } as const;
 const keyOperand = { name: "KEY" } as const;
 
-/** The keys that the services have put aside. */
-export const parked: Verb = {
+export const parkedVerb: Verb = {
   name: "parked",
   flags: serviceFlag,
   synopsis: "[--service S]",
-  summary: "the keys of which a service could not handle an event, and how many wait behind it",
+  summary: "the keys with an event that a service could not handle, and how many events wait",
   async run(context, args) {
-    const { keys, faults } = await parkedKeysOf(context, args);
+    const { keys, failures } = await parkedKeysOf(context, args);
     const isCut = keys.length === listRowsMax;
     const shown = formatTable(
-      ["service", "key", "events", "parked at", "reason", "attempts", "replay", "error"],
+      ["service", "key", "events", "parked at", "reason", "attempts", "redelivery", "error"],
       keys.map(({ service, ...parkedKey }) => [
         service,
         parkedKey.key,
@@ -54,71 +53,71 @@ export const parked: Verb = {
       ]),
     );
     return {
-      document: { keys, truncated: isCut, faults },
-      text: withFaults(keys.length === 0 ? "No parked keys." : shown, faults),
-      complete: faults.length === 0,
+      document: { keys, truncated: isCut, failures },
+      text: withFailures(keys.length === 0 ? "No parked keys." : shown, failures),
+      complete: failures.length === 0,
     };
   },
 };
 
-/** All of one key. */
-export const parkedShow: Verb = {
+export const parkedShowVerb: Verb = {
   name: "parked show",
   operand: { ...keyOperand, required: true },
   flags: serviceFlag,
   synopsis: "KEY [--service S]",
-  summary: "a parked key with its events in order, and their payloads",
+  summary: "one parked key with its events in order and their payloads",
   async run(context, args) {
     const key = operandOf(args);
-    const { found, faults } = await lookAtEach(servicesOf(context, args), async (source) => ({
+    const { results, failures } = await readEach(servicesOf(context, args), async (source) => ({
       source,
-      shown: await findParkedKey(source.database, serviceOf(source), key),
+      parkedKey: await findParkedKey(source.database, serviceOf(source), key),
     }));
     const registry = await context.openRegistry();
-    const services = found.flatMap(({ value: { source, shown } }) => {
-      if (shown === undefined) return [];
-      const events = shown.events.map((event) => describe(event, registry));
-      return [{ service: serviceOf(source), ...shown.key, waiting: events }];
+    const services = results.flatMap(({ value: { source, parkedKey } }) => {
+      if (parkedKey === undefined) return [];
+      const events = parkedKey.events.map((event) => describe(event, registry));
+      return [{ service: serviceOf(source), ...parkedKey.key, waiting: events }];
     });
     if (services.length === 0) {
-      requireNoFaults(faults);
+      requireNoFailures(failures);
       throw new DomainError("NOT_FOUND", `The key ${key} is not parked.`);
     }
     return {
-      document: { services, faults },
-      text: withFaults(services.map((it) => describeKey(it)).join("\n\n"), faults),
-      complete: faults.length === 0,
+      document: { services, failures },
+      text: withFailures(services.map((it) => describeKey(it)).join("\n\n"), failures),
+      complete: failures.length === 0,
     };
   },
 };
 
-/** Asks for another try. */
-export const parkedReplay: Verb = {
-  name: "parked replay",
+export const parkedRedeliverVerb: Verb = {
+  name: "parked redeliver",
+  formerName: "parked replay",
   operand: { ...keyOperand, required: false },
   flags: { ...serviceFlag, all: true },
   synopsis: "KEY | --all [--service S]",
-  summary: "asks the service to handle a parked key's events again, in order",
+  summary: "asks the service to handle the events of a parked key again, in order",
   async run(context, args) {
-    requireOneOf(args, keyOperand.name);
+    requireOperandOrAll(args);
     const key = args.has("all") ? undefined : operandOf(args);
-    const { found, faults } = await lookAtEach(servicesOf(context, args), async (source) => ({
+    const { results, failures } = await readEach(servicesOf(context, args), async (source) => ({
       source,
-      keys: await keysToReplay(source, key),
+      keys: await countKeys(source, key),
     }));
-    requireNoFaults(faults);
-    const concerned = found.filter(({ value }) => value.keys > 0).map(({ value }) => value);
-    const each = concerned.map(({ source, keys }) => `${serviceOf(source)} ${keys}`).join(", ");
-    const total = concerned.reduce((sum, { keys }) => sum + keys, 0);
+    requireNoFailures(failures);
+    const withKeys = results.filter(({ value }) => value.keys > 0).map(({ value }) => value);
+    const each = withKeys.map(({ source, keys }) => `${serviceOf(source)} ${keys}`).join(", ");
+    const total = withKeys.reduce((sum, { keys }) => sum + keys, 0);
     if (total === 0 && key !== undefined) throw new DomainError("NOT_FOUND", `The key ${key} is not parked.`);
-    if (total === 0) return { document: { requested: 0, services: {} }, text: "No parked keys: nothing to replay." };
+    if (total === 0)
+      return { document: { requested: 0, services: {} }, text: "Nothing to redeliver: there are no parked keys." };
     await context.confirm(
       key === undefined
-        ? `Replay ${counted(total, "parked key")} (${each})?`
-        : `Replay the parked key ${key} (${concerned.map(({ source }) => serviceOf(source)).join(", ")})?`,
+        ? `Redeliver ${counted(total, "parked key")} (${each})?`
+        : `Redeliver the parked key ${key} (${withKeys.map(({ source }) => serviceOf(source)).join(", ")})?`,
     );
     const services: Record<string, number> = {};
-    for (const { source } of concerned) {
+    for (const { source } of withKeys) {
       services[serviceOf(source)] = await requestParkedReplay(
         source.database,
         serviceOf(source),
@@ -131,13 +130,13 @@ export const parkedReplay: Verb = {
       document: { requested, services },
       text:
         requested === 0
-          ? "It was asked for already; a service does so within seconds, while it runs."
-          : `Asked for ${counted(requested, "key")}; see with "parked" what is left in some seconds.`,
+          ? "Redelivery is already requested. The service redelivers within seconds while it runs."
+          : `Redelivery requested for ${counted(requested, "key")}. In a few seconds "parked" shows what is still parked.`,
     };
   },
 };
 
-async function keysToReplay(source: OperatedSource, key: string | undefined): Promise<number> {
+async function countKeys(source: OperatedSource, key: string | undefined): Promise<number> {
   const service = serviceOf(source);
   if (key === undefined) return await countParkedKeys(source.database, service);
   return (await findParkedKey(source.database, service, key)) === undefined ? 0 : 1;
@@ -148,16 +147,16 @@ async function parkedKeysOf(
   args: OpsArguments<VerbUsage>,
 ): Promise<{
   readonly keys: readonly ({ readonly service: string } & ParkedKey)[];
-  readonly faults: readonly Fault[];
+  readonly failures: readonly SourceFailure[];
 }> {
-  const { found, faults } = await lookAtEach(servicesOf(context, args), async (source) => {
+  const { results, failures } = await readEach(servicesOf(context, args), async (source) => {
     const keys = await listParkedKeys(source.database, serviceOf(source), { limit: listRowsMax });
     return keys.map((key) => ({ service: serviceOf(source), ...key }));
   });
-  return { keys: found.flatMap(({ value }) => value), faults };
+  return { keys: results.flatMap(({ value }) => value), failures };
 }
 
-/** A service has its inbox beside its outbox, under the same name. */
+/** A service keeps its inbox and its outbox in one database, with its own name before the table names. */
 function serviceOf({ outboxTable, name }: OperatedSource): string {
   const suffix = outboxTableName("");
   return outboxTable.endsWith(suffix) ? outboxTable.slice(0, -suffix.length) : name;
@@ -169,7 +168,7 @@ function servicesOf(context: OpsContext, args: OpsArguments<VerbUsage>): readonl
   const found = context.sources.filter((source) => serviceOf(source) === service);
   if (found.length > 0) return found;
   const names = context.sources.map(serviceOf).join(", ");
-  throw new DomainError("NOT_FOUND", `There is no service ${service}; there are ${names}.`);
+  throw new DomainError("NOT_FOUND", `There is no service ${service}. Services: ${names}.`);
 }
 
 interface DescribedEvent {
@@ -180,16 +179,16 @@ interface DescribedEvent {
   readonly offset: string;
   readonly occurredAt: Date | null;
   readonly error: string | null;
-  /** The message, where the payload is one. */
+  /** The decoded message as JSON; null if it does not decode. */
   readonly payload: unknown;
-  /** The payload as it was received, where it is none. */
+  /** The payload as it was received, if it does not decode. */
   readonly payloadBase64: string | null;
 }
 
 function describe({ record, ...event }: ParkedEvent, registry: Registry): DescribedEvent {
   const { partition, offset, value } = record;
   const { eventId, type, source } = event;
-  const read = readPayload(record, registry);
+  const decoded = payloadOf(record, registry);
   return {
     eventId,
     type,
@@ -198,13 +197,13 @@ function describe({ record, ...event }: ParkedEvent, registry: Registry): Descri
     offset,
     occurredAt: event.occurredAt ?? null,
     error: event.error ?? null,
-    payload: read ?? null,
-    payloadBase64: read === undefined && value !== null ? Buffer.from(value).toString("base64") : null,
+    payload: decoded ?? null,
+    payloadBase64: decoded === undefined && value !== null ? Buffer.from(value).toString("base64") : null,
   };
 }
 
-/** Undefined where it does not decode: that may be why it is parked. */
-function readPayload(record: ParkedEvent["record"], registry: Registry): unknown {
+/** Undefined if it does not decode, which may be the reason for parking. */
+function payloadOf(record: ParkedEvent["record"], registry: Registry): unknown {
   try {
     const message = decodePayload(fromRecord(record), registry);
     const schema = registry.getMessage(message.$typeName);
@@ -224,7 +223,7 @@ function describeKey(parkedKey: { readonly service: string; readonly waiting: re
     ["failed event", parkedKey.eventId],
     ["reason", parkedKey.reason],
     ["attempts", parkedKey.attempts],
-    ["replay requested at", parkedKey.replayRequestedAt?.toISOString() ?? null],
+    ["redelivery requested at", parkedKey.replayRequestedAt?.toISOString() ?? null],
     ["error", parkedKey.error],
   ]);
   const events = parkedKey.waiting.map((event) => {

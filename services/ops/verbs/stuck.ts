@@ -1,33 +1,30 @@
-/** `npm run ops -- stuck`: where does it hang? */
-
+/** `npm run ops -- stuck`: the orders that are not final, and what each waits for. */
 import { type Cell, formatTable } from "../../kit/table.ts";
-import { type OpsArguments, UsageError, type VerbUsage } from "../arguments.ts";
+import { type OpsArguments, parseWholeNumber, type VerbUsage } from "../arguments.ts";
 import { shortNameOf } from "../audit/promises.ts";
 import { databasesOf } from "../audit/sources.ts";
-import type { Verb } from "../context.ts";
+import { errorLengthMax, type Verb } from "../context.ts";
 import { counted, cut, duration } from "../rendering.ts";
 import { type Debt, findStuck, type StuckOrder } from "../stuck/stuck.ts";
 
-const olderThanSeconds = 30;
-const secondsMax = 86_400;
+const olderThanSecondsDefault = 30;
+const olderThanSecondsMax = 86_400;
 const limitDefault = 100;
 const limitMax = 10_000;
-const errorLengthMax = 80;
 
-/** Lists the orders that are not final past a limit, and who owes what to them. */
 export const stuckVerb: Verb = {
   name: "stuck",
   flags: { "older-than": "SECONDS", limit: "N" },
   synopsis: "[--older-than SECONDS] [--limit N]",
-  summary: `the orders that are not final after ${olderThanSeconds} s: what each waits for, who owes it, and what they know`,
+  summary: `orders that are not final after ${olderThanSecondsDefault} s: the event that each waits for, which service owes it, and why it is late`,
   async run(context, args) {
-    const olderThan = numberOf(args, "older-than", olderThanSeconds, secondsMax);
+    const olderThanSeconds = numberOf(args, "older-than", olderThanSecondsDefault, olderThanSecondsMax);
     const limit = numberOf(args, "limit", limitDefault, limitMax);
-    const report = await findStuck(databasesOf(context.sources), { olderThanMs: olderThan * 1_000, limit });
+    const report = await findStuck(databasesOf(context.sources), { olderThanMs: olderThanSeconds * 1_000, limit });
     if (report.total === 0) {
-      return { document: { ...report }, text: `No order that is older than ${olderThan} s waits for anything.` };
+      return { document: { ...report }, text: `Every order that is older than ${olderThanSeconds} s is final.` };
     }
-    const headings = ["order", "status", "age", "unchanged", "waits for", "owed by", "step", "what they know"];
+    const headings = ["order", "status", "age", "unchanged", "waits for", "owed by", "step", "details"];
     const more = report.total - report.orders.length;
     return {
       document: { ...report },
@@ -41,25 +38,22 @@ export const stuckVerb: Verb = {
 
 function numberOf({ text }: OpsArguments<VerbUsage>, flag: string, fallback: number, max: number): number {
   const value = text(flag);
-  if (value === undefined) return fallback;
-  const number = Number(value);
-  if (/^\d+$/.test(value) && number <= max) return number;
-  throw new UsageError(`--${flag} takes a whole number up to ${max}, but is "${value}".`);
+  return value === undefined ? fallback : parseWholeNumber(flag, value, max);
 }
 
 function linesOf({ orderId, status, ageMs, unchangedMs, owed }: StuckOrder): Cell[][] {
   const order = [orderId, status, duration(ageMs), duration(unchangedMs)];
-  if (owed.length === 0) return [[...order, null, "nobody", null, "no event under way will ever move it: run audit"]];
+  if (owed.length === 0) return [[...order, null, null, null, "no event on its way can move this order: run audit"]];
   return owed.map((debt) => [
     ...order,
     debt.waitsFor.map(shortNameOf).join(" or "),
     debt.by,
     `${debt.step} ${shortNameOf(debt.event.type)}`,
-    knowledge(debt),
+    describeKnowledge(debt),
   ]);
 }
 
-function knowledge({ by, knows }: Debt): string {
+function describeKnowledge({ by, knows }: Debt): string {
   const { inbox, undelivered, parked, row } = knows;
   const facts: string[] = [];
   if (by !== "relay")
@@ -69,13 +63,13 @@ function knowledge({ by, knows }: Debt): string {
   if (row !== null && "refusal" in row && row.refusal !== null)
     facts.push(`the gateway ${cut(row.refusal, errorLengthMax)}`);
   if (row !== null && "attempts" in row && row.nextAttemptAt !== null) {
-    facts.push(`${counted(row.attempts, "call")} made, the next due at ${row.nextAttemptAt.toISOString()}`);
+    facts.push(`${counted(row.attempts, "gateway call")} made, the next one at ${row.nextAttemptAt.toISOString()}`);
   }
   for (const { type, status, retryCount, lastError, nextAttemptAt } of undelivered) {
-    const tries = retryCount === 0 ? "" : ` after ${counted(retryCount, "try")}`.replace("trys", "tries");
-    const next = nextAttemptAt === null ? "" : `, again at ${nextAttemptAt.toISOString()}`;
+    const attempts = retryCount === 0 ? "" : ` after ${counted(retryCount, "attempt")}`;
+    const next = nextAttemptAt === null ? "" : `, next attempt at ${nextAttemptAt.toISOString()}`;
     const error = lastError === null ? "" : `: ${cut(lastError, errorLengthMax)}`;
-    facts.push(`${shortNameOf(type)} is ${status}${tries}${next}${error}`);
+    facts.push(`${shortNameOf(type)} is ${status}${attempts}${next}${error}`);
   }
   return facts.join("; ");
 }
