@@ -1,5 +1,5 @@
 /**
- * Exponential backoff with full jitter: a random time between 0 and min(max, base × 2^attempt).
+ * Exponential backoff with full jitter: a random time from 0 to min(max, base × 2^attempt), in milliseconds.
  * Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
  * @param attempt 0 for the first wait.
  */
@@ -11,7 +11,7 @@ export function fullJitterMs(
   return Math.floor((options.random ?? Math.random)() * ceilingMs);
 }
 
-/** Resolves after `ms`, or at once when `signal` is or gets aborted. Never rejects, leaves no timer behind. */
+/** Resolves after `ms`, or as soon as `signal` is aborted. Never rejects, and leaves no timer behind. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal?.aborted) return resolve();

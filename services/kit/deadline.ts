@@ -1,6 +1,6 @@
 /**
- * Resolves or rejects as `work` does, or rejects after `deadlineMs` with what `late` makes. The work goes on: whoever can
- * stop it does so in `late`. Its own failure after the deadline is dropped.
+ * Settles as `work` does, or rejects after `deadlineMs` with the error that `late` returns. The work itself goes on; if it
+ * can be stopped, stop it in `late`. If it fails after the deadline, that failure is dropped.
  */
 export async function withDeadline<T>(work: Promise<T>, deadlineMs: number, late: () => Error): Promise<T> {
   const expired = Promise.withResolvers<never>();
@@ -10,5 +10,20 @@ export async function withDeadline<T>(work: Promise<T>, deadlineMs: number, late
     return await Promise.race([work, expired.promise]);
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/**
+ * Waits at most `waitMs` for `work` and returns whether it ended in time. The work itself goes on.
+ * @throws what `work` throws in that time.
+ */
+export async function endsWithin(work: Promise<unknown>, waitMs: number): Promise<boolean> {
+  const late = new Error(`Not done after ${waitMs} ms.`);
+  try {
+    await withDeadline(work, waitMs, () => late);
+    return true;
+  } catch (error) {
+    if (error === late) return false;
+    throw error;
   }
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { withDeadline } from "./deadline.ts";
+import { endsWithin, withDeadline } from "./deadline.ts";
 
 const late = () => new Error("too late");
 
@@ -14,4 +14,10 @@ test("work that misses its deadline rejects with the caller's error, and its own
   work.reject(new Error("broken afterwards"));
   // An unhandled rejection would fail this test.
   await new Promise((resolve) => setImmediate(resolve));
+});
+
+test("a limited wait returns whether the work ended in time, and throws what the work throws", async () => {
+  expect(await endsWithin(Promise.resolve(), 60_000)).toBe(true);
+  expect(await endsWithin(new Promise(() => undefined), 1)).toBe(false);
+  expect(endsWithin(Promise.reject(new Error("broken")), 60_000)).rejects.toThrow("broken");
 });

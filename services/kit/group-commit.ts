@@ -1,14 +1,32 @@
 import { UnavailableError } from "./errors.ts";
 
-/** Takes items one by one and commits them in groups; each caller gets its own item's result after its commit. */
+/** Takes items one at a time and commits them in groups. Each caller gets its own item's result after its commit. */
 export interface GroupCommit<Item, Result> {
   /**
-   * Resolves after the item's own commit. An item whose `signal` is aborted before its group starts is not committed.
-   * @throws UnavailableError when `waitingMax` items wait already; otherwise what `commit` throws.
+   * Resolves after the item's commit. An item whose `signal` is aborted before its group starts is not committed.
+   * @throws UnavailableError when `waitingMax` items are waiting already or the group commit is closed; otherwise what
+   * `commit` throws.
    */
   submit(item: Item, signal?: AbortSignal): Promise<Result>;
-  /** Refuses new items and resolves when those under way are done. */
+  /** Refuses new items and resolves when all accepted items are done. */
   close(): Promise<void>;
+}
+
+export interface GroupCommitOptions<Item, Result> {
+  /** The largest group, in items or in what `sizeOf` counts. */
+  readonly sizeMax: number;
+  /** How much an item counts; default 1. An item larger than `sizeMax` gets a group of its own. */
+  readonly sizeOf?: (item: Item) => number;
+  /** At most this many items may wait. */
+  readonly waitingMax: number;
+  /** Commits the items in one transaction and returns their results in the same order. */
+  readonly commit: (items: readonly Item[]) => Promise<readonly Result[]>;
+  /** True for an error that every item would meet: the group is then not retried item by item. */
+  readonly isOutage: (error: unknown) => boolean;
+  /** Items with the same key never share a group, so the second sees what the first did. */
+  readonly keyOf?: (item: Item) => string;
+  /** Delays the first group until the end of this turn of the event loop, for items that arrive in bursts. */
+  readonly gathersTurn?: boolean;
 }
 
 interface Waiting<Item, Result> {
@@ -19,81 +37,29 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Group commit: whatever arrives while the previous group commits goes into the next one together. There is no timer:
- * an item that finds nothing under way is committed at once, alone.
+ * Group commit: items that arrive while one group commits go into the next group together. There is no timer: an item
+ * that arrives while nothing is being committed is committed at once, alone.
  *
- * A group that fails is tried again item by item, so that a bad neighbour harms nobody, unless `isOutage` says that
- * nobody could succeed.
+ * If a group fails, each item is retried alone, so one bad item cannot fail the others, unless `isOutage` says that none
+ * could succeed.
  */
-export function createGroupCommit<Item, Result>(options: {
-  /** At most this much in one group. */
-  readonly sizeMax: number;
-  /** What an item counts for; default 1. One that is larger than `sizeMax` gets a group of its own. */
-  readonly sizeOf?: (item: Item) => number;
-  /** At most this many items may wait. */
-  readonly waitingMax: number;
-  /** One transaction. Results are in the order of the items. */
-  readonly commit: (items: readonly Item[]) => Promise<readonly Result[]>;
-  readonly isOutage: (error: unknown) => boolean;
-  /** Items with the same key never share a group: the second one sees what the first one did. */
-  readonly keyOf?: (item: Item) => string;
-  /** Waits for the rest of this turn of the event loop before the first group: for items that arrive in bursts. */
-  readonly gathersTurn?: boolean;
-}): GroupCommit<Item, Result> {
+export function createGroupCommit<Item, Result>(options: GroupCommitOptions<Item, Result>): GroupCommit<Item, Result> {
   let waiting: Waiting<Item, Result>[] = [];
   let isRunning = false;
   let finished: Promise<void> = Promise.resolve();
   let closed = false;
 
-  const nextGroup = (): Waiting<Item, Result>[] => {
-    const group: Waiting<Item, Result>[] = [];
-    const left: Waiting<Item, Result>[] = [];
-    const keys = new Set<string>();
-    let size = 0;
-    for (const entry of waiting) {
-      if (entry.signal?.aborted) {
-        entry.reject(entry.signal.reason);
-        continue;
-      }
-      const key = options.keyOf?.(entry.item);
-      const itemSize = options.sizeOf?.(entry.item) ?? 1;
-      const fits = group.length === 0 || size + itemSize <= options.sizeMax;
-      if (fits && (key === undefined || !keys.has(key))) {
-        size += itemSize;
-        if (key !== undefined) keys.add(key);
-        group.push(entry);
-      } else {
-        left.push(entry);
-      }
-    }
+  const takeGroup = () => {
+    const { group, left } = splitOffGroup(waiting, options);
     waiting = left;
     return group;
-  };
-
-  const commitGroup = async (group: readonly Waiting<Item, Result>[]): Promise<void> => {
-    try {
-      const results = await options.commit(group.map((entry) => entry.item));
-      group.forEach((entry, index) => {
-        entry.resolve(results[index] as Result);
-      });
-    } catch (error) {
-      if (group.length === 1 || options.isOutage(error)) {
-        for (const entry of group) entry.reject(error);
-      } else {
-        for (const entry of group) {
-          // Its caller may have been answered meanwhile.
-          if (entry.signal?.aborted) entry.reject(entry.signal.reason);
-          else await commitGroup([entry]);
-        }
-      }
-    }
   };
 
   const run = async (): Promise<void> => {
     isRunning = true;
     if (options.gathersTurn) await new Promise((resolve) => setImmediate(resolve));
-    for (let group = nextGroup(); group.length > 0; group = nextGroup()) await commitGroup(group);
-    // In the same turn as the look that found nothing: an item that comes later starts a new run.
+    for (let group = takeGroup(); group.length > 0; group = takeGroup()) await commitGroup(group, options);
+    // No await between finding nothing and this line: an item that arrives later must start a new run.
     isRunning = false;
   };
 
@@ -115,4 +81,54 @@ export function createGroupCommit<Item, Result>(options: {
       await finished;
     },
   };
+}
+
+/** Takes the next group from the front of `waiting`, within the size limit and without two items of one key. */
+function splitOffGroup<Item, Result>(
+  waiting: readonly Waiting<Item, Result>[],
+  { sizeMax, sizeOf, keyOf }: GroupCommitOptions<Item, Result>,
+): { readonly group: Waiting<Item, Result>[]; readonly left: Waiting<Item, Result>[] } {
+  const group: Waiting<Item, Result>[] = [];
+  const left: Waiting<Item, Result>[] = [];
+  const keys = new Set<string>();
+  let size = 0;
+  for (const entry of waiting) {
+    if (entry.signal?.aborted) {
+      entry.reject(entry.signal.reason);
+      continue;
+    }
+    const key = keyOf?.(entry.item);
+    const itemSize = sizeOf?.(entry.item) ?? 1;
+    const fits = group.length === 0 || size + itemSize <= sizeMax;
+    if (fits && (key === undefined || !keys.has(key))) {
+      size += itemSize;
+      if (key !== undefined) keys.add(key);
+      group.push(entry);
+    } else {
+      left.push(entry);
+    }
+  }
+  return { group, left };
+}
+
+async function commitGroup<Item, Result>(
+  group: readonly Waiting<Item, Result>[],
+  options: GroupCommitOptions<Item, Result>,
+): Promise<void> {
+  try {
+    const results = await options.commit(group.map((entry) => entry.item));
+    group.forEach((entry, index) => {
+      entry.resolve(results[index] as Result);
+    });
+  } catch (error) {
+    if (group.length === 1 || options.isOutage(error)) {
+      for (const entry of group) entry.reject(error);
+      return;
+    }
+    for (const entry of group) {
+      // Its caller may have stopped waiting in the meantime.
+      if (entry.signal?.aborted) entry.reject(entry.signal.reason);
+      else await commitGroup([entry], options);
+    }
+  }
 }

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { UnavailableError } from "./errors.ts";
 import { createGroupCommit } from "./group-commit.ts";
 
-/** A commit that waits until it is released, and notes its groups. */
+/** A commit that waits until it is released and records its groups. */
 function gated(fails: (item: string) => Error | undefined = () => undefined) {
   const groups: string[][] = [];
   let release = Promise.withResolvers<void>();
@@ -27,11 +27,11 @@ function gated(fails: (item: string) => Error | undefined = () => undefined) {
 }
 const limits = { sizeMax: 3, waitingMax: 10, isOutage: (error: unknown) => error instanceof UnavailableError };
 
-test("an item that finds nothing under way is committed at once, alone; what arrives meanwhile shares the next groups", async () => {
+test("an item that arrives while nothing is being committed is committed at once, alone; later items share the next groups", async () => {
   const gate = gated();
   const group = createGroupCommit({ ...limits, commit: gate.commit });
   const results = [group.submit("a")];
-  // No wait when idle: the commit has begun in this very turn.
+  // No wait when idle: the commit starts in the same turn of the event loop.
   expect(gate.groups).toEqual([["a"]]);
   for (const item of ["b", "c", "d", "e"]) results.push(group.submit(item));
   gate.release();
@@ -39,7 +39,7 @@ test("an item that finds nothing under way is committed at once, alone; what arr
   expect(gate.groups).toEqual([["a"], ["b", "c", "d"], ["e"]]);
 });
 
-test("a bad item fails alone", async () => {
+test("if a group fails, each item is retried alone and only the bad one fails", async () => {
   const gate = gated((item) => (item === "bad" ? new Error("bad") : undefined));
   const group = createGroupCommit({ ...limits, commit: gate.commit });
   const results = ["first", "good", "bad", "fine"].map((item) => group.submit(item));
@@ -53,7 +53,7 @@ test("a bad item fails alone", async () => {
   expect(gate.groups.slice(1)).toEqual([["good", "bad", "fine"], ["good"], ["bad"], ["fine"]]);
 });
 
-test("an outage fails the whole group without trying each", async () => {
+test("an outage fails the whole group without retrying each item", async () => {
   const gate = gated((item) => (item === "b" ? new UnavailableError("away") : undefined));
   const group = createGroupCommit({ ...limits, commit: gate.commit });
   const results = ["a", "b", "c"].map((item) => group.submit(item));
@@ -66,7 +66,7 @@ test("an outage fails the whole group without trying each", async () => {
   expect(gate.groups).toEqual([["a"], ["b", "c"]]);
 });
 
-test("items with one key never share a group", async () => {
+test("items with the same key never share a group", async () => {
   const gate = gated();
   const group = createGroupCommit({ ...limits, commit: gate.commit, keyOf: (item) => item[0] ?? "" });
   const results = ["x", "a1", "a2", "b1"].map((item) => group.submit(item));
@@ -75,20 +75,20 @@ test("items with one key never share a group", async () => {
   expect(gate.groups).toEqual([["x"], ["a1", "b1"], ["a2"]]);
 });
 
-test("an item that was given up before its turn is not committed", async () => {
+test("an item whose signal is aborted before its group starts is not committed", async () => {
   const gate = gated();
   const group = createGroupCommit({ ...limits, commit: gate.commit });
   const first = group.submit("a");
-  const given = new AbortController();
-  const second = group.submit("b", given.signal);
-  given.abort(new Error("too late"));
+  const giveUp = new AbortController();
+  const second = group.submit("b", giveUp.signal);
+  giveUp.abort(new Error("too late"));
   gate.release();
   await first;
   await expect(second).rejects.toThrow("too late");
   expect(gate.groups).toEqual([["a"]]);
 });
 
-test("more than may wait are refused", async () => {
+test("an item is refused once the maximum number of items is waiting", async () => {
   const gate = gated();
   const group = createGroupCommit({ ...limits, waitingMax: 1, commit: gate.commit });
   const first = group.submit("a");
@@ -98,7 +98,7 @@ test("more than may wait are refused", async () => {
   await Promise.all([first, second]);
 });
 
-test("an item that comes in the very turn in which the last one was answered is not forgotten", async () => {
+test("an item that arrives in the same turn in which the last group ended is still committed", async () => {
   const group = createGroupCommit({ ...limits, commit: async (items: readonly string[]) => items });
   for (let round = 0; round < 10; round++) {
     await group.submit("a");
