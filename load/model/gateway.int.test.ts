@@ -3,16 +3,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createGateway } from "../../services/payment/gateway-client.ts";
-import { type Gateway, serveGateway } from "../../services/stack/fake-gateway.ts";
+import { type FakeGateway, serveFakeGateway } from "../../services/stack/fake-gateway.ts";
 import { createRandom } from "./random.ts";
 import { type Account, callArrives, emptyAccount, type GatewayCall } from "./world.ts";
 
 let folder: string;
-let server: Gateway;
+let server: FakeGateway;
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "explored-gateway-"));
-  server = serveGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
+  server = serveFakeGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
 });
 
 afterAll(async () => {

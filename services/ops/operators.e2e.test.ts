@@ -7,16 +7,8 @@ import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { openAdmin } from "../../relay/kafka/admin.ts";
 import { eventually } from "../kit/testing.ts";
 import { serviceNames } from "../stack/services.ts";
-import {
-  findDiscrepancies,
-  kafkaOf,
-  orderRequest,
-  outcomeOf,
-  readLedger,
-  startStack,
-  type TestStack,
-  watchToEnd,
-} from "../stack/testing.ts";
+import { kafkaOf, orderRequest, outcomeOf, startStack, type TestStack, watchToEnd } from "../stack/testing.ts";
+import { findDiscrepancies, readLedger } from "../stack/testing-books.ts";
 import { runOps } from "./testing.ts";
 
 let stack: TestStack;

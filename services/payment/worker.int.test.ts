@@ -13,7 +13,7 @@ import { handleBatch } from "../../relay/testing.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
-import { serveGateway as serveLocalGateway } from "../stack/fake-gateway.ts";
+import { serveFakeGateway as serveLocalGateway } from "../stack/fake-gateway.ts";
 import { createGateway, type Gateway, type GatewayAnswer } from "./gateway-client.ts";
 import { paymentHandler } from "./handlers.ts";
 import { type PaymentWorker, startPaymentWorker } from "./worker.ts";

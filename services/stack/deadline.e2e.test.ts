@@ -4,7 +4,8 @@
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { eventually } from "../kit/testing.ts";
-import { findDiscrepancies, orderRequest, readLedger, startStack, type TestStack } from "./testing.ts";
+import { orderRequest, startStack, type TestStack } from "./testing.ts";
+import { findDiscrepancies, readLedger } from "./testing-books.ts";
 
 /** Long enough to get the orders on their way, short enough to wait for. */
 const deadlineMs = 8_000;
@@ -18,12 +19,6 @@ afterAll(() => stack.stop(), 60_000);
 async function place(count: number, paymentMethod: string): Promise<readonly string[]> {
   const placed = Array.from({ length: count }, () => stack.connect.placeOrder(orderRequest({ paymentMethod })));
   return (await Promise.all(placed)).map(({ orderId }) => orderId);
-}
-
-async function pidOf(name: string): Promise<number> {
-  const pid = (await stack.read()).processes[name];
-  if (pid === undefined) throw new Error(`${name} is not running`);
-  return pid;
 }
 
 async function idsOf(service: "order" | "payment", sql: string, orderIds: readonly string[]): Promise<string[]> {
@@ -52,15 +47,15 @@ async function outcomesOf(orderIds: readonly string[]): Promise<readonly string[
 /** Each takes Order away, and resolves to how it comes back. */
 const outages: Readonly<Record<string, () => Promise<() => void>>> = {
   async "stood still"() {
-    const pid = await pidOf("order");
+    const pid = await stack.pidOf("order");
     process.kill(pid, "SIGSTOP");
     return () => process.kill(pid, "SIGCONT");
   },
   async "was killed, and its successor held back"() {
-    const killed = await pidOf("order");
+    const killed = await stack.pidOf("order");
     process.kill(killed, "SIGKILL");
     const successor = await eventually(async () => {
-      const pid = await pidOf("order");
+      const pid = await stack.pidOf("order");
       expect(pid).not.toBe(killed);
       return pid;
     });
@@ -111,7 +106,7 @@ test("a gateway that is away past the deadline: orders wait for it, then are und
       .map(({ orderId }) => orderId);
   };
   await eventually(async () => expect(await live("AUTHORIZED")).toEqual(expect.arrayContaining([...charged])));
-  const gateway = await pidOf("gateway");
+  const gateway = await stack.pidOf("gateway");
   process.kill(gateway, "SIGSTOP");
   let orderIds = charged;
   try {

@@ -2,10 +2,11 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Gateway, type LedgerEntry, serveGateway } from "./fake-gateway.ts";
+import { type FakeGateway, serveFakeGateway } from "./fake-gateway.ts";
+import type { LedgerEntry } from "./fake-gateway-ledger.ts";
 
 let folder: string;
-let gateway: Gateway;
+let gateway: FakeGateway;
 
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "gateway-"));
@@ -17,8 +18,8 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-function open(): Gateway {
-  return serveGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
+function open(): FakeGateway {
+  return serveFakeGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
 }
 
 const order = { orderId: "order-1", amountMinor: "1250", currency: "EUR", paymentMethod: "pm_ok" };

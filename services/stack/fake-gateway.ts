@@ -1,172 +1,34 @@
 /**
- * The payment gateway of the local stack: a process with a durable ledger of its own, as far from our services as a
- * real one. It is keyed by idempotency key and knows orders as data only: two keys for one order are two charges.
+ * The local stand-in for a payment provider: a process of its own with a durable ledger, as separate from our services as
+ * a real provider. It deduplicates by idempotency key, not by order: two keys for one order are two charges.
  */
-import { Database } from "bun:sqlite";
-import { mkdirSync } from "node:fs";
-import { dirname } from "node:path";
 import { sleep } from "../kit/backoff.ts";
 import { environment, port, readConfig, text } from "../kit/config.ts";
+import { type AuthorizationRequest, Ledger, type LedgerEntry } from "./fake-gateway-ledger.ts";
 
 const slowMs = 1_000;
 const hangMs = 30_000;
 const pageSizeMax = 1_000;
 
-/** One line of the ledger. An authorisation's status is its present one; `VOID` tells that an order was voided. */
-export interface LedgerEntry {
-  readonly sequence: number;
-  readonly kind: "AUTHORIZATION" | "VOID";
-  readonly orderId: string;
-  readonly idempotencyKey: string;
-  readonly authorizationId: string | null;
-  readonly status: "AUTHORIZED" | "DECLINED" | "VOIDED";
-  readonly reason: string | null;
-  /** Minor units, decimal. For `VOID`: what was given back. */
-  readonly amountMinor: string;
-  readonly currency: string | null;
-  /** ISO 8601, UTC. */
-  readonly createdAt: string;
-}
-
-interface AuthorizationRequest {
-  readonly orderId: string;
-  readonly amountMinor: string;
-  readonly currency: string;
-  readonly paymentMethod: string;
-}
-
-/** A request that is not understood; answered 400. */
+/** A malformed request; answered with 400. */
 class BadRequest extends Error {}
 
-const schema = `
-  CREATE TABLE IF NOT EXISTS request (
-    idempotency_key TEXT PRIMARY KEY,
-    parameters TEXT NOT NULL
-  ) STRICT;
-  CREATE TABLE IF NOT EXISTS entry (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind TEXT NOT NULL,
-    order_id TEXT NOT NULL,
-    idempotency_key TEXT NOT NULL UNIQUE,
-    authorization_id TEXT,
-    status TEXT NOT NULL,
-    reason TEXT,
-    amount_minor TEXT NOT NULL,
-    currency TEXT,
-    created_at TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX IF NOT EXISTS entry_order_id ON entry (order_id);
-  CREATE UNIQUE INDEX IF NOT EXISTS entry_void ON entry (order_id) WHERE kind = 'VOID';
-`;
-
-const entryColumns = `sequence, kind, order_id AS orderId, idempotency_key AS idempotencyKey,
-  authorization_id AS authorizationId, status, reason, amount_minor AS amountMinor, currency, created_at AS createdAt`;
-
-/** Opens the ledger file, makes it when it is missing. Every transaction is on the disk when it returns. */
-function openLedger(file: string) {
-  mkdirSync(dirname(file), { recursive: true });
-  const database = new Database(file, { create: true, strict: true });
-  database.run("PRAGMA journal_mode = WAL");
-  database.run("PRAGMA synchronous = FULL");
-  database.run("PRAGMA busy_timeout = 5000");
-  database.run(schema);
-
-  const findRequest = database.query<{ parameters: string }, [string]>(
-    "SELECT parameters FROM request WHERE idempotency_key = ?",
-  );
-  const insertRequest = database.query("INSERT INTO request (idempotency_key, parameters) VALUES (?, ?)");
-  const findByKey = database.query<LedgerEntry, [string]>(
-    `SELECT ${entryColumns} FROM entry WHERE idempotency_key = ?`,
-  );
-  const findByOrder = database.query<LedgerEntry, [string]>(
-    `SELECT ${entryColumns} FROM entry WHERE order_id = ? ORDER BY sequence`,
-  );
-  const findPage = database.query<LedgerEntry, [number, number]>(
-    `SELECT ${entryColumns} FROM entry WHERE sequence > ? ORDER BY sequence LIMIT ?`,
-  );
-  const insertEntry = database.query(
-    `INSERT INTO entry (kind, order_id, idempotency_key, authorization_id, status, reason, amount_minor, currency, created_at)
-     VALUES ($kind, $orderId, $idempotencyKey, $authorizationId, $status, $reason, $amountMinor, $currency, $createdAt)`,
-  );
-  const voidAuthorizations = database.query(
-    "UPDATE entry SET status = 'VOIDED' WHERE order_id = ? AND kind = 'AUTHORIZATION' AND status = 'AUTHORIZED'",
-  );
-  const voidOf = (orderId: string) => findByOrder.all(orderId).find((entry) => entry.kind === "VOID");
-
-  return {
-    /** Notes that a key was used with these parameters: NEW, REPEATED, or MISUSED when it was used with others. */
-    noteRequest: database.transaction((key: string, parameters: string): "NEW" | "REPEATED" | "MISUSED" => {
-      const known = findRequest.get(key);
-      if (known !== null) return known.parameters === parameters ? "REPEATED" : "MISUSED";
-      insertRequest.run(key, parameters);
-      return "NEW";
-    }),
-    /** Records the outcome for a key once, and returns what is recorded; undefined when the order was voided before. */
-    authorize: database.transaction(
-      (key: string, request: AuthorizationRequest, declinedBecause: string | null): LedgerEntry | undefined => {
-        const recorded = findByKey.get(key);
-        if (recorded !== null) return recorded;
-        if (voidOf(request.orderId) !== undefined) return undefined;
-        insertEntry.run({
-          kind: "AUTHORIZATION",
-          orderId: request.orderId,
-          idempotencyKey: key,
-          authorizationId: declinedBecause === null ? Bun.randomUUIDv7() : null,
-          status: declinedBecause === null ? "AUTHORIZED" : "DECLINED",
-          reason: declinedBecause,
-          amountMinor: request.amountMinor,
-          currency: request.currency,
-          createdAt: new Date().toISOString(),
-        });
-        return findByKey.get(key) ?? undefined;
-      },
-    ),
-    /** Voids all that is authorised for the order, and all that ever might be. Returns the amount that was given back. */
-    voidOrder: database.transaction((key: string, orderId: string): string => {
-      const voided = voidOf(orderId);
-      if (voided !== undefined) return voided.amountMinor;
-      const live = findByOrder.all(orderId).filter((entry) => entry.status === "AUTHORIZED");
-      const amountMinor = live.reduce((sum, entry) => sum + BigInt(entry.amountMinor), 0n).toString();
-      voidAuthorizations.run(orderId);
-      insertEntry.run({
-        kind: "VOID",
-        orderId,
-        idempotencyKey: key,
-        authorizationId: null,
-        status: "VOIDED",
-        reason: null,
-        amountMinor,
-        currency: live[0]?.currency ?? null,
-        createdAt: new Date().toISOString(),
-      });
-      return amountMinor;
-    }),
-    findByKey: (key: string) => findByKey.get(key),
-    findByOrder: (orderId: string) => findByOrder.all(orderId),
-    page: (after: number, limit: number) => findPage.all(after, limit),
-    close: () => database.close(),
-  };
-}
-
-type Ledger = ReturnType<typeof openLedger>;
-
-/** A running gateway. */
-export interface Gateway {
+export interface FakeGateway {
   readonly url: string;
   close(): Promise<void>;
 }
 
-/** Serves the gateway over the ledger file. Port 0 lets the system choose. */
-export function serveGateway(options: {
+/** Serves the fake gateway on a ledger file. Port 0 lets the system choose. */
+export function serveFakeGateway(options: {
   readonly host: string;
   readonly port: number;
   readonly ledgerFile: string;
-}): Gateway {
-  const ledger = openLedger(options.ledgerFile);
+}): FakeGateway {
+  const ledger = new Ledger(options.ledgerFile);
   const server = Bun.serve({
     hostname: options.host,
     port: options.port,
-    // Above the time that a hanging call hangs.
+    // Longer than a hanging call hangs.
     idleTimeout: (2 * hangMs) / 1_000,
     maxRequestBodySize: 65_536,
     routes: {
@@ -176,8 +38,8 @@ export function serveGateway(options: {
       "/v1/authorizations/:key": {
         GET(request) {
           const entry = ledger.findByKey(request.params.key);
-          if (entry?.kind !== "AUTHORIZATION") return fault(404, "There is no authorization with this key.");
-          return Response.json({ orderId: entry.orderId, ...shownAuthorization(entry) });
+          if (entry?.kind !== "AUTHORIZATION") return problem(404, "There is no authorization with this key.");
+          return Response.json({ orderId: entry.orderId, ...authorizationView(entry) });
         },
       },
       "/v1/orders/:orderId": {
@@ -187,7 +49,7 @@ export function serveGateway(options: {
           return Response.json({
             orderId,
             voided: entries.some((entry) => entry.kind === "VOID"),
-            authorizations: entries.filter((entry) => entry.kind === "AUTHORIZATION").map(shownAuthorization),
+            authorizations: entries.filter((entry) => entry.kind === "AUTHORIZATION").map(authorizationView),
           });
         },
       },
@@ -201,11 +63,12 @@ export function serveGateway(options: {
         },
       },
     },
-    fetch: () => fault(404, "There are /v1/authorizations, /v1/voids, /v1/orders/{orderId}, /v1/ledger and /livez."),
+    fetch: () =>
+      problem(404, "Not found. Try /v1/authorizations, /v1/voids, /v1/orders/{orderId}, /v1/ledger or /livez."),
     error(error) {
-      if (error instanceof BadRequest) return fault(400, error.message);
+      if (error instanceof BadRequest) return problem(400, error.message);
       console.error(error);
-      return fault(500, "The gateway failed; ask again with the same key.");
+      return problem(500, "The gateway failed. Retry with the same key.");
     },
   });
   return {
@@ -221,18 +84,18 @@ async function authorize(ledger: Ledger, request: Request): Promise<Response> {
   const key = idempotencyKey(request);
   const body = await jsonObject(request);
   const authorization: AuthorizationRequest = {
-    orderId: field(body, "orderId", /^\S{1,128}$/, "1 to 128 characters with no space"),
+    orderId: field(body, "orderId", /^\S{1,128}$/, "1 to 128 characters without spaces"),
     amountMinor: field(body, "amountMinor", /^[1-9]\d{0,17}$/, "a positive whole number of minor units, as a string"),
     currency: field(body, "currency", /^[A-Z]{3}$/, "an ISO 4217 code like EUR"),
     paymentMethod: field(body, "paymentMethod", /^[\w-]{1,64}$/, "a token like pm_ok"),
   };
-  const use = ledger.noteRequest(key, JSON.stringify({ operation: "authorize", ...authorization }));
-  if (use === "MISUSED") return misused();
-  const isFirst = use === "NEW";
-  const declinedBecause = declineReason(authorization.paymentMethod);
+  const usage = ledger.recordRequest(key, JSON.stringify({ operation: "authorize", ...authorization }));
+  if (usage === "MISUSED") return misused();
+  const isFirst = usage === "NEW";
+  const declined = declineReason(authorization.paymentMethod);
   const decide = () => {
-    const entry = ledger.authorize(key, authorization, declinedBecause);
-    return entry === undefined ? Response.json({ status: "VOIDED" }, { status: 409 }) : answerTo(entry);
+    const entry = ledger.authorize(key, authorization, declined);
+    return entry === undefined ? Response.json({ status: "VOIDED" }, { status: 409 }) : responseFor(entry);
   };
   switch (authorization.paymentMethod) {
     case "pm_timeout_charged": {
@@ -252,8 +115,8 @@ async function authorize(ledger: Ledger, request: Request): Promise<Response> {
 async function voidOrder(ledger: Ledger, request: Request): Promise<Response> {
   const key = idempotencyKey(request);
   const body = await jsonObject(request);
-  const orderId = field(body, "orderId", /^\S{1,128}$/, "1 to 128 characters with no space");
-  if (ledger.noteRequest(key, JSON.stringify({ operation: "void", orderId })) === "MISUSED") return misused();
+  const orderId = field(body, "orderId", /^\S{1,128}$/, "1 to 128 characters without spaces");
+  if (ledger.recordRequest(key, JSON.stringify({ operation: "void", orderId })) === "MISUSED") return misused();
   return Response.json({ orderId, status: "VOIDED", voidedAmountMinor: ledger.voidOrder(key, orderId) });
 }
 
@@ -271,8 +134,8 @@ function declineReason(paymentMethod: string): string | null {
   }
 }
 
-/** What is recorded for a key, as it stands now: an authorisation that was voided since is VOIDED. */
-function answerTo(entry: LedgerEntry): Response {
+/** The recorded outcome with its current status: 409 if the authorisation has been voided since. */
+function responseFor(entry: LedgerEntry): Response {
   switch (entry.status) {
     case "AUTHORIZED": {
       const { authorizationId, orderId, status, amountMinor, currency } = entry;
@@ -285,22 +148,22 @@ function answerTo(entry: LedgerEntry): Response {
   }
 }
 
-function shownAuthorization(entry: LedgerEntry) {
+function authorizationView(entry: LedgerEntry) {
   const { idempotencyKey, authorizationId, status, amountMinor, currency, createdAt } = entry;
   return { idempotencyKey, authorizationId, status, amountMinor, currency, createdAt };
 }
 
-/** Never answers, as far as any client's patience goes. */
+/** Answers after every client has timed out. */
 async function hang(request: Request): Promise<Response> {
   await sleep(hangMs, request.signal);
-  return fault(504, "The gateway did not answer in time.");
+  return problem(504, "The gateway did not answer in time.");
 }
 
 function misused(): Response {
-  return fault(422, "This Idempotency-Key was used with other parameters before.");
+  return problem(422, "This Idempotency-Key was used before with other parameters.");
 }
 
-function fault(status: number, message: string): Response {
+function problem(status: number, message: string): Response {
   return Response.json({ error: message }, { status });
 }
 
@@ -343,8 +206,8 @@ if (import.meta.main) {
     port: port("GATEWAY_PORT", 8090),
     ledgerFile: text("GATEWAY_LEDGER"),
   });
-  const gateway = serveGateway(config);
-  console.log(`The payment gateway listens on ${gateway.url}.`);
+  const gateway = serveFakeGateway(config);
+  console.log(`The fake payment gateway listens on ${gateway.url}.`);
   const close = () => gateway.close().then(() => process.exit(0));
   process.once("SIGTERM", close);
   process.once("SIGINT", close);

@@ -7,15 +7,8 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { openAdmin } from "../../relay/kafka/admin.ts";
 import { sleep } from "../kit/backoff.ts";
 import { eventually } from "../kit/testing.ts";
-import {
-  findDiscrepancies,
-  kafkaOf,
-  orderRequest,
-  outcomeOf,
-  startStack,
-  type TestStack,
-  watchToEnd,
-} from "./testing.ts";
+import { kafkaOf, orderRequest, outcomeOf, startStack, type TestStack, watchToEnd } from "./testing.ts";
+import { findDiscrepancies } from "./testing-books.ts";
 
 let stack: TestStack;
 beforeAll(async () => {
@@ -84,12 +77,6 @@ async function expectAllFinal(orders: readonly Acknowledged[], withinMs = 30_000
   }, withinMs);
 }
 
-async function pidOf(name: string): Promise<number> {
-  const pid = (await stack.read()).processes[name];
-  if (pid === undefined) throw new Error(`${name} is not running`);
-  return pid;
-}
-
 const retriedRows = async () => {
   const counts = await Promise.all(
     Object.entries(stack.databases).map(([service, database]) =>
@@ -100,7 +87,7 @@ const retriedRows = async () => {
 };
 
 test("broker away: orders are taken, watchers stay, nothing is counted against an event, and all ends by itself", async () => {
-  const kafka = await pidOf("kafka");
+  const kafka = await stack.pidOf("kafka");
   process.kill(kafka, "SIGSTOP");
   const orders: Acknowledged[] = [];
   let watching: Promise<string[]> | undefined;
@@ -127,12 +114,12 @@ test("broker away: orders are taken, watchers stay, nothing is counted against a
   await expectAllFinal(orders);
   expect((await watching)?.at(-1)).toBe("COMPLETED");
   expect(await retriedRows()).toEqual([0, 0, 0]);
-  expect(await pidOf("kafka")).toBe(kafka);
+  expect(await stack.pidOf("kafka")).toBe(kafka);
 }, 90_000);
 
 test("database away: UNAVAILABLE within 2 s, processes stay up, and go on by themselves", async () => {
   const before = (await stack.read()).processes;
-  const mariadb = await pidOf("mariadb");
+  const mariadb = await stack.pidOf("mariadb");
   const underWay = await Promise.all(Array.from({ length: 10 }, (_, index) => place(index)));
   process.kill(mariadb, "SIGSTOP");
   const request = orderRequest();
@@ -166,7 +153,7 @@ for (const name of ["order", "inventory", "payment", "relay", "gateway", "mariad
   test(`kill -9 of ${name} while orders flow: it is back, and nothing is lost or done twice`, async () => {
     const orders = flow();
     await sleep(500);
-    const pid = await pidOf(name);
+    const pid = await stack.pidOf(name);
     process.kill(pid, "SIGKILL");
     const killedMs = performance.now();
     // Something placed after the kill gets to its end, through the process that was killed, within 15 s.
@@ -176,7 +163,7 @@ for (const name of ["order", "inventory", "payment", "relay", "gateway", "mariad
     }, 60_000);
     const resumedMs = performance.now() - killedMs;
     const acknowledged = await orders.stop();
-    expect(await pidOf(name)).not.toBe(pid);
+    expect(await stack.pidOf(name)).not.toBe(pid);
     expect(stack.output()).toMatch(new RegExp(`${name} was killed by SIGKILL; it is started again`));
     expect(acknowledged.some((order) => order.atMs < killedMs)).toBe(true);
     await expectAllFinal(acknowledged);
@@ -225,7 +212,7 @@ test("the same records delivered again change nothing", async () => {
   const duplicatesBefore = await duplicates();
 
   // Frozen for longer than their sessions last, the members are gone from their groups, and offsets can be set back.
-  const pids = await Promise.all(groups.map(pidOf));
+  const pids = await Promise.all(groups.map((name) => stack.pidOf(name)));
   for (const pid of pids) process.kill(pid, "SIGSTOP");
   try {
     for (const group of groups) await eventually(() => admin.resetOffsets(group, topic), 20_000);

@@ -11,16 +11,8 @@ import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/sh
 import { openProducer } from "../../relay/kafka/producer.ts";
 import { eventually } from "../kit/testing.ts";
 import { traceIdOf } from "../kit/traceparent.ts";
-import {
-  findDiscrepancies,
-  grpcClient,
-  kafkaOf,
-  orderRequest,
-  outcomeOf,
-  startStack,
-  type TestStack,
-  watchToEnd,
-} from "./testing.ts";
+import { grpcClient, kafkaOf, orderRequest, outcomeOf, startStack, type TestStack, watchToEnd } from "./testing.ts";
+import { findDiscrepancies } from "./testing-books.ts";
 
 let stack: TestStack;
 beforeAll(async () => {

@@ -1,6 +1,6 @@
 /** The payment gateway's own ledger, as the auditor reads it. */
 import { UnavailableError } from "../../kit/errors.ts";
-import type { LedgerEntry } from "../../stack/fake-gateway.ts";
+import type { LedgerEntry } from "../../stack/fake-gateway-ledger.ts";
 
 /** An authorisation as the gateway shows it now. */
 export interface LedgerAuthorization {

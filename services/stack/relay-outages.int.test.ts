@@ -1,13 +1,8 @@
 /** Relay processes whose broker and whose owner go away again and again, on a broker of this file's own. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { type Database, insertRows } from "../../services/kit/database.ts";
-import { silentLogger } from "../../services/kit/log.ts";
-import type { SqlValue } from "../../services/kit/statements.ts";
-import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
-import { startTestKafka, type TestKafka } from "../../services/stack/testing.ts";
-import { openAdmin } from "../kafka/admin.ts";
-import type { KafkaOptions } from "../kafka/client.ts";
-import { discardEvent } from "../operations/undelivered.ts";
+import { openAdmin } from "../../relay/kafka/admin.ts";
+import type { KafkaOptions } from "../../relay/kafka/client.ts";
+import { discardEvent } from "../../relay/operations/undelivered.ts";
 import {
   createTestTopic,
   distinct,
@@ -17,12 +12,17 @@ import {
   readTopic,
   sequenceOf,
   startRelayProcess,
-} from "../testing.ts";
+} from "../../relay/testing.ts";
+import { type Database, insertRows } from "../kit/database.ts";
+import { silentLogger } from "../kit/log.ts";
+import type { SqlValue } from "../kit/statements.ts";
+import { administer, createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
+import { startTestBroker, type TestBroker } from "./testing-broker.ts";
 
 const table = "order_outbox_event";
 const type = "shop.order.v1.OrderCompleted";
 
-let broker: TestKafka;
+let broker: TestBroker;
 let kafka: KafkaOptions;
 let schema: TestSchema;
 let database: Database;
@@ -30,7 +30,7 @@ let topic: string;
 let deadLetterTopic: string;
 const relays = new Set<RelayProcess>();
 beforeAll(async () => {
-  [broker, schema] = await Promise.all([startTestKafka(), createServiceSchema("order")]);
+  [broker, schema] = await Promise.all([startTestBroker(), createServiceSchema("order")]);
   kafka = { brokers: [broker.address], clientId: "test", log: silentLogger };
   database = schema.open(8);
 }, 60_000);
