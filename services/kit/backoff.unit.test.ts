@@ -1,13 +1,13 @@
 import { expect, test } from "bun:test";
 import { fullJitterMs, sleep } from "./backoff.ts";
 
-test("the ceiling doubles up to its maximum, and the wait is anywhere below it", () => {
+test("the longest backoff doubles with each attempt up to its maximum, and the shortest is zero", () => {
   const highest = (attempt: number) => fullJitterMs(attempt, { baseMs: 100, maxMs: 1_000, random: () => 0.999_999 });
   expect([0, 1, 2, 3, 4, 1_000].map(highest)).toEqual([99, 199, 399, 799, 999, 999]);
   expect(fullJitterMs(5, { baseMs: 100, maxMs: 1_000, random: () => 0 })).toBe(0);
 });
 
-test("a sleep ends at once when its signal is aborted", async () => {
+test("a sleep ends at once when its signal is aborted, or was aborted before", async () => {
   const controller = new AbortController();
   const long = sleep(60_000, controller.signal);
   controller.abort();

@@ -1,23 +1,25 @@
 /**
- * Configuration: read once from the environment, typed, and refused at start with every faulty variable named.
- * This is the only file of the project that reads `process.env`.
+ * Configuration: read once from the environment and typed. A process with a faulty configuration fails at start, with
+ * every faulty variable named. Only this file reads `process.env`.
  */
 import { messageOf } from "./errors.ts";
 
-/** A snapshot of the process's environment. Compositions roots call it; everything else is handed values. */
+/** A snapshot of the process's environment. For each `main.ts`; all other code receives values. */
 export function environment(): Readonly<Record<string, string | undefined>> {
   return { ...process.env };
 }
 
-/** Thrown by {@link readConfig}; its message names each faulty variable and says what it should hold. */
+/** Thrown by {@link readConfig}. The message names each faulty variable and says what it should hold. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
 }
 
-/** How one variable is read: its text, or its default, into a value. Throws an Error that says what it should be. */
+/** How to read one environment variable. */
 export interface Setting<T> {
   readonly variable: string;
+  /** The text to parse if the variable is not set; undefined if it is required. */
   readonly fallback: string | undefined;
+  /** @throws Error with the rest of a sentence that begins with the variable's name: "must be …". */
   parse(text: string): T;
 }
 
@@ -25,7 +27,7 @@ type Values<Settings> = { readonly [K in keyof Settings]: Settings[K] extends Se
 
 /**
  * Reads all settings from `env`.
- * @throws ConfigError that lists every variable that is missing or malformed, not only the first.
+ * @throws ConfigError that lists every missing or malformed variable, not only the first.
  */
 export function readConfig<Settings extends Record<string, Setting<unknown>>>(
   env: Readonly<Record<string, string | undefined>>,
@@ -45,7 +47,7 @@ export function readConfig<Settings extends Record<string, Setting<unknown>>>(
       faults.push(`${setting.variable} ${messageOf(error)}`);
     }
   }
-  if (faults.length > 0) throw new ConfigError(`The configuration cannot be used: ${faults.join("; ")}.`);
+  if (faults.length > 0) throw new ConfigError(`Invalid configuration: ${faults.join("; ")}.`);
   return values as Values<Settings>;
 }
 
@@ -54,7 +56,7 @@ export function text(variable: string, fallback?: string): Setting<string> {
   return { variable, fallback, parse: (value) => value };
 }
 
-/** A whole number within bounds, units in the variable's name. */
+/** A whole number from `min` to `max`. The variable's name says the unit. */
 export function integer(
   variable: string,
   options: { readonly fallback?: number; readonly min: number; readonly max: number },
@@ -77,7 +79,7 @@ export function port(variable: string, fallback?: number): Setting<number> {
   return integer(variable, { ...(fallback === undefined ? {} : { fallback }), min: 0, max: 65_535 });
 }
 
-/** A URL with one of the given protocols, for example `["mysql:"]`. The value is never repeated: it may hold a password. */
+/** A URL with one of the given protocols, such as `"mysql:"`. Errors never contain the value: it may hold a password. */
 export function url(variable: string, protocols: readonly string[], fallback?: string): Setting<string> {
   return {
     variable,
@@ -116,7 +118,7 @@ export function hostPorts(variable: string, fallback?: string): Setting<readonly
   };
 }
 
-/** JSON, checked and shaped by `shape`, which throws an Error that says what is wrong. */
+/** JSON, which `shape` checks and converts. `shape` throws like {@link Setting.parse}. */
 export function json<T>(variable: string, shape: (value: unknown) => T, fallback?: string): Setting<T> {
   return {
     variable,
@@ -133,7 +135,7 @@ export function json<T>(variable: string, shape: (value: unknown) => T, fallback
   };
 }
 
-/** What every process of the system is told. */
+/** Configuration shared by all processes. */
 export const processSettings = {
   host: text("HOST", "127.0.0.1"),
   instance: text("INSTANCE"),
@@ -141,15 +143,16 @@ export const processSettings = {
   kafkaBrokers: hostPorts("KAFKA_BROKERS", "127.0.0.1:19092"),
 };
 
-/** How long outbox and archive together keep an event for a replay: the relay's 24 hours and 14 days. */
+/** How long outbox and archive together keep an event, so that it can be republished: by default 24 hours and 14 days. */
 export const archiveRetentionHours = integer("ARCHIVE_RETENTION_HOURS", { fallback: 15 * 24, min: 1, max: 100_000 });
 
-/** What every service of the saga is told beside that. Inbox rows are kept longer than the topic and the archive keep events. */
+/** Configuration shared by all services of the saga. */
 export const serviceSettings = (name: string, healthPort: number) => ({
   ...processSettings,
   instance: text("INSTANCE", name),
   healthPort: port("HEALTH_PORT", healthPort),
   databaseUrl: url("DATABASE_URL", ["mysql:"]),
   relayHints: hostPorts("RELAY_HINTS", "127.0.0.1:9470"),
+  /** Inbox rows must be kept for longer than this, so that a republished event is still recognised. */
   archiveRetentionHours,
 });

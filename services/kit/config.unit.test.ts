@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { ConfigError, hostPorts, integer, json, port, readConfig, text, url } from "./config.ts";
 
-test("values are typed, and defaults apply", () => {
+test("configuration values are typed, and defaults apply", () => {
   const config = readConfig(
     { NAME: "order", BROKERS: "a:1, b:2" },
     { name: text("NAME"), port: port("PORT", 8080), brokers: hostPorts("BROKERS"), hints: hostPorts("HINTS", "none") },
@@ -17,7 +17,7 @@ test("values are typed, and defaults apply", () => {
   });
 });
 
-test("every faulty variable is named, with what it should hold", () => {
+test("the error names every faulty variable and says what it should hold, but repeats no password", () => {
   const read = () =>
     readConfig(
       { PORT: "80a", COUNT: "11", URL: "http://user:secret@host", HOSTS: "a", JSON: "{" },

@@ -1,4 +1,4 @@
-/** Transactions on a real server: what is committed, what is undone, and what a caller hears of it. */
+/** Transactions on a real server: what is committed, what is rolled back, and which error the caller gets. */
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import type { Database } from "./database.ts";
 import { isDuplicateKey, RowsChangedError } from "./database-errors.ts";
@@ -25,7 +25,7 @@ const inserting = (ids: readonly number[]) =>
     ["id", "version"],
     ids.map((id) => [id, 1]),
   );
-/** To version 2, where they are at version 1. */
+/** Updates items from version 1 to version 2. */
 const advancing = (ids: readonly number[]): readonly Statement[] =>
   updateStatements({
     table: "item",
@@ -39,7 +39,7 @@ const rows = async () =>
   );
 const many = Array.from({ length: 60 }, (_, index) => 100 + index);
 
-test("the last statements and the COMMIT are one", async () => {
+test("a transaction sends its last statements and one COMMIT together", async () => {
   const before = await readCounters("Com_commit");
   await database.transaction(async (transaction) => {
     await transaction.query("SELECT * FROM item WHERE id = 1 FOR UPDATE");
@@ -54,9 +54,9 @@ test("the last statements and the COMMIT are one", async () => {
   expect(((await readCounters("Com_commit")).get("Com_commit") ?? 0) - (before.get("Com_commit") ?? 0)).toBe(1);
 });
 
-// Below and above the number of rows at which an update is written another way.
+// Fewer and more rows than the limit at which an update becomes a derived table.
 for (const ids of [[1, 2], many]) {
-  test(`rows that are not as they had been read undo all of it: ${ids.length} rows`, async () => {
+  test(`an update of ${ids.length} rows of which one has changed or is gone rolls back the whole transaction`, async () => {
     if (ids === many) await insert(many);
     const [first = 0] = ids;
     const before = await rows();
@@ -79,7 +79,7 @@ for (const ids of [[1, 2], many]) {
   });
 }
 
-test("a statement that fails undoes those before it, and the connection is as good as new", async () => {
+test("a statement that fails rolls back those before it, and the connection can be used again", async () => {
   const one = schema.open(1);
   const failing = [...advancing([1]), ...inserting([2])];
   const error = await one.transaction((it) => it.commit(failing)).catch((it) => it);

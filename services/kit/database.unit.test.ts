@@ -1,18 +1,18 @@
 import { expect, test } from "bun:test";
 import { isDataError, isOutage } from "./database-errors.ts";
 
-/** As mysql2 throws what the server has answered. */
+/** An error as mysql2 throws it for a server's answer. */
 function serverError(errno: number, sqlState: string): Error {
-  return Object.assign(new Error("what the server says"), { errno, sqlState });
+  return Object.assign(new Error("from the server"), { errno, sqlState });
 }
 
-test("a full disk is an outage, and no fault of the data", () => {
+test("a full disk is an outage, not a data error", () => {
   for (const error of [serverError(1114, "HY000"), serverError(1021, "HY000")]) {
     expect(isOutage(error)).toBe(true);
     expect(isDataError(error)).toBe(false);
   }
 });
 
-test("a value that does not fit is no outage", () => {
+test("a value that is too long for its column is not an outage", () => {
   expect(isOutage(serverError(1406, "22001"))).toBe(false);
 });

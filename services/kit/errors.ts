@@ -1,10 +1,10 @@
 /**
- * The caller's mistakes. Everything else that goes wrong is thrown as it comes, and its receiver decides:
- * the RPC surface answers UNAVAILABLE or INTERNAL, the consumer tries again.
+ * What a caller can get wrong. All other errors are thrown as they are, and the code that catches them decides: the RPC
+ * server answers UNAVAILABLE or INTERNAL, the consumer retries or parks.
  */
 export type DomainErrorCode = "INVALID_ARGUMENT" | "NOT_FOUND" | "ALREADY_EXISTS" | "FAILED_PRECONDITION";
 
-/** A mistake of the caller's, with a message that names what is wrong and what to do. */
+/** The caller's mistake. The message, which the caller sees, says what is wrong and how to correct it. */
 export class DomainError extends Error {
   override readonly name = "DomainError";
   constructor(
@@ -15,36 +15,39 @@ export class DomainError extends Error {
   }
 }
 
-/** Something that this process needs is away, or did not answer in time. Nothing is known to be wrong with the request. */
+/** Something that this process depends on is away or did not answer in time. The same request may succeed later. */
 export class UnavailableError extends Error {
   override readonly name: string = "UnavailableError";
 }
 
-/** Closes a switch over a union: a new member that nobody handles is a type error, and at run time throws. */
+/** Closes a switch over a union: if the union grows, the unhandled member is a type error. Throws at run time. */
 export function unreachable(value: never): never {
-  throw new Error(`unexpected value: ${JSON.stringify(value)}`);
+  throw new Error(`Unexpected value: ${JSON.stringify(value)}`);
 }
 
-/** How far a chain of causes is followed; an error may be its own cause. */
+/** The most causes that are followed, because an error may be its own cause. */
 const causeDepthMax = 5;
 
-/** An error and its causes. Drivers and clients wrap a server's answer in errors of their own. */
+/** The error and its causes, outermost first. Drivers and clients wrap a server's answer in errors of their own. */
 export function* causesOf(error: unknown): Generator<Error> {
   for (let it: unknown = error, depth = 0; it instanceof Error && depth < causeDepthMax; it = it.cause, depth++)
     yield it;
 }
 
-/** An error's message alone, for a person at a terminal. Where it is empty: that of the first inner error, or the code. */
+/** The error's message, for a person at a terminal. If it is empty: the first inner error's message, or the code. */
 export function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const inner = error instanceof AggregateError ? error.errors[0] : undefined;
   return error.message || (inner instanceof Error ? inner.message : "") || String((error as { code?: unknown }).code);
 }
 
-/** As much of an error as `last_error` and a dead-letter record hold. */
+/** The longest error text that `last_error` and a dead-letter record hold. */
 const errorLengthMax = 2_000;
 
-/** An error for a log, a column or a header: its name and message and those of its causes, well-formed, without NUL. */
+/**
+ * The names and messages of the error and its causes, as text for a log, a column or a header: well-formed Unicode, no
+ * NUL, at most 2,000 characters.
+ */
 export function describeError(error: unknown): string {
   const parts = [...causesOf(error)].map((it) => `${it.name}: ${it.message}`);
   const text = parts.length === 0 ? String(error) : [...new Set(parts)].join(" ← ");

@@ -65,10 +65,10 @@ export function createGroupCommit<Item, Result>(options: GroupCommitOptions<Item
 
   return {
     submit(item, signal) {
-      if (closed) return Promise.reject(new UnavailableError("This process is closing; ask again."));
+      if (closed) return Promise.reject(new UnavailableError("This process is shutting down; try again."));
       if (waiting.length >= options.waitingMax) {
         return Promise.reject(
-          new UnavailableError(`${options.waitingMax} requests are waiting already; ask again later.`),
+          new UnavailableError(`${options.waitingMax} requests are waiting already; try again later.`),
         );
       }
       const { promise, resolve, reject } = Promise.withResolvers<Result>();

@@ -1,33 +1,36 @@
 import { collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { withDeadline } from "./deadline.ts";
 import type { Logger } from "./log.ts";
 
-/** Tells whether one thing that the process needs is there; throws or resolves to false where it is not. */
+/** Checks one thing that the process depends on. Throws or returns false if it is not available. */
 export type Check = () => Promise<boolean> | boolean;
 
-/** A process's private HTTP port: `/livez`, `/readyz`, `/metrics`. */
+/** A process's private HTTP server: `/livez`, `/readyz` and `/metrics`. */
 export interface HealthServer {
   readonly port: number;
   close(): Promise<void>;
 }
 
-/** A registry with the process's own figures in it. One a process. */
+/** A registry that holds the process's own metrics (CPU, memory, event loop). One per process. */
 export function createMetrics(instance: string): Registry {
   const registry = new Registry();
   registry.setDefaultLabels({ instance });
-  // By default it wakes the process a hundred times a second to see how late it is: most of what an idle one would do.
+  // The default precision wakes the process a hundred times a second, which is most of the work of an idle process.
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: eventLoopPrecisionMs });
   return registry;
 }
 
 const eventLoopPrecisionMs = 1_000;
 
-/** A scrape does not wait longer than this for a database: then there is no figure. */
-const countWithinMs = 1_000;
+/** A scrape waits at most this long for a count. */
+const countDeadlineMs = 1_000;
+/** A readiness check that takes longer has failed. */
+const checkDeadlineMs = 1_500;
 
 /**
- * A gauge by one label that is counted at every scrape, in a database say. Where that fails, or takes over a second, it
- * shows nothing rather than what was true before.
- * @param options.values are shown always, others where there are some.
+ * Registers a gauge with one label, counted at every scrape (by a database query, for example). If counting fails or
+ * takes longer than a second, the gauge shows no figure rather than an old one.
+ * @param options.values label values that are always shown, with 0 if need be. Others are shown only when counted.
  */
 export function createCountGauge(options: {
   readonly name: string;
@@ -47,29 +50,23 @@ export function createCountGauge(options: {
     async collect() {
       this.reset();
       try {
-        const counts = await withinMs(countWithinMs, options.count());
+        const counts = await withDeadline(options.count(), countDeadlineMs, countTimeout);
         for (const value of values) this.set({ [label]: value }, 0);
         for (const [value, count] of counts) this.set({ [label]: value }, count);
       } catch (error) {
-        options.log.warn({ err: error, gauge: name }, "could not be counted");
+        options.log.warn({ err: error, gauge: name }, "gauge not counted");
       }
     },
   });
 }
 
-async function withinMs<T>(limitMs: number, answer: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error(`No answer within ${limitMs} ms.`)), limitMs);
-  try {
-    return await Promise.race([answer, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+function countTimeout(): Error {
+  return new Error(`Not counted within ${countDeadlineMs} ms.`);
 }
 
 /**
- * Serves `/livez` (200 while the process can answer at all), `/readyz` (200 when every check holds, else 503; the body
- * names each check) and `/metrics` (Prometheus text).
+ * Serves `/livez` (200 as long as the process can answer at all), `/readyz` (200 if every check passes within 1.5 s, else
+ * 503; the body lists each check's result) and `/metrics` (Prometheus text format).
  */
 export function serveHealth(options: {
   readonly host: string;
@@ -86,7 +83,7 @@ export function serveHealth(options: {
           return Response.json({ alive: true });
         case "/readyz": {
           const results = await Promise.all(
-            Object.entries(options.checks).map(async ([name, check]) => [name, await holds(check)] as const),
+            Object.entries(options.checks).map(async ([name, check]) => [name, await passes(check)] as const),
           );
           const ready = results.every(([, result]) => result === true);
           return Response.json({ ready, checks: Object.fromEntries(results) }, { status: ready ? 200 : 503 });
@@ -96,7 +93,7 @@ export function serveHealth(options: {
             headers: { "content-type": options.metrics.contentType },
           });
         default:
-          return new Response("There are /livez, /readyz and /metrics.\n", { status: 404 });
+          return new Response("Not found. Try /livez, /readyz or /metrics.\n", { status: 404 });
       }
     },
   });
@@ -108,14 +105,10 @@ export function serveHealth(options: {
   };
 }
 
-async function holds(check: Check): Promise<boolean> {
-  const timer = Promise.withResolvers<false>();
-  const timeout = setTimeout(() => timer.resolve(false), 1_500);
+async function passes(check: Check): Promise<boolean> {
   try {
-    return await Promise.race([Promise.resolve().then(check), timer.promise]);
+    return await withDeadline(Promise.resolve().then(check), checkDeadlineMs, () => new Error("The check timed out."));
   } catch {
     return false;
-  } finally {
-    clearTimeout(timeout);
   }
 }

@@ -2,7 +2,7 @@ import pino, { type Logger } from "pino";
 
 export type { Logger } from "pino";
 
-/** One JSON object a line on standard output. No secret and no payment detail goes into it. */
+/** Writes one JSON object per line to standard output. Log no secrets and no payment details. */
 export function createLogger(options: { readonly instance: string; readonly level: string }): Logger {
   return pino({
     level: options.level,
@@ -12,5 +12,5 @@ export function createLogger(options: { readonly instance: string; readonly leve
   });
 }
 
-/** A logger that says nothing, for tests. */
+/** A logger that drops everything, for tests. */
 export const silentLogger: Logger = pino({ level: "silent" });

@@ -54,7 +54,7 @@ async function createSchema() {
   };
 }
 
-/** As a process leaves it that dies before (or right after) it runs the statement `index`. */
+/** A schema as a process leaves it that dies right before, or right after, running the statement `index`. */
 async function dieAt(index: number, hasRun: boolean) {
   const schema = await createSchema();
   const { database } = schema;
@@ -68,7 +68,7 @@ async function dieAt(index: number, hasRun: boolean) {
   return schema;
 }
 
-test("a migration that was killed at any of its statements goes on there", async () => {
+test("a migration that was killed at any of its statements continues there", async () => {
   const whole = await createSchema();
   await whole.migrate();
   const wanted = await whole.shape();
@@ -83,15 +83,15 @@ test("a migration that was killed at any of its statements goes on there", async
   }
 });
 
-test("what somebody else has made is not taken for the migration's own", async () => {
+test("a migration fails if its table exists already, and does not take that table for its own", async () => {
   const { database, ...schema } = await createSchema();
   await database.execute("CREATE TABLE thing (other INT)");
   await expect(schema.migrate()).rejects.toThrow("already exists");
-  // Not on the second try either: the first one was told that it has not run.
+  // The second attempt fails too: the first one recorded that its statement did not run.
   await expect(schema.migrate()).rejects.toThrow("already exists");
 });
 
-test("a second try that fails for another reason does not forget that the first one may have run", async () => {
+test("a second attempt that fails for another reason still knows that the first may have run its statement", async () => {
   const { database, ...schema } = await dieAt(1, true);
   await database.execute("RENAME TABLE thing TO elsewhere");
   await expect(schema.migrate()).rejects.toThrow("doesn't exist");
@@ -100,7 +100,7 @@ test("a second try that fails for another reason does not forget that the first 
   expect((await schema.shape()).underWay).toEqual([]);
 });
 
-test("what has been applied is not applied again, and what is new is", async () => {
+test("only migrations that the database does not have are applied, also by two processes at once", async () => {
   const { database, ...schema } = await createSchema();
   await schema.migrate();
   await database.execute("INSERT INTO thing VALUES (1, 'one', NULL)");

@@ -2,22 +2,22 @@ import { type MigrationMeta, readMigrationFiles } from "drizzle-orm/migrator";
 import { type Connection, createConnection, type ResultSetHeader, type RowDataPacket } from "mysql2/promise";
 import { errorNumber, isInterrupted } from "./database-errors.ts";
 
-/** As drizzle's own migrator has it. */
+/** The table that drizzle's own migrator uses. */
 const appliedTable = "__drizzle_migrations";
 /**
- * The migration under way, if any. DDL commits by itself, so a migration of several statements is no transaction: here
- * stands how many of them have run, and whether the next one may have.
+ * Progress of the migration that has not finished, if any. DDL commits by itself, so a migration of several statements
+ * cannot be one transaction. This table records how many of them have run and whether the next one may have run.
  */
-const underWayTable = "migration_under_way";
-/** What a server answers to DDL that has run before: the table, column, index or constraint is there, or is gone. */
+const progressTable = "migration_under_way";
+/** How a server answers DDL that has run before: the table, column, index or constraint exists already, or is gone. */
 const ranBeforeNumbers: ReadonlySet<number | undefined> = new Set([1050, 1051, 1060, 1061, 1068, 1091, 1826, 3822]);
 const changesRows = /^\s*(INSERT|UPDATE|DELETE|REPLACE)\b/i;
 
 /**
- * Applies the migrations of `folder` that the database has not seen, in order, forward only. Several processes may do
- * so at once: an advisory lock lets one pass at a time. Killed in the middle, it goes on there the next time; a statement
- * that creates, adds or drops is then run again where it may not have run. (One that renames could not be.)
- * @throws Error when the lock is not free within `lockTimeoutMs` (default 60,000), or a statement fails.
+ * Applies the migrations in `folder` that the database does not have yet, in order, forward only. Several processes may
+ * call it at once: an advisory lock lets one run at a time. If it is killed half-way, the next call continues there and
+ * repeats the statement that may have run. That is safe for statements that create, add or drop, but not for a rename.
+ * @throws Error when the lock is not free within `lockTimeoutMs` (default 60,000), or when a statement fails.
  */
 export async function migrate(options: {
   readonly databaseUrl: string;
@@ -26,7 +26,7 @@ export async function migrate(options: {
 }): Promise<void> {
   const connection = await createConnection({ uri: options.databaseUrl, timezone: "Z", charset: "UTF8MB4_BIN" });
   try {
-    // Advisory locks are server-wide: the schema belongs in the name.
+    // Advisory locks are server-wide, so the lock's name contains the schema.
     const lockSeconds = Math.ceil((options.lockTimeoutMs ?? 60_000) / 1_000);
     const [rows] = await connection.query<RowDataPacket[]>(
       "SELECT GET_LOCK(CONCAT('migrate:', LEFT(SHA2(DATABASE(), 256), 40)), ?) AS acquired",
@@ -37,7 +37,7 @@ export async function migrate(options: {
       `CREATE TABLE IF NOT EXISTS ${appliedTable} (id SERIAL PRIMARY KEY, hash TEXT NOT NULL, created_at BIGINT)`,
     );
     await connection.query(
-      `CREATE TABLE IF NOT EXISTS ${underWayTable}
+      `CREATE TABLE IF NOT EXISTS ${progressTable}
          (hash CHAR(64) PRIMARY KEY, statements_run INT UNSIGNED NOT NULL, is_next_running BOOLEAN NOT NULL)`,
     );
     const [applied] = await connection.query<RowDataPacket[]>(`SELECT MAX(created_at) AS latest FROM ${appliedTable}`);
@@ -51,9 +51,9 @@ export async function migrate(options: {
 }
 
 async function apply(connection: Connection, { hash, sql: statements, folderMillis }: MigrationMeta): Promise<void> {
-  const note = (run: number, isNextRunning: boolean) =>
-    connection.query<ResultSetHeader>(`REPLACE INTO ${underWayTable} VALUES (?, ?, ?)`, [hash, run, isNextRunning]);
-  const [rows] = await connection.query<RowDataPacket[]>(`SELECT * FROM ${underWayTable} WHERE hash = ?`, [hash]);
+  const saveProgress = (run: number, isNextRunning: boolean) =>
+    connection.query<ResultSetHeader>(`REPLACE INTO ${progressTable} VALUES (?, ?, ?)`, [hash, run, isNextRunning]);
+  const [rows] = await connection.query<RowDataPacket[]>(`SELECT * FROM ${progressTable} WHERE hash = ?`, [hash]);
   const first = Number(rows[0]?.statements_run ?? 0);
   let mayHaveRun = rows[0]?.is_next_running === 1;
   for (const [index, statement] of statements.entries()) {
@@ -61,27 +61,27 @@ async function apply(connection: Connection, { hash, sql: statements, folderMill
     if (changesRows.test(statement)) {
       await connection.beginTransaction();
       await connection.query(statement);
-      await note(index + 1, false);
+      await saveProgress(index + 1, false);
       await connection.commit();
       mayHaveRun = false;
       continue;
     }
-    await note(index, true);
+    await saveProgress(index, true);
     try {
       await connection.query(statement);
     } catch (error) {
       const number = errorNumber(error);
       if (!mayHaveRun || !ranBeforeNumbers.has(number)) {
-        // This try has not run it, as the server says; an earlier one may have.
-        if (number !== undefined && !isInterrupted(error) && !mayHaveRun) await note(index, false);
+        // The server says that this attempt did not run the statement. If no earlier one may have, record that.
+        if (number !== undefined && !isInterrupted(error) && !mayHaveRun) await saveProgress(index, false);
         throw error;
       }
     }
     mayHaveRun = false;
-    await note(index + 1, false);
+    await saveProgress(index + 1, false);
   }
   await connection.beginTransaction();
   await connection.query(`INSERT INTO ${appliedTable} (hash, created_at) VALUES (?, ?)`, [hash, folderMillis]);
-  await connection.query(`DELETE FROM ${underWayTable} WHERE hash = ?`, [hash]);
+  await connection.query(`DELETE FROM ${progressTable} WHERE hash = ?`, [hash]);
   await connection.commit();
 }

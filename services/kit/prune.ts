@@ -1,13 +1,13 @@
 import { sleep } from "./backoff.ts";
 import type { Database } from "./database.ts";
 
-/** Which rows are old, and how fast they are deleted. */
+/** Which rows are old enough to delete, and how fast to delete them. */
 export interface PruneOptions {
   readonly database: Database;
   readonly olderThanMs: number;
-  /** Rows in one transaction. Default 500. */
+  /** Rows deleted per transaction. Default 500. */
   readonly batchSize?: number;
-  /** Between two transactions. Default 50: at most 10,000 rows a second. */
+  /** Pause between two transactions. Default 50, so at most 10,000 rows a second. */
   readonly pauseMs?: number;
   readonly signal?: AbortSignal;
 }
@@ -16,8 +16,8 @@ export interface PruneOptions {
 const defaults = { batchSize: 500, pauseMs: 50 };
 
 /**
- * Deletes the rows of `table` whose `column` is longer ago than `olderThanMs`, oldest first, in small transactions with
- * pauses, so that the table's other users are not held up.
+ * Deletes the rows of `table` whose timestamp `column` is older than `olderThanMs`, oldest first. Small transactions with
+ * pauses between them keep other users of the table from waiting. Stops early when `signal` is aborted.
  * @param condition SQL that a row must also meet to be deleted. Default: none.
  */
 export async function deleteOldRows(

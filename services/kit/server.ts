@@ -1,23 +1,28 @@
 /**
- * One set of Connect routes on two listeners: HTTP/1.1 by `Bun.serve` (Connect, gRPC-Web, JSON; browsers, curl), and
- * h2c by `node:http2` (gRPC, which needs trailers; also Connect and gRPC-Web).
+ * Serves one set of Connect routes on two listeners: HTTP/1.1 by `Bun.serve` (Connect, gRPC-Web and JSON, for browsers
+ * and curl) and h2c by `node:http2` (gRPC, which needs trailers; also Connect and gRPC-Web).
  */
 import { createServer, type Http2ServerResponse, type ServerHttp2Session } from "node:http2";
 import { Code, ConnectError, type ConnectRouter, createConnectRouter, type Interceptor } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { isOutage } from "./database-errors.ts";
+import { endsWithin } from "./deadline.ts";
 import { DomainError, type DomainErrorCode, UnavailableError } from "./errors.ts";
 import type { Logger } from "./log.ts";
 
-/** Larger requests are refused, compressed or not. */
+/** Larger requests are refused, both compressed and uncompressed. */
 const requestSizeMaxBytes = 64 * 1024;
-/** A request whose body does not come is closed after this many seconds; streams that answer are exempt. */
+/** A connection that is idle for this long is closed, so that a client cannot hold it without sending its request. */
 const idleTimeoutSeconds = 10;
+/** How long a closing server lets calls end before it cuts them off. */
+const closeGraceMs = 1_000;
+/** How long after the answer an h2c stream is closed whose request was not read to its end. */
+const unreadCloseDelayMs = 50;
 
 export type Routes = (router: ConnectRouter) => void;
 
-/** A Web-standard handler: what an edge runtime would be given. Undefined for a path that no method has. */
+/** The routes as a Web-standard handler, as edge runtimes take it. Returns undefined for a path that is no method's. */
 export function createFetch(routes: Routes, log: Logger): (request: Request) => Promise<Response> | undefined {
   const router = createConnectRouter({ interceptors: interceptors(log), readMaxBytes: requestSizeMaxBytes });
   routes(router);
@@ -28,11 +33,11 @@ export function createFetch(routes: Routes, log: Logger): (request: Request) => 
 export interface RpcServer {
   readonly httpPort: number;
   readonly grpcPort: number;
-  /** Takes no new calls, and ends those that do not end by themselves. */
+  /** Accepts no new calls, and after a second cuts off those that have not ended. */
   close(): Promise<void>;
 }
 
-/** Serves `routes` on both listeners. Port 0 lets the system choose. @throws Error that names a port that is taken. */
+/** Serves `routes` on both listeners. Port 0 lets the system choose. @throws Error that names a port in use. */
 export async function serveRpc(options: {
   readonly host: string;
   readonly httpPort: number;
@@ -49,8 +54,8 @@ export async function serveRpc(options: {
     maxRequestBodySize: 16 * requestSizeMaxBytes,
     async fetch(request, server) {
       const response = await fetch(request);
-      if (response === undefined) return new Response("There is no such method.\n", { status: 404 });
-      // A server stream may be quiet for longer; its heartbeats keep proxies from closing it.
+      if (response === undefined) return new Response("No such method.\n", { status: 404 });
+      // A server stream may stay quiet for longer than the idle timeout.
       if (response.headers.get("content-type")?.includes("stream") || isGrpcWeb(response)) server.timeout(request, 0);
       return response;
     },
@@ -82,7 +87,7 @@ export async function serveRpc(options: {
     async close() {
       grpc.close();
       for (const session of sessions) session.close();
-      await Promise.race([http.stop(false), new Promise((resolve) => setTimeout(resolve, 1_000))]);
+      await endsWithin(http.stop(false), closeGraceMs);
       await http.stop(true);
       for (const session of sessions) session.destroy();
     },
@@ -94,15 +99,15 @@ function isGrpcWeb(response: Response): boolean {
 }
 
 /**
- * Closes an answered stream whose request was not read to its end (it was over the size limit): without this, clients
- * that wait for it hang. Not at once: connect-node's own client takes an early reset for an error.
+ * Closes an answered stream whose request was not read to its end because it was over the size limit. Otherwise the
+ * client waits for ever. Closing at once would not do: connect-node's client treats an early reset as an error.
  */
 function closeWhenAnswered(response: Http2ServerResponse): void {
   const { stream } = response;
   response.once("finish", () => {
     setTimeout(() => {
       if (!stream.closed) stream.close(0);
-    }, 50);
+    }, unreadCloseDelayMs);
   });
 }
 
@@ -113,13 +118,13 @@ const codes: Record<DomainErrorCode, Code> = {
   FAILED_PRECONDITION: Code.FailedPrecondition,
 };
 
-/** The one place where errors become Connect codes. What the caller cannot mend is not told in detail. */
+/** The only place that maps errors to Connect codes. Internal details never reach the caller. */
 export function toConnectError(error: unknown): ConnectError {
   if (error instanceof ConnectError) return error;
   if (error instanceof DomainError) return new ConnectError(error.message, codes[error.code]);
   if (error instanceof UnavailableError) return new ConnectError(error.message, Code.Unavailable);
-  if (isOutage(error)) return new ConnectError("The database is away; ask again.", Code.Unavailable);
-  return new ConnectError("Something went wrong here; it is in the log.", Code.Internal);
+  if (isOutage(error)) return new ConnectError("The database is unavailable; try again.", Code.Unavailable);
+  return new ConnectError("Internal error; the details are in the log.", Code.Internal);
 }
 
 function interceptors(log: Logger): Interceptor[] {
@@ -141,7 +146,7 @@ function interceptors(log: Logger): Interceptor[] {
           done();
           return response;
         }
-        return { ...response, message: ending(response.message, done) };
+        return { ...response, message: reportEnd(response.message, done) };
       } catch (error) {
         const connectError = toConnectError(error);
         done(connectError, error);
@@ -151,9 +156,9 @@ function interceptors(log: Logger): Interceptor[] {
   ];
 }
 
-/** A stream's messages, with its end (or its error, or the caller's leaving) told to `done` as a Connect code. */
-async function* ending<T>(messages: AsyncIterable<T>, done: (error?: ConnectError, cause?: unknown) => void) {
-  let error: ConnectError | undefined = new ConnectError("The caller has left.", Code.Canceled);
+/** Passes the messages on, then reports to `done` how the stream ended: complete, failed, or cancelled by the caller. */
+async function* reportEnd<T>(messages: AsyncIterable<T>, done: (error?: ConnectError, cause?: unknown) => void) {
+  let error: ConnectError | undefined = new ConnectError("The caller cancelled.", Code.Canceled);
   let cause: unknown;
   try {
     yield* messages;

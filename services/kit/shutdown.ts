@@ -1,8 +1,8 @@
 import type { Logger } from "./log.ts";
 
 /**
- * Runs `close` once on SIGTERM or SIGINT and exits 0; exits 1 if it throws or takes longer than `timeoutMs`.
- * Also exits 1 on a promise that nobody handles: the supervisor starts the process again.
+ * Runs `close` once, on SIGTERM or SIGINT, and exits 0; exits 1 if `close` throws or takes longer than `timeoutMs`.
+ * Also exits 1 on an unhandled promise rejection, so that the supervisor restarts the process.
  */
 export function closeOnSignal(options: {
   readonly log: Logger;

@@ -1,9 +1,9 @@
-/** Plain tables for terminals. */
+/** Plain-text tables for terminals. Control characters in cells are replaced, because cells may hold untrusted text. */
 
-/** A cell; numbers stand on the right. */
+/** Columns with numbers are right-aligned; null is shown as a dash. */
 export type Cell = string | number | null;
 
-/** A table with a line of headings. What comes from rows of a database may hold anything, so it is made harmless. */
+/** A table with a line of headings. Each cell is shown on one line. */
 export function formatTable(headings: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const shown = rows.map((row) => row.map((cell) => oneLine(cell === null ? "–" : String(cell))));
   const widths = headings.map((heading, column) =>
@@ -20,7 +20,7 @@ export function formatTable(headings: readonly string[], rows: readonly (readonl
   return [line(headings), line(widths.map((width) => "─".repeat(width))), ...shown.map(line)].join("\n");
 }
 
-/** Names and values, one a line. */
+/** One line per entry: name, then value. */
 export function formatList(entries: readonly (readonly [name: string, value: Cell])[]): string {
   const width = Math.max(...entries.map(([name]) => name.length));
   return entries
@@ -28,9 +28,9 @@ export function formatList(entries: readonly (readonly [name: string, value: Cel
     .join("\n");
 }
 
-/** Without what a terminal would obey: an error or a payload is somebody else's text. */
+/** The text with control characters replaced, so that an error or a payload cannot control the terminal. */
 export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the regex matches exactly these
   return text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "�");
 }
 

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { formatList, formatTable, printable } from "./table.ts";
 
-test("a table's columns are as wide as they need be, numbers on the right", () => {
+test("each column of a table is as wide as its widest cell, and numbers are right-aligned", () => {
   const shown = formatTable(
     ["source", "pending", "owner"],
     [
@@ -17,7 +17,7 @@ test("a table's columns are as wide as they need be, numbers on the right", () =
   ]);
 });
 
-test("what a terminal would obey is not passed on, and a cell is one line", () => {
+test("a table replaces control characters and shows each cell on one line", () => {
   expect(printable("a\u001b[31mb\tc\nd")).toBe("a�[31mb\tc\nd");
   expect(
     formatTable(["error"], [["one\n  two\u0007"]])

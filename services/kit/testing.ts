@@ -1,4 +1,4 @@
-/** For integration tests: real servers over TCP, a schema or topic of its own for each test file, and waiting without sleeping. */
+/** For integration tests: the real database server, a schema of its own for each test file, and waiting without fixed sleeps. */
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { createConnection, type RowDataPacket } from "mysql2/promise";
@@ -6,7 +6,7 @@ import { environment, type HostPort, hostPorts, readConfig, text } from "./confi
 import { type Database, openDatabase } from "./database.ts";
 import { migrate } from "./migrate.ts";
 
-/** The servers that `npm test` started for the integration tests. @throws ConfigError when there are none. */
+/** The servers that `npm test` started for the integration tests. @throws Error if there are none. */
 export function testServers(): { readonly databaseAdminUrl: string; readonly kafkaBrokers: readonly HostPort[] } {
   const env = environment();
   if (env.TEST_DATABASE_ADMIN_URL === undefined) {
@@ -18,7 +18,7 @@ export function testServers(): { readonly databaseAdminUrl: string; readonly kaf
   });
 }
 
-/** A schema that nobody else uses. */
+/** A database schema for one test file. */
 export interface TestSchema {
   readonly name: string;
   readonly url: string;
@@ -27,7 +27,7 @@ export interface TestSchema {
   drop(): Promise<void>;
 }
 
-/** Creates an empty schema, as the stack does. */
+/** Creates an empty schema with the stack's character set and collation. */
 export async function createTestSchema(): Promise<TestSchema> {
   const { databaseAdminUrl } = testServers();
   const name = `test_${crypto.randomUUID().replaceAll("-", "")}`;
@@ -49,14 +49,14 @@ export async function createTestSchema(): Promise<TestSchema> {
   };
 }
 
-/** Creates a schema with a service's tables, by its own migrations. */
+/** Creates a schema and applies the service's migrations to it. */
 export async function createServiceSchema(service: string): Promise<TestSchema> {
   const schema = await createTestSchema();
   await migrate({ databaseUrl: schema.url, folder: join(import.meta.dir, "..", service, "migrations") });
   return schema;
 }
 
-/** The server's own status counters whose names are LIKE `pattern`, over all sessions. */
+/** The server's global status counters whose names are LIKE `pattern`. */
 export async function readCounters(pattern: string): Promise<ReadonlyMap<string, number>> {
   const rows = await administer("SHOW GLOBAL STATUS LIKE ?", [pattern]);
   return new Map(rows.map((row) => [String(row.Variable_name), Number(row.Value)]));
@@ -73,7 +73,7 @@ export async function administer(sql: string, values: readonly unknown[] = []): 
   }
 }
 
-/** Tries `check` until it stops throwing. @throws what it threw last, after `timeoutMs` (default 10,000). */
+/** Repeats `check` until it does not throw. After `timeoutMs` (default 10,000) it throws what `check` threw last. */
 export async function eventually<T>(check: () => T | Promise<T>, timeoutMs = 10_000): Promise<T> {
   const deadlineMs = performance.now() + timeoutMs;
   for (;;) {
@@ -86,12 +86,12 @@ export async function eventually<T>(check: () => T | Promise<T>, timeoutMs = 10_
   }
 }
 
-/** A TCP port of this machine on which nobody listens at the moment. */
+/** A TCP port of this machine that is free at the moment. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
   await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("The server listens on no port.");
+  if (address === null || typeof address === "string") throw new Error("The server has no port.");
   return address.port;
 }
