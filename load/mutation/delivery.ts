@@ -25,11 +25,11 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   // Relay
   {
     name: "marks before it sends",
-    file: "relay/outbox/relay.ts",
+    file: "relay/outbox/publisher.ts",
     changes: [
       {
         from: "if (first === undefined) return;",
-        to: "if (first === undefined) return;\n    await store.markPublished(sendable.map(({ row }) => row.id));",
+        to: "if (first === undefined) return;\n    const early = this.#options.acknowledged;\n    early.add(sendable.map(({ row }) => row.id));\n    await early.mark();",
       },
     ],
     caughtBy: {
@@ -41,10 +41,10 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     name: "reads on from the last seq, not by status",
     file: "relay/outbox/relay.ts",
     changes: [
-      { from: "let pageRows = probeRows;", to: 'let pageRows = probeRows;\n  let cursor = "0";' },
+      { from: "  #pageRows = probeRows;", to: '  #pageRows = probeRows;\n  #cursor = "0";' },
       {
-        from: "const acknowledged = new Set(unmarked);",
-        to: "await mark();\n    const next = await read(store, cursor);\n    cursor = next.lastSeq;\n    if (next) return next;\n    const acknowledged = new Set<string>();",
+        from: "const unmarked = new Set(acknowledged.ids);",
+        to: "await acknowledged.mark();\n    const next = await this.#readPage(store, this.#cursor);\n    this.#cursor = next.lastSeq;\n    if (next) return next;\n    const unmarked = new Set<string>();",
       },
     ],
     caughtBy: {
@@ -86,8 +86,8 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   },
   {
     name: "sends without looking whether it is still the owner",
-    file: "relay/outbox/relay.ts",
-    changes: [{ from: "if (!ownership.isFresh()) throw new OwnershipLostError();", to: "" }],
+    file: "relay/outbox/owned-producer.ts",
+    changes: [{ from: "if (!this.#options.ownership.isFresh()) throw new OwnershipLostError();", to: "" }],
     caughtBy: { file: relayTests, name: "what was read before the ownership went is not sent" },
   },
   {
@@ -128,11 +128,11 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   },
   {
     name: "dead without a dead-letter record",
-    file: "relay/outbox/relay.ts",
+    file: "relay/outbox/poison-rows.ts",
     changes: [
       {
-        from: "if (isLast && (await sendDeadLetter(row, failure.error, attempts))) {",
-        to: "if (isLast) {\n      await sendDeadLetter(row, failure.error, attempts);",
+        from: "if (isLast && (await this.#sendDeadLetter(row, attempt.error, attempts))) {",
+        to: "if (isLast) {\n      await this.#sendDeadLetter(row, attempt.error, attempts);",
       },
     ],
     caughtBy: {

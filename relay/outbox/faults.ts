@@ -2,7 +2,7 @@
  * Decides whether an error is an event's fault or an outage. The list of faults is closed, because an event that has one
  * may end up DEAD. Any other error, an unknown one included, is an outage.
  */
-import { SchemaBehindError, UnencodablePayloadError } from "../../proto/envelope.ts";
+import { type OutboxRow, SchemaBehindError, UnencodablePayloadError } from "../../proto/envelope.ts";
 import { causesOf } from "../../services/kit/errors.ts";
 import { producerErrorOf } from "../kafka/errors.ts";
 
@@ -21,4 +21,9 @@ export function faultOf(error: unknown): Fault | undefined {
     if (it instanceof SchemaBehindError) return "schema-behind";
   }
   return producerErrorOf(error) === "too-large" ? "poison" : undefined;
+}
+
+/** The fields that name an event in a log. */
+export function logFieldsOf({ id, type, aggregateId, seq }: OutboxRow) {
+  return { id, type, key: aggregateId, seq };
 }

@@ -1,7 +1,7 @@
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 import { countedRowsMax } from "./store.ts";
 
-/** The relay's figures, each by source. */
+/** The relay's metrics, each by source. */
 export interface RelayMetrics {
   readonly published: Counter<"source">;
   readonly failed: Counter<"source">;
@@ -13,35 +13,40 @@ export interface RelayMetrics {
   /** `kind` is a ProducerErrorKind (../kafka/errors.ts). */
   readonly producerErrors: Counter<"source" | "kind">;
   readonly owner: Gauge<"source">;
-  // What follows is shown by the source's owner alone: nobody else has looked.
+  // Only the source's owner shows the gauges below; other processes do not read the source.
   readonly pendingRows: Gauge<"source">;
   readonly heldRows: Gauge<"source">;
   readonly oldestPendingAgeSeconds: Gauge<"source">;
-  /** `status` is that of the row behind which the key waits: `failed` or `dead`. */
+  /** `status` is that of the row that holds the key: `failed` or `dead`. */
   readonly heldKeys: Gauge<"source" | "status">;
   readonly schemaBehindKeys: Gauge<"source">;
 }
 
-/** Registers the relay's figures. Once a registry. */
+/** Registers the relay's metrics. Call it once a registry. */
 export function createRelayMetrics(registry: Registry): RelayMetrics {
   const registers = [registry];
-  const labelNames = ["source"] as const;
+  return { ...createEventMetrics(registers), ...createFailureMetrics(registers), ...createOwnerGauges(registers) };
+}
+
+const labelNames = ["source"] as const;
+
+function createEventMetrics(registers: Registry[]) {
   return {
     published: new Counter({
       name: "relay_published_total",
-      help: "Events that were put on the topic and marked.",
+      help: "Events that were sent to the topic and marked.",
       labelNames,
       registers,
     }),
     failed: new Counter({
       name: "relay_failed_total",
-      help: "Events that became FAILED at their first attempt: poison, tried again later.",
+      help: "Events that became FAILED at their first attempt: poison, attempted again later.",
       labelNames,
       registers,
     }),
     dead: new Counter({
       name: "relay_dead_total",
-      help: "Events that became DEAD after their last attempt, and are on the dead-letter topic.",
+      help: "Events that became DEAD after their last attempt and are on the dead-letter topic.",
       labelNames,
       registers,
     }),
@@ -59,9 +64,14 @@ export function createRelayMetrics(registry: Registry): RelayMetrics {
       buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60],
       registers,
     }),
+  };
+}
+
+function createFailureMetrics(registers: Registry[]) {
+  return {
     failures: new Counter({
       name: "relay_failures_total",
-      help: "What went wrong, by kind: outage and poison by attempt, schema-behind by event.",
+      help: "Failures by kind: outage and poison count each attempt, schema-behind counts each event.",
       labelNames: ["source", "kind"] as const,
       registers,
     }),
@@ -71,33 +81,38 @@ export function createRelayMetrics(registry: Registry): RelayMetrics {
       labelNames: ["source", "kind"] as const,
       registers,
     }),
+  };
+}
+
+function createOwnerGauges(registers: Registry[]) {
+  return {
     owner: new Gauge({
       name: "relay_owner",
-      help: "1 where this process owns the source.",
+      help: "1 if this process owns the source.",
       labelNames,
       registers,
     }),
     pendingRows: new Gauge({
       name: "relay_pending_rows",
-      help: `Events that wait for nothing but the relay; ${countedRowsMax} stands for more.`,
+      help: `Events that wait only for the relay; ${countedRowsMax} stands for more.`,
       labelNames,
       registers,
     }),
     heldRows: new Gauge({
       name: "relay_held_rows",
-      help: `Pending events that wait behind another one of their key; ${countedRowsMax} stands for more.`,
+      help: `Pending events that wait behind another event of their key; ${countedRowsMax} stands for more.`,
       labelNames,
       registers,
     }),
     oldestPendingAgeSeconds: new Gauge({
       name: "relay_oldest_pending_age_seconds",
-      help: "Age of the oldest event that is pending and not held, by the database's clock; 0 where there is none.",
+      help: "Age of the oldest event that is pending and not held, by the database's clock; 0 if there is none.",
       labelNames,
       registers,
     }),
     heldKeys: new Gauge({
       name: "relay_held_keys",
-      help: "Keys that wait behind an event that is failed (tried again by itself) or dead (waits for an operator).",
+      help: "Keys that wait behind an event that is failed (the relay attempts it again) or dead (waits for an operator).",
       labelNames: ["source", "status"] as const,
       registers,
     }),
@@ -108,4 +123,11 @@ export function createRelayMetrics(registry: Registry): RelayMetrics {
       registers,
     }),
   };
+}
+
+/** Removes the gauges that only the source's owner shows, because from now on another process shows them. */
+export function removeOwnerGauges(metrics: RelayMetrics, source: string): void {
+  const { pendingRows, heldRows, oldestPendingAgeSeconds, schemaBehindKeys, heldKeys } = metrics;
+  for (const gauge of [pendingRows, heldRows, oldestPendingAgeSeconds, schemaBehindKeys]) gauge.remove({ source });
+  for (const status of ["failed", "dead"]) heldKeys.remove({ source, status });
 }

@@ -19,7 +19,7 @@ export interface StoredHeldKeys {
   /** Of these, how many have a dead row: they wait for an operator. */
   readonly deadKeys: number;
   /** Whether a failed row's next attempt has come. */
-  readonly isDue: boolean;
+  readonly isRetryDue: boolean;
 }
 
 /** What a source's gauges show. Counts end at {@link countedRowsMax}. */
@@ -146,7 +146,7 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
     return {
       keys: new Set(rows.map(({ aggregateId }) => aggregateId)),
       deadKeys: new Set(rows.filter(({ status }) => status === "DEAD").map(({ aggregateId }) => aggregateId)).size,
-      isDue: rows.some(({ status, isDue }) => status === "FAILED" && isDue === 1),
+      isRetryDue: rows.some(({ status, isDue }) => status === "FAILED" && isDue === 1),
     };
   };
   /** The forced index may have been replaced by another one: it is looked up again after a failure. */

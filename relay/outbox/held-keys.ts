@@ -1,0 +1,142 @@
+/**
+ * The held keys of one source: a key is held while one of its rows cannot be sent. Its later rows wait; other keys go on.
+ *
+ * A key is held because its row is FAILED or DEAD, which the table says, or because its row's schema is newer than this
+ * relay's, which only this process knows. When a row turns out to be poison, its key is held here until the next read of
+ * the table shows the row as FAILED or DEAD.
+ *
+ * During a pass, keys are only added. If a key were released between two of its rows, the second row would be sent first.
+ */
+import type { OutboxRow } from "../../proto/envelope.ts";
+import type { Logger } from "../../services/kit/log.ts";
+import { type Fault, logFieldsOf } from "./faults.ts";
+import type { RelayMetrics } from "./metrics.ts";
+import type { StoredHeldKeys } from "./store.ts";
+
+/** The most held keys that a statement filters out. Rows of further held keys are read and skipped. */
+const exceptKeysMax = 1_000;
+const loggedRowsMax = 10_000;
+
+/** A key that this process holds, whatever the table says. */
+interface KeyFoundHere {
+  readonly fault: Fault;
+  /** The row with the fault. Earlier rows of the key may still be sent. */
+  readonly fromSeq: bigint;
+  /** Until then a schema-behind row is not attempted again. Infinite for a poison row: the table takes over. */
+  readonly untilMs: number;
+}
+
+export interface HeldKeysOptions {
+  readonly source: string;
+  readonly log: Logger;
+  readonly metrics: RelayMetrics;
+  /** How old the last read of the table may get. */
+  readonly readIntervalMs: number;
+  /** How long a key with a schema-behind row is held before the row is attempted again. */
+  readonly schemaBehindHoldMs: number;
+}
+
+export class HeldKeys {
+  readonly #options: HeldKeysOptions;
+  readonly #labels: { readonly source: string };
+  #stored: StoredHeldKeys = { keys: new Set(), deadKeys: 0, isRetryDue: false };
+  #storedReadMs = Number.NEGATIVE_INFINITY;
+  readonly #foundHere = new Map<string, KeyFoundHere>();
+  /** FAILED rows that are attempted again now, although their keys are held because of them. */
+  #retriedRows: ReadonlySet<string> = new Set();
+  /** Schema-behind rows that were logged and counted before. */
+  readonly #loggedRows = new Set<string>();
+
+  constructor(options: HeldKeysOptions) {
+    this.#options = options;
+    this.#labels = { source: options.source };
+  }
+
+  /** Whether a FAILED row is due for its next attempt. */
+  get isRetryDue(): boolean {
+    return this.#stored.isRetryDue;
+  }
+
+  isHeld({ id, aggregateId, seq }: OutboxRow): boolean {
+    const found = this.#foundHere.get(aggregateId);
+    if (found !== undefined && BigInt(seq) >= found.fromSeq) return true;
+    return this.#stored.keys.has(aggregateId) && !this.#retriedRows.has(id);
+  }
+
+  /** The keys that a read of pending rows leaves out. */
+  exceptKeys(): readonly string[] {
+    return [...new Set([...this.#stored.keys, ...this.#foundHere.keys()])].slice(0, exceptKeysMax);
+  }
+
+  /** The keys that a read of FAILED rows leaves out. */
+  exceptKeysOfRetry(): readonly string[] {
+    return [...this.#foundHere.keys()].slice(0, exceptKeysMax);
+  }
+
+  /** Holds the key of a row that has a fault. The earlier rows of the key have been sent. */
+  hold(row: OutboxRow, fault: Fault, error: unknown): void {
+    const untilMs =
+      fault === "poison" ? Number.POSITIVE_INFINITY : performance.now() + this.#options.schemaBehindHoldMs;
+    this.#foundHere.set(row.aggregateId, { fault, fromSeq: BigInt(row.seq), untilMs });
+    if (fault === "schema-behind") this.#logOnce(row, error);
+  }
+
+  /** Lets `rows`, which are FAILED, be sent until {@link endRetry}, although their keys are held because of them. */
+  beginRetry(rows: readonly OutboxRow[]): void {
+    this.#retriedRows = new Set(rows.map(({ id }) => id));
+  }
+
+  endRetry(): void {
+    this.#retriedRows = new Set();
+    this.expireRead();
+  }
+
+  /** Whether the table has to be read before the next pass. */
+  isReadDue(nowMs: number): boolean {
+    const isPoisonFound = this.#foundHere.values().some(({ fault }) => fault === "poison");
+    return isPoisonFound || nowMs - this.#storedReadMs >= this.#options.readIntervalMs;
+  }
+
+  /**
+   * Brings the held keys up to date between two passes. A key that an operator released since the last read is noticed at
+   * the next read, which does no harm.
+   * @param stored what the table says; undefined if it was not read.
+   * @param nowMs when the read began.
+   */
+  refresh(stored: StoredHeldKeys | undefined, nowMs: number): void {
+    const { metrics } = this.#options;
+    const found = [...this.#foundHere];
+    metrics.schemaBehindKeys.set(this.#labels, found.filter(([, { fault }]) => fault === "schema-behind").length);
+    if (stored !== undefined) {
+      this.#stored = stored;
+      this.#storedReadMs = nowMs;
+      metrics.heldKeys.set({ ...this.#labels, status: "failed" }, stored.keys.size - stored.deadKeys);
+      metrics.heldKeys.set({ ...this.#labels, status: "dead" }, stored.deadKeys);
+    }
+    for (const [key, { fault, untilMs }] of found) {
+      if (fault === "poison" || untilMs <= nowMs) this.#foundHere.delete(key);
+    }
+  }
+
+  /** Makes a read of the table due. */
+  expireRead(): void {
+    this.#storedReadMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** After a failed pass: rows before a held one may not have been sent, and would not be read while the key is held. */
+  reset(): void {
+    this.#foundHere.clear();
+    this.expireRead();
+  }
+
+  /** The row's status does not change, so a relay that knows its schema simply sends it. */
+  #logOnce(row: OutboxRow, error: unknown): void {
+    if (this.#loggedRows.has(row.id)) return;
+    if (this.#loggedRows.size >= loggedRowsMax) this.#loggedRows.clear();
+    this.#loggedRows.add(row.id);
+    const { log, metrics } = this.#options;
+    const kind = "schema-behind";
+    metrics.failures.inc({ ...this.#labels, kind });
+    log.error({ kind, ...logFieldsOf(row), err: error }, "key held until a relay with a newer schema starts");
+  }
+}

@@ -1,0 +1,64 @@
+import type { EventRecord } from "../../proto/envelope.ts";
+import { producerErrorOf } from "../kafka/errors.ts";
+import type { RecordProducer } from "../kafka/producer.ts";
+import type { RelayMetrics } from "./metrics.ts";
+import type { Ownership } from "./ownership.ts";
+
+/** This process no longer owns the source. Nothing failed; it only has to stop sending. */
+export class OwnershipLostError extends Error {
+  override readonly name = "OwnershipLostError";
+}
+
+export interface OwnedProducerOptions {
+  readonly source: string;
+  readonly ownership: Pick<Ownership, "isFresh">;
+  /** Connects a producer whose sends end within 2 s. ownership.ts says why. */
+  readonly openProducer: () => Promise<RecordProducer>;
+  readonly metrics: RelayMetrics;
+}
+
+/** The source's producer: it sends only while this process owns the source, and a failed send replaces the connection. */
+export class OwnedProducer {
+  readonly #options: OwnedProducerOptions;
+  #producer: RecordProducer | undefined;
+
+  constructor(options: OwnedProducerOptions) {
+    this.#options = options;
+  }
+
+  /** Connects, unless connected. @throws what `openProducer` throws. */
+  async connect(): Promise<RecordProducer> {
+    try {
+      this.#producer ??= await this.#options.openProducer();
+      return this.#producer;
+    } catch (error) {
+      this.#countError(error);
+      throw error;
+    }
+  }
+
+  /** @throws OwnershipLostError, with nothing sent. After any other error the records may be on the topic. */
+  async send(topic: string, records: readonly EventRecord[]): Promise<void> {
+    const producer = await this.connect();
+    // Checked last, because everything before it may take time.
+    if (!this.#options.ownership.isFresh()) throw new OwnershipLostError();
+    try {
+      await producer.send(topic, records);
+    } catch (error) {
+      this.#countError(error);
+      // One of its requests may still be in flight.
+      void producer.close();
+      this.#producer = undefined;
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#producer?.close();
+  }
+
+  #countError(error: unknown): void {
+    const { metrics, source } = this.#options;
+    metrics.producerErrors.inc({ source, kind: producerErrorOf(error) });
+  }
+}

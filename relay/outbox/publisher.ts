@@ -1,0 +1,139 @@
+/**
+ * Publishes rows to the topic: encodes them, splits them into sends of a size that the broker accepts, and finds the row
+ * that is to blame when the broker refuses a send. One send is in flight at a time.
+ */
+import type { Registry } from "@bufbuild/protobuf";
+import { type Encoding, type EventRecord, type OutboxRow, toRecord } from "../../proto/envelope.ts";
+import type { AcknowledgedRows } from "./acknowledged-rows.ts";
+import { type Fault, faultOf } from "./faults.ts";
+import type { HeldKeys } from "./held-keys.ts";
+import type { RelayMetrics } from "./metrics.ts";
+import type { OwnedProducer } from "./owned-producer.ts";
+import type { PoisonRows } from "./poison-rows.ts";
+
+/** Below the usual `max.message.bytes` of 1 MiB, so that only a row that is too large by itself is refused. */
+const sendSizeMaxBytes = 900_000;
+/** What key and headers add to a record, roughly. */
+const recordOverheadBytes = 600;
+
+interface Sendable {
+  readonly row: OutboxRow;
+  readonly record: EventRecord;
+}
+
+/** A row that cannot be encoded. */
+interface Unencodable {
+  readonly row: OutboxRow;
+  readonly fault: Fault;
+  readonly error: unknown;
+}
+
+export type EncodedRow = Sendable | Unencodable;
+
+export interface PublisherOptions {
+  readonly source: string;
+  readonly topic: string;
+  readonly ceSource: string;
+  readonly encoding: Encoding;
+  readonly registry: Registry;
+  readonly producer: OwnedProducer;
+  readonly acknowledged: AcknowledgedRows;
+  readonly heldKeys: HeldKeys;
+  readonly poisonRows: PoisonRows;
+  readonly metrics: RelayMetrics;
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions;
+  readonly #labels: { readonly source: string };
+
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+    this.#labels = { source: options.source };
+  }
+
+  encode(row: OutboxRow): EncodedRow {
+    const { ceSource, encoding, registry } = this.#options;
+    try {
+      return { row, record: toRecord(row, { ceSource, encoding, registry }) };
+    } catch (error) {
+      const fault = faultOf(error);
+      if (fault === undefined) throw error;
+      return { row, fault, error };
+    }
+  }
+
+  /**
+   * Sends the rows in their order, but for those of held keys, and passes them on as acknowledged. A row that has a fault
+   * holds its key. Returns false if every row was held or could not be encoded.
+   * @throws OwnershipLostError or the error of an outage; some of the rows may have been sent.
+   */
+  async publish(rows: readonly EncodedRow[]): Promise<boolean> {
+    const { heldKeys } = this.#options;
+    let sent = false;
+    let batch: Sendable[] = [];
+    let batchBytes = 0;
+    const flush = async () => {
+      const full = batch;
+      batch = [];
+      batchBytes = 0;
+      await this.#sendOrBisect(full);
+    };
+    for (const encoded of rows) {
+      const { row } = encoded;
+      if (heldKeys.isHeld(row)) continue;
+      if ("fault" in encoded) {
+        // Earlier rows of its key are sent first. Once it is FAILED its key is held, and they could no longer be sent.
+        if (encoded.fault === "poison") await flush();
+        // If one of them was refused just now, this row waits behind it.
+        if (!heldKeys.isHeld(row)) await this.#hold(row, encoded.fault, encoded.error);
+        continue;
+      }
+      const sizeBytes = encoded.record.value.byteLength + recordOverheadBytes;
+      if (batchBytes + sizeBytes > sendSizeMaxBytes) await flush();
+      batch.push(encoded);
+      batchBytes += sizeBytes;
+      sent = true;
+    }
+    await flush();
+    return sent;
+  }
+
+  /** A batch that is refused as too large is halved until the row that is to blame is alone. */
+  async #sendOrBisect(batch: readonly Sendable[]): Promise<void> {
+    const { producer, topic, heldKeys } = this.#options;
+    // The first half of a batch may have held a key that the second half has rows of.
+    const sendable = batch.filter(({ row }) => !heldKeys.isHeld(row));
+    const [first, ...others] = sendable;
+    if (first === undefined) return;
+    try {
+      await producer.send(
+        topic,
+        sendable.map(({ record }) => record),
+      );
+    } catch (error) {
+      const fault = faultOf(error);
+      if (fault === undefined) throw error;
+      if (others.length === 0) return await this.#hold(first.row, fault, error);
+      const middle = Math.ceil(sendable.length / 2);
+      await this.#sendOrBisect(sendable.slice(0, middle));
+      return await this.#sendOrBisect(sendable.slice(middle));
+    }
+    this.#acknowledge(sendable);
+  }
+
+  #acknowledge(sent: readonly Sendable[]): void {
+    const { acknowledged, metrics } = this.#options;
+    const acknowledgedMs = Date.now();
+    acknowledged.add(sent.map(({ row }) => row.id));
+    metrics.batchRows.observe(this.#labels, sent.length);
+    const oldestMs = Math.min(...sent.map(({ row }) => row.occurredAt.getTime()));
+    metrics.commitToPublishSeconds.observe(this.#labels, Math.max(0, acknowledgedMs - oldestMs) / 1_000);
+  }
+
+  /** The earlier rows of the row's key have been sent. */
+  async #hold(row: OutboxRow, fault: Fault, error: unknown): Promise<void> {
+    this.#options.heldKeys.hold(row, fault, error);
+    if (fault === "poison") await this.#options.poisonRows.countAttempt(row, error);
+  }
+}
