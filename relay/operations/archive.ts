@@ -1,17 +1,12 @@
-/** The archive job, run by hand: for when the outbox should be smaller now, and not at the relay's next time. */
+/** Runs the archive job at an operator's command, without waiting for the relay's schedule. */
 import { messageOf } from "../../services/kit/errors.ts";
 import { runArchive } from "../outbox/archive.ts";
-import {
-  ensureAuditTable,
-  type OperatedSource,
-  type OperatorCommand,
-  recordCommand,
-  recordResult,
-} from "./audit-log.ts";
+import { ensureAuditTable, type OperatorCommand, recordCommand, recordResult } from "./audit-log.ts";
+import type { OperatedSource } from "./source.ts";
 
 /**
- * Moves published rows to the archive. The audit row is there from the beginning: each batch is a transaction of its own.
- * @throws what the database says; whatever was moved stays moved, and it may be run again.
+ * Moves published rows to the archive. Each batch is a transaction of its own, so the audit row is written at the start.
+ * @throws what the database throws. Rows that were moved stay moved, and it is safe to run it again.
  */
 export async function archiveNow(
   { database, outboxTable, archiveTable }: OperatedSource,

@@ -1,27 +1,20 @@
-/** Who changed what by hand: one row for each of an operator's changes, in the database that was changed. */
-
-import type { Database, Queryable } from "../../services/kit/database.ts";
+/** The audit log: each change by an operator is one row, in the database that was changed. */
+import type { Queryable } from "../../services/kit/database.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
 import { DomainError } from "../../services/kit/errors.ts";
-import type { SourceConfig } from "../outbox/config.ts";
 
-/** A source as an operator reaches it: with an account of their own, not the relay's. */
-export interface OperatedSource extends SourceConfig {
-  readonly database: Database;
-}
-
-/** A change as it was asked for. */
+/** What an operator asked for. */
 export interface OperatorCommand {
-  /** Who asked: at most 128 characters. */
+  /** At most 128 characters. */
   readonly operator: string;
   /** The verb, for example `discard`. */
   readonly command: string;
-  /** What the verb was given; becomes JSON. */
+  /** The verb's arguments. Stored as JSON. */
   readonly arguments: Readonly<Record<string, unknown>>;
 }
 
 const table = "ops_audit";
-/** The width of its column, and of an archive's `discarded_by`. */
+/** The width of the `operator` column, and of an archive's `discarded_by`. */
 export const operatorLengthMax = 128;
 
 const definition = `CREATE TABLE IF NOT EXISTS ${table} (
@@ -34,34 +27,34 @@ const definition = `CREATE TABLE IF NOT EXISTS ${table} (
   INDEX ${table}_at (at)
 ) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`;
 
-/** "Table doesn't exist", and "command denied", which some servers say instead to those without any right on it. */
-const missing = [1146, 1142];
-const denied = [1142, 1044];
+/** "Table doesn't exist"; and "command denied", which some servers answer to an account without any right on the table. */
+const missingErrors = [1146, 1142];
+const deniedErrors = [1142, 1044];
 
 /**
- * Makes the audit table where there is none. Outside of any transaction: DDL commits.
- * @throws DomainError that says what an administrator has to run, when this account may not.
+ * Creates the audit table if it is missing. Call it outside of any transaction, since DDL commits.
+ * @throws DomainError with the statements for an administrator to run, if this account may not create it.
  */
 export async function ensureAuditTable(database: Queryable): Promise<void> {
   try {
-    // Asked first: CREATE … IF NOT EXISTS takes the right to create also where there is nothing to do.
+    // Not CREATE … IF NOT EXISTS alone, which takes the right to create even if the table exists.
     await database.query(`SELECT id FROM ${table} LIMIT 0`);
     return;
   } catch (error) {
-    if (!missing.includes(errorNumber(error) ?? 0)) throw error;
+    if (!missingErrors.includes(errorNumber(error) ?? 0)) throw error;
   }
   try {
     await database.execute(definition);
   } catch (error) {
-    if (!denied.includes(errorNumber(error) ?? 0)) throw error;
+    if (!deniedErrors.includes(errorNumber(error) ?? 0)) throw error;
     throw new DomainError(
       "FAILED_PRECONDITION",
-      `Changes are recorded in ${table}, which is not there, and this account may not create it. Let an administrator of the database run:\n${definition};\nand grant SELECT, INSERT and UPDATE on it.`,
+      `Changes are recorded in the table ${table}, which does not exist, and this account may not create it. Ask an administrator of the database to run:\n${definition};\nand to grant SELECT, INSERT and UPDATE on it.`,
     );
   }
 }
 
-/** Records a change, in its transaction: there is neither one without the other. Returns the row's id. */
+/** Records a change in the transaction that makes it, so neither exists without the other. Returns the row's id. */
 export async function recordCommand(
   transaction: Queryable,
   { operator, command, arguments: given }: OperatorCommand,
@@ -74,7 +67,7 @@ export async function recordCommand(
   return id;
 }
 
-/** For a change that is no transaction: recorded when it begins, with what is known then, and again when it ends. */
+/** Updates the result of a command that is not one transaction: it is recorded at its start and again at its end. */
 export async function recordResult(
   database: Queryable,
   auditId: string,

@@ -1,8 +1,8 @@
-/** The operator's commands on a real database and a real broker, with a relay at work where they meet one. */
+/** The operators' commands on a real database and a real broker, some with a relay running. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { Registry as Metrics } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
-import { type Database, insertRows, openDatabase } from "../../services/kit/database.ts";
+import { type Database, databaseNow, insertRows, openDatabase } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
 import type { SqlValue } from "../../services/kit/statements.ts";
 import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
@@ -14,20 +14,13 @@ import { claimOwnership, lockNameOf, type Ownership } from "../outbox/ownership.
 import { startRelaySource } from "../outbox/relay.ts";
 import { openOutboxStore } from "../outbox/store.ts";
 import { createTestTopic, readTopic, testKafka } from "../testing.ts";
-import { ensureAuditTable, type OperatedSource, type OperatorCommand } from "./audit-log.ts";
-import { planReplay, type ReplayRange, replay } from "./republish.ts";
+import { ensureAuditTable, type OperatorCommand } from "./audit-log.ts";
+import { readBacklog } from "./backlog.ts";
+import { readOwner } from "./owner.ts";
+import { planRepublish, type RepublishRange, republish } from "./republish.ts";
+import type { OperatedSource } from "./source.ts";
 import { takeSource } from "./takeover.ts";
-import {
-  countUndelivered,
-  databaseNow,
-  discardEvent,
-  findEvent,
-  listUndelivered,
-  readBacklog,
-  readOwner,
-  retryAll,
-  retryEvent,
-} from "./undelivered.ts";
+import { countUndelivered, discardEvent, findEvent, listUndelivered, retryAll, retryEvent } from "./undelivered.ts";
 
 const outboxTable = "order_outbox_event";
 const archiveTable = "order_outbox_event_archive";
@@ -48,7 +41,7 @@ afterAll(() => schema.drop());
 beforeEach(async () => {
   for (const table of [outboxTable, archiveTable]) await database.execute(`DELETE FROM ${table}`);
   await database.execute("DROP TABLE IF EXISTS ops_audit");
-  // One partition: the order of the topic is the order in which it was sent.
+  // One partition, so that records are read in the order in which they were sent.
   topic = await createTestTopic(1);
   source = sourceOn(database);
 });
@@ -74,7 +67,7 @@ function sourceOn(on: Database, databaseUrl = schema.url): OperatedSource {
   };
 }
 
-/** A source as somebody reaches it who has only these rights. */
+/** A source reached through a new account that only has these rights. */
 async function sourceWith(grants: (user: string) => readonly string[]): Promise<OperatedSource> {
   const user = `ops_${crypto.randomUUID().slice(0, 8)}`;
   await administer(`CREATE USER '${user}'@'%' IDENTIFIED BY '${user}'`);
@@ -90,9 +83,7 @@ async function sourceWith(grants: (user: string) => readonly string[]): Promise<
   return sourceOn(restricted, url.href);
 }
 
-// What is put in
-
-interface Given {
+interface GivenEvent {
   readonly key: string;
   readonly status?: string;
   readonly occurred?: Date;
@@ -100,11 +91,11 @@ interface Given {
   readonly retries?: number;
   readonly error?: string;
   readonly payload?: string;
-  /** Only in the archive, which does not number its rows itself. */
+  /** For the archive only, which does not number its rows itself. */
   readonly seq?: number;
 }
 
-async function insert(events: readonly Given[], table = outboxTable): Promise<readonly string[]> {
+async function insert(events: readonly GivenEvent[], table = outboxTable): Promise<readonly string[]> {
   const now = await databaseNow(database);
   const rows = events.map((event): SqlValue[] => [
     Bun.randomUUIDv7(),
@@ -125,10 +116,10 @@ async function insert(events: readonly Given[], table = outboxTable): Promise<re
   return rows.map(([id]) => String(id));
 }
 
-const dead = (key: string): Given => ({ key, status: "DEAD", retries: 10, error: "MESSAGE_TOO_LARGE" });
+const dead = (key: string): GivenEvent => ({ key, status: "DEAD", retries: 10, error: "MESSAGE_TOO_LARGE" });
 const only = (ids: readonly string[]): string => {
   const [id] = ids;
-  if (id === undefined || ids.length !== 1) throw new Error(`one was expected, not ${ids.length}`);
+  if (id === undefined || ids.length !== 1) throw new Error(`expected one id, not ${ids.length}`);
   return id;
 };
 
@@ -149,8 +140,6 @@ async function rowOf(id: string, table = outboxTable) {
 }
 
 const statusOf = async (id: string) => (await rowOf(id))?.status;
-
-// A relay beside it
 
 const metrics = createRelayMetrics(new Metrics());
 
@@ -174,22 +163,20 @@ function startRelay(): Ownership {
   return ownership;
 }
 
-// What comes out
-
 const idOf = (record: TopicRecord) => String(record.headers?.ce_id);
 const atLeast = (count: number) => (records: readonly TopicRecord[]) => records.length >= count;
 
 describe("backlog", () => {
-  test("tells waiting from held, and ages by the database's clock", async () => {
+  test("the backlog counts pending and held events apart and measures ages by the database's clock", async () => {
     const now = await databaseNow(database);
     const ago = (seconds: number) => new Date(now.getTime() - seconds * 1_000);
     await insert([
-      dead("frozen-1"),
-      { key: "frozen-1", occurred: ago(500) },
-      { key: "frozen-1" },
-      { key: "frozen-2", status: "FAILED", retries: 3 },
-      { key: "frozen-2", status: "FAILED" },
-      { key: "frozen-2" },
+      dead("held-1"),
+      { key: "held-1", occurred: ago(500) },
+      { key: "held-1" },
+      { key: "held-2", status: "FAILED", retries: 3 },
+      { key: "held-2", status: "FAILED" },
+      { key: "held-2" },
       { key: "free-1", occurred: ago(90) },
       { key: "free-2" },
     ]);
@@ -209,7 +196,7 @@ describe("backlog", () => {
     expect(await countUndelivered(source)).toBe(3);
   });
 
-  test("of an empty source is nothing", async () => {
+  test("the backlog of an empty source is all zeros", async () => {
     expect(await readBacklog(source)).toEqual({
       pending: 0,
       held: 0,
@@ -222,14 +209,14 @@ describe("backlog", () => {
     });
   });
 
-  test("the owner is shown as far as the account may see it", async () => {
+  test("the owner of a source is shown as far as the account may see it", async () => {
     const ownership = startRelay();
     await eventually(() => expect(ownership.isFresh()).toBe(true));
     const owner = await readOwner(source);
     expect(owner).toEqual({
       connectionId: expect.any(Number),
       user: "root",
-      // Some servers look the name of the address up.
+      // Some servers resolve the address to a name.
       host: expect.stringMatching(/^(127\.0\.0\.1|localhost):/),
     });
     const blind = await sourceWith((user) => [`GRANT SELECT ON ${schema.name}.* TO '${user}'@'%'`]);
@@ -238,8 +225,8 @@ describe("backlog", () => {
   });
 });
 
-describe("dead", () => {
-  test("lists the dead, with the failed on request, and shows all of one", async () => {
+describe("undelivered events", () => {
+  test("dead events are listed, with failed ones on request, and one event is shown in full", async () => {
     const ids = await insert([
       { key: "a", status: "FAILED", retries: 2, error: "no" },
       { ...dead("b"), payload: "not JSON" },
@@ -247,7 +234,7 @@ describe("dead", () => {
       { key: "b" },
       { key: "c" },
     ]);
-    const listed = await listUndelivered(source, { failed: false });
+    const listed = await listUndelivered(source, { withFailed: false });
     expect(listed).toEqual([
       {
         source: "order",
@@ -260,7 +247,7 @@ describe("dead", () => {
         ageMs: expect.any(Number),
       },
     ]);
-    expect((await listUndelivered(source, { failed: true })).map(({ id }) => id)).toEqual(ids.slice(0, 2));
+    expect((await listUndelivered(source, { withFailed: true })).map(({ id }) => id)).toEqual(ids.slice(0, 2));
     expect(await findEvent(source, ids[1] ?? "")).toMatchObject({
       ...listed[0],
       ageMs: expect.any(Number),
@@ -270,12 +257,12 @@ describe("dead", () => {
       laterPending: 2,
       publishedAt: null,
     });
-    expect(await findEvent(source, "nobody")).toBeUndefined();
+    expect(await findEvent(source, "unknown")).toBeUndefined();
   });
 });
 
 describe("retry", () => {
-  test("makes it as good as new, and is written down", async () => {
+  test("retrying a dead event makes it pending with all its attempts, and is recorded in the audit log", async () => {
     const id = only(await insert([dead("a")]));
     await database.execute(`UPDATE ${outboxTable} SET next_attempt_at = CURRENT_TIMESTAMP(3) + INTERVAL 1 HOUR`);
     await retryEvent(source, id, commandOf("retry", { id }));
@@ -290,7 +277,7 @@ describe("retry", () => {
     ]);
   });
 
-  test("refuses what is not failed or dead, and leaves no trace then", async () => {
+  test("retrying an event that is neither failed nor dead is refused and leaves no audit row", async () => {
     const [pending = "", published = ""] = await insert([
       { key: "a", retries: 4 },
       { key: "a", status: "PUBLISHED" },
@@ -298,20 +285,20 @@ describe("retry", () => {
     for (const id of [pending, published]) {
       await expect(retryEvent(source, id, commandOf("retry"))).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
     }
-    await expect(retryEvent(source, "nobody", commandOf("retry"))).rejects.toMatchObject({ code: "NOT_FOUND" });
+    await expect(retryEvent(source, "unknown", commandOf("retry"))).rejects.toMatchObject({ code: "NOT_FOUND" });
     expect(await rowOf(pending)).toMatchObject({ status: "PENDING", retry_count: 4 });
     expect(await statusOf(published)).toBe("PUBLISHED");
     expect(await audits()).toEqual([]);
   });
 
-  test("of all takes the failed and the dead, and nothing else", async () => {
+  test("retrying all takes the failed and the dead events and nothing else", async () => {
     await insert([dead("a"), dead("b"), { key: "b", status: "FAILED" }, { key: "c", status: "PUBLISHED" }]);
     expect(await retryAll(source, commandOf("retry", { all: true }))).toBe(3);
     expect(await readBacklog(source)).toMatchObject({ pending: 3, held: 0, failed: 0, dead: 0, heldKeys: 0 });
     expect(await audits()).toMatchObject([{ arguments: { all: true }, result: { retried: 3 } }]);
   });
 
-  test("the relay delivers it before what waited behind it", async () => {
+  test("the relay delivers a retried event before the later events of its key", async () => {
     startRelay();
     const ids = await insert([dead("a"), { key: "a" }, { key: "a" }, { key: "b" }]);
     const [first = "", , third = "", neighbour = ""] = ids;
@@ -326,7 +313,7 @@ describe("retry", () => {
 describe("discard", () => {
   const reason = { reason: "the order was cancelled by hand" };
 
-  test("moves it to the archive with who and why, and its key goes on", async () => {
+  test("a discarded event moves to the archive with operator and reason, and later events of its key are delivered", async () => {
     startRelay();
     const [first = "", second = ""] = await insert([dead("a"), { key: "a" }]);
     const before = await rowOf(first);
@@ -361,7 +348,7 @@ describe("discard", () => {
     ]);
   });
 
-  test("takes the failed and the dead only, and a reason", async () => {
+  test("only failed and dead events can be discarded, and only with a reason", async () => {
     const [failed = "", pending = "", published = ""] = await insert([
       { key: "a", status: "FAILED" },
       { key: "b" },
@@ -370,7 +357,7 @@ describe("discard", () => {
     const discard = (id: string, why: string) => discardEvent(source, id, { ...commandOf("discard"), reason: why });
     await expect(discard(pending, "x")).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
     await expect(discard(published, "x")).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
-    await expect(discard("nobody", "x")).rejects.toMatchObject({ code: "NOT_FOUND" });
+    await expect(discard("unknown", "x")).rejects.toMatchObject({ code: "NOT_FOUND" });
     await expect(discard(failed, " ")).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
     await expect(discard(failed, "x".repeat(501))).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
     expect(await database.query(`SELECT id FROM ${archiveTable}`)).toEqual([]);
@@ -380,9 +367,9 @@ describe("discard", () => {
     expect(await statusOf(failed)).toBeUndefined();
   });
 
-  test("that fails half-way changes nothing", async () => {
+  test("a discard that fails half-way changes nothing", async () => {
     const id = only(await insert([dead("a")]));
-    // The same row in the archive: the insert is refused.
+    // The archive already has a row with this id, so the insert fails.
     await database.execute(
       `INSERT INTO ${archiveTable} (id, aggregate_id, type, payload, status, seq)
        SELECT id, aggregate_id, type, payload, 'PUBLISHED', seq FROM ${outboxTable}`,
@@ -393,8 +380,8 @@ describe("discard", () => {
   });
 });
 
-describe("audit", () => {
-  test("an account that may not create the table is told what an administrator has to run; then it may change", async () => {
+describe("audit log", () => {
+  test("an account that may not create the audit table gets the statements for an administrator to run, and works after that", async () => {
     const id = only(await insert([dead("a")]));
     const limited = await sourceWith((user) => [
       `GRANT SELECT, UPDATE ON ${schema.name}.${outboxTable} TO '${user}'@'%'`,
@@ -414,7 +401,7 @@ describe("audit", () => {
     expect((await audits()).length).toBe(1);
   });
 
-  test("a change that cannot be written down is not made", async () => {
+  test("a change that cannot be recorded in the audit log is not made", async () => {
     const id = only(await insert([dead("a")]));
     await expect(retryEvent(source, id, { ...commandOf("retry"), operator: "x".repeat(129) })).rejects.toThrow(
       "Data too long",
@@ -423,24 +410,24 @@ describe("audit", () => {
   });
 });
 
-describe("replay", () => {
-  const planned = async (change: Partial<ReplayRange> = {}, days = 15) => {
+describe("republish", () => {
+  const planned = async (change: Partial<RepublishRange> = {}, days = 15) => {
     const now = await databaseNow(database);
     const range = { from: new Date(now.getTime() - dayMs), to: new Date(now.getTime() + dayMs), ...change };
-    return await planReplay(source, range, days * dayMs);
+    return await planRepublish(source, range, days * dayMs);
   };
-  const run = async (change: Partial<Parameters<typeof replay>[1]> = {}) =>
-    await replay(source, {
+  const run = async (change: Partial<Parameters<typeof republish>[1]> = {}) =>
+    await republish(source, {
       plan: change.plan ?? (await planned()),
       registry: eventRegistry,
-      command: commandOf("replay", { source: "order" }),
+      command: commandOf("republish", { source: "order" }),
       openProducer: () => openProducer({ ...testKafka(), timeoutMs: 2_000 }),
       onProgress: () => undefined,
       onWait: () => undefined,
       ...change,
     });
 
-  /** Older ones in the archive, newer ones in the outbox, and between them what must not be sent. */
+  /** Published events in archive and outbox, with discarded, dead and pending ones between them that must not be sent. */
   async function insertHistory(archived: number, kept: number): Promise<readonly string[]> {
     const keyed = (index: number) => ({ key: `key-${index % 30}`, status: "PUBLISHED" });
     const [{ next } = { next: 0 }] = await database.query<{ next: number }>(
@@ -458,35 +445,35 @@ describe("replay", () => {
     return [...older, ...newer];
   }
 
-  test("sends outbox and archive in seq order with the same ids, while the relay pauses, and is written down", async () => {
+  test("republishing sends outbox and archive in seq order with the same ids while the relay pauses, and is recorded in the audit log", async () => {
     const ownership = startRelay();
     await eventually(() => expect(ownership.isFresh()).toBe(true));
     const ids = await insertHistory(600, 700);
     const plan = await planned();
     expect(plan.count).toMatchObject({ events: 1_300, fromArchive: 600, fromOutbox: 700 });
     let late = "";
-    const told: string[] = [];
+    const messages: string[] = [];
     const seen: unknown[] = [];
     const result = await run({
       plan,
       onWait: async (what) => {
-        told.push(what);
-        if (told.length === 2) late = only(await insert([{ key: "key-3" }]));
+        messages.push(what);
+        if (messages.length === 2) late = only(await insert([{ key: "key-3" }]));
       },
       onProgress: async () => void seen.push([ownership.isFresh(), await statusOf(late)]),
     });
     expect(result).toMatchObject({ sent: 1_300, complete: true, events: 1_300 });
-    expect(told.join(" ")).toMatch(/Taking the source order from connection \d+ of root@.*The relay has stopped/);
+    expect(messages.join(" ")).toMatch(/Taking the source order from connection \d+ of root@.*The relay has stopped/);
     expect(seen.length).toBeGreaterThan(2);
     expect(seen.slice(0, -1)).toEqual(seen.slice(0, -1).map(() => [false, "PENDING"]));
-    // The relay goes on by itself.
+    // The relay continues by itself.
     await eventually(async () => expect(await statusOf(late)).toBe("PUBLISHED"));
     const records = await readTopic(topic, atLeast(1_301));
     expect(records.map(idOf)).toEqual([...ids, late]);
     expect(new TextDecoder().decode(records[0]?.key ?? undefined)).toBe("key-0");
     expect(await audits()).toMatchObject([
       {
-        command: "replay",
+        command: "republish",
         arguments: { source: "order" },
         result: { events: 1_300, sent: 1_300, outcome: "COMPLETE", lastSentSeq: result.lastSeq },
       },
@@ -494,7 +481,7 @@ describe("replay", () => {
     expect(await database.query(`SELECT id FROM ${outboxTable} WHERE retry_count > 10`)).toEqual([]);
   }, 60_000);
 
-  test("of a key, and of a range, leaves the others alone", async () => {
+  test("republishing a key or a range sends no other events", async () => {
     const now = await databaseNow(database);
     const ago = (minutes: number) => new Date(now.getTime() - minutes * 60_000);
     const ids = await insert([
@@ -510,13 +497,13 @@ describe("replay", () => {
     expect((await readTopic(topic, atLeast(2))).map(idOf)).toEqual([ids[1] ?? "", ids[3] ?? ""]);
   });
 
-  test("a plan alone, and a plan of nothing, sends nothing, takes no lock and leaves no trace", async () => {
+  test("a dry run, and an empty range, send nothing, take no lock and leave no audit row", async () => {
     await insertHistory(5, 5);
     const ownership = startRelay();
     await eventually(() => expect(ownership.isFresh()).toBe(true));
     const owner = await readOwner(source);
     expect((await planned()).count.events).toBe(10);
-    const nothing = await planned({ key: "nobody" });
+    const nothing = await planned({ key: "unknown" });
     expect(nothing.count).toEqual({ events: 0, fromArchive: 0, fromOutbox: 0, firstSeq: null, lastSeq: null });
     expect(await run({ plan: nothing })).toMatchObject({ sent: 0, complete: true });
     expect(await readOwner(source)).toEqual(owner);
@@ -526,7 +513,7 @@ describe("replay", () => {
     await expect(audits()).rejects.toThrow("doesn't exist");
   });
 
-  test("refuses what inboxes may have forgotten, and a range that is none", async () => {
+  test("republishing refuses events that inboxes may have pruned, and an empty range", async () => {
     const now = await databaseNow(database);
     const before = (ms: number) => new Date(now.getTime() - ms);
     await expect(planned({ from: before(retentionMs + 60_000) })).rejects.toMatchObject({
@@ -541,24 +528,24 @@ describe("replay", () => {
     await expect(planned({ from: before(-60_000) })).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
   });
 
-  test("one operator at a time; a relay gets its source back within seconds", async () => {
+  test("a source is taken by one operator at a time, and its relay gets it back within seconds", async () => {
     const ownership = startRelay();
     await eventually(() => expect(ownership.isFresh()).toBe(true));
-    const held = await takeSource(source, { onWait: () => undefined });
+    const taken = await takeSource(source, { onWait: () => undefined });
     await expect(takeSource(source, { onWait: () => undefined })).rejects.toMatchObject({
       code: "FAILED_PRECONDITION",
       message: expect.stringContaining("Another operator"),
     });
     expect(ownership.isFresh()).toBe(false);
-    // Longer than the server lets a silent connection live.
+    // Longer than the server keeps a silent connection.
     await Bun.sleep(6_000);
-    held.requireHeld();
+    taken.requireHeld();
     expect(ownership.isFresh()).toBe(false);
-    await held.release();
+    await taken.release();
     await eventually(() => expect(ownership.isFresh()).toBe(true), 5_000);
   }, 60_000);
 
-  test("an account that may not end the relay's connection is told which it could be", async () => {
+  test("an account that may not end the relay's connection gets an error that names the missing right", async () => {
     const ownership = startRelay();
     await eventually(() => expect(ownership.isFresh()).toBe(true));
     const limited = await sourceWith((user) => [`GRANT SELECT ON ${schema.name}.* TO '${user}'@'%'`]);
@@ -569,7 +556,7 @@ describe("replay", () => {
     expect(ownership.isFresh()).toBe(true);
   });
 
-  test("ends when the lock is lost in the middle, with how far it got", async () => {
+  test("republishing stops when it loses the lock, and reports how far it got", async () => {
     await insertHistory(600, 600);
     const interrupted = run({
       openProducer: async () => {
@@ -579,18 +566,18 @@ describe("replay", () => {
           close: producer.close,
           async send(to, records) {
             await producer.send(to, records);
-            if (++sends === 2) await endOwner();
+            if (++sends === 2) await killOwner();
           },
         };
       },
     });
     await expect(interrupted).rejects.toThrow(/stopped after 510 of 1200 events .* no longer held/);
     expect(await audits()).toMatchObject([{ result: { sent: 510, outcome: "FAILED" } }]);
-    // It lets go of everything, and may be run again.
+    // It has released everything, so it can run again.
     expect(await run()).toMatchObject({ sent: 1_200, complete: true });
   });
 
-  async function endOwner(): Promise<void> {
+  async function killOwner(): Promise<void> {
     const owner = await readOwner(source);
     await administer(`KILL CONNECTION ${owner?.connectionId}`);
     const lock = lockNameOf(schema.name, outboxTable);
@@ -600,7 +587,7 @@ describe("replay", () => {
     await Bun.sleep(50);
   }
 
-  test("a send whose answer was lost is repeated before the next: first occurrences stay in order", async () => {
+  test("a republishing send whose answer was lost is repeated before the next one, so first occurrences stay in order", async () => {
     const ids = await insertHistory(300, 300);
     let opened = 0;
     await run({
@@ -623,7 +610,7 @@ describe("replay", () => {
     expect([...new Set(seen)]).toEqual([...ids]);
   });
 
-  test("gives up on a broker that does not come back, and stops when it is asked to", async () => {
+  test("republishing gives up if the broker stays away, and stops on request", async () => {
     await insertHistory(20, 20);
     const away = { brokers: [{ host: "127.0.0.1", port: 1 }] };
     await expect(
@@ -638,7 +625,7 @@ describe("replay", () => {
     ]);
   });
 
-  test("what cannot be encoded stops it, and is named", async () => {
+  test("republishing stops at an event that cannot be encoded, and names it", async () => {
     const id = only(await insert([{ key: "a", status: "PUBLISHED", payload: "not JSON" }]));
     await expect(run()).rejects.toThrow(new RegExp(`The event ${id} \\(seq \\d+\\) cannot be encoded`));
   });

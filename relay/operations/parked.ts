@@ -1,49 +1,50 @@
-/** An operator's look at what a service has parked, and the request to try it again; the service itself carries it out. */
+/** An operator's view of what a service has parked, and the request to redeliver it, which the service carries out. */
 import type { Database } from "../../services/kit/database.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
 import { listParked, type ParkedEvent, type ParkedKey, requestReplay, showParked } from "../inbox/parking.ts";
 import { parkedKeyTableName } from "../tables.ts";
 import { ensureAuditTable, type OperatorCommand, recordCommand } from "./audit-log.ts";
 
-const noSuchTable = 1146;
+const noSuchTableError = 1146;
 
-/** The parked keys of a service; none where the database has no such table, since it only publishes. */
+/** The parked keys of a service. Empty if the service has no inbox, because it only publishes. */
 export async function listParkedKeys(
   database: Database,
   service: string,
   options: { readonly limit: number },
 ): Promise<readonly ParkedKey[]> {
-  return (await whereInbox(() => listParked(database, service, options))) ?? [];
+  return (await ifInboxExists(() => listParked(database, service, options))) ?? [];
 }
 
 /** The number of a service's parked keys. */
 export async function countParkedKeys(database: Database, service: string): Promise<number> {
-  const rows = await whereInbox(() =>
+  const rows = await ifInboxExists(() =>
     database.query<{ parked: number }>(`SELECT COUNT(*) AS parked FROM ${parkedKeyTableName(service)}`),
   );
   return Number(rows?.[0]?.parked ?? 0);
 }
 
-/** A parked key with its events in order; undefined where it is not parked, or the database only publishes. */
+/** A parked key with its events in order; undefined if the key is not parked, or the service has no inbox. */
 export async function findParkedKey(
   database: Database,
   service: string,
   key: string,
 ): Promise<{ readonly key: ParkedKey; readonly events: readonly ParkedEvent[] } | undefined> {
-  return await whereInbox(() => showParked(database, service, key));
+  return await ifInboxExists(() => showParked(database, service, key));
 }
 
-async function whereInbox<T>(look: () => Promise<T>): Promise<T | undefined> {
+/** Undefined if the inbox's tables do not exist. */
+async function ifInboxExists<T>(read: () => Promise<T>): Promise<T | undefined> {
   try {
-    return await look();
+    return await read();
   } catch (error) {
-    if (errorNumber(error) === noSuchTable) return undefined;
+    if (errorNumber(error) === noSuchTableError) return undefined;
     throw error;
   }
 }
 
-/** Requests a replay, and writes it down. Returns how many keys are asked for now that were not before. */
-export async function requestParkedReplay(
+/** Requests that parked keys are redelivered, and records it. Returns for how many keys that was not requested before. */
+export async function requestParkedRedelivery(
   database: Database,
   service: string,
   keys: { readonly key: string } | "all",
@@ -52,7 +53,7 @@ export async function requestParkedReplay(
   await ensureAuditTable(database);
   return await database.transaction(async (transaction) => {
     const requested = await requestReplay(transaction, service, keys);
-    // Asked for already, or free again: nothing was changed.
+    // Zero if it was requested before, or if the keys are no longer parked: then nothing changed.
     if (requested > 0) await recordCommand(transaction, command, { requested, service });
     return requested;
   });

@@ -1,78 +1,74 @@
 /**
- * Sends published events again, as they were: same ids, same keys, in `seq` order. Consumers drop those that they have
- * in their inbox; so nothing may be replayed that an inbox may have forgotten.
+ * Republishes events: sends published events again with the same ids and keys, in `seq` order. Consumers drop the events
+ * that are still in their inbox, so an event that an inbox may have pruned must not be republished.
  */
 import type { Registry } from "@bufbuild/protobuf";
 import { type EventRecord, type OutboxRow, toRecord } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
+import { databaseNow } from "../../services/kit/database.ts";
 import { DomainError, messageOf } from "../../services/kit/errors.ts";
 import type { RecordProducer } from "../kafka/producer.ts";
-import {
-  ensureAuditTable,
-  type OperatedSource,
-  type OperatorCommand,
-  recordCommand,
-  recordResult,
-} from "./audit-log.ts";
+import { ensureAuditTable, type OperatorCommand, recordCommand, recordResult } from "./audit-log.ts";
+import type { OperatedSource } from "./source.ts";
 import { takeSource } from "./takeover.ts";
-import { databaseNow } from "./undelivered.ts";
 
-/** Which events: those published from `from` on and before `to`, by the database's clock. */
-export interface ReplayRange {
+/** The events published at or after `from` and before `to`, by the database's clock. */
+export interface RepublishRange {
   readonly from: Date;
   readonly to: Date;
-  /** Only those of one key. */
+  /** Limits the range to one key. */
   readonly key?: string | undefined;
 }
 
-/** What a replay would send. */
-export interface ReplayCount {
+/** How many events a range holds, and where they are. */
+export interface RepublishCount {
   readonly events: number;
   readonly fromOutbox: number;
   readonly fromArchive: number;
-  /** Decimal; null where there is nothing. */
+  /** Decimal; null if there are no events. */
   readonly firstSeq: string | null;
   readonly lastSeq: string | null;
 }
 
-/** How a replay ended: of `events` that there were when it began, `sent` are on the topic once more. */
-export interface ReplayResult extends ReplayCount {
+/** How it ended: of the `events` counted beforehand, `sent` were sent again. */
+export interface RepublishResult extends RepublishCount {
   readonly sent: number;
-  /** False where it was stopped. What was not sent is behind `lastSentSeq`. */
+  /** False if it was stopped. The events after `lastSentSeq` were not sent. */
   readonly complete: boolean;
   readonly lastSentSeq: string | null;
 }
 
 const batchRowsMax = 500;
-/** For the first read, and for huge payloads. */
+/** The size of the first batch, and of batches of huge payloads. */
 const batchRowsMin = 10;
-/** What a batch of average rows may hold in memory. */
+/** The next batch is sized so that rows of average size stay below this. */
 const batchSizeMaxBytes = 4 * 1_024 * 1_024;
-/** As the relay's: below the usual `max.message.bytes` of 1 MiB, with room for key and headers. */
+/** The same as the relay's: below the usual `max.message.bytes` of 1 MiB, with room for key and headers. */
 const sendSizeMaxBytes = 900_000;
 const recordOverheadBytes = 600;
 const sendAttemptsMax = 5;
 const backoffMs = { baseMs: 200, maxMs: 2_000 };
 
-/** A range that may be replayed, and what is in it. */
-export interface ReplayPlan {
-  readonly range: ReplayRange;
-  readonly count: ReplayCount;
+/** A range that is safe to republish, and what it holds. */
+export interface RepublishPlan {
+  readonly range: RepublishRange;
+  readonly count: RepublishCount;
 }
 
 /**
- * Counts what {@link replay} would send. Reads all published rows: with millions of them it takes some seconds.
- * @param archiveRetentionMs how long outbox and archive keep an event, from its publication on. Inboxes remember it for a
- *   day more at the least (archive.ts), in which what is sent at the last moment gets handled.
- * @throws DomainError INVALID_ARGUMENT for a range that is none, FAILED_PRECONDITION for what an inbox may have forgotten.
+ * Checks a range and counts what {@link republish} would send. Reads all published rows: with millions of them this takes
+ * some seconds.
+ * @param archiveRetentionMs how long outbox and archive keep an event after its publication. Inboxes remember it for at
+ *   least a day longer (inbox/pruning.ts), so events that are sent at the last moment are still deduplicated.
+ * @throws DomainError INVALID_ARGUMENT if the range is empty, FAILED_PRECONDITION if inboxes may have pruned its events.
  */
-export async function planReplay(
+export async function planRepublish(
   source: OperatedSource,
-  { from, to, key }: ReplayRange,
+  { from, to, key }: RepublishRange,
   archiveRetentionMs: number,
-): Promise<ReplayPlan> {
+): Promise<RepublishPlan> {
   const nowMs = (await databaseNow(source.database)).getTime();
-  // Later ones are the relay's own to send.
+  // Later events are not published yet: the relay sends them.
   const range = { from, to: new Date(Math.min(to.getTime(), nowMs)), key };
   if (from >= range.to) {
     throw new DomainError(
@@ -84,13 +80,13 @@ export async function planReplay(
   if (from < oldest) {
     throw new DomainError(
       "FAILED_PRECONDITION",
-      `Events from ${from.toISOString()} are too old to be sent again: events are kept for ${archiveRetentionMs / 86_400_000} days and remembered by inboxes for little longer, and whoever has forgotten an event would handle it twice. The oldest that is safe is ${oldest.toISOString()}.`,
+      `Events from ${from.toISOString()} are too old to be republished: events are kept for ${archiveRetentionMs / 86_400_000} days, inboxes remember them for little longer, and a service whose inbox has forgotten an event would handle it twice. The oldest safe time is ${oldest.toISOString()}.`,
     );
   }
   return { range, count: await countEvents(source, range) };
 }
 
-async function countEvents(source: OperatedSource, range: ReplayRange): Promise<ReplayCount> {
+async function countEvents(source: OperatedSource, range: RepublishRange): Promise<RepublishCount> {
   const select = (origin: string, table: string) => {
     const { sql, values } = condition(range);
     return {
@@ -102,26 +98,26 @@ async function countEvents(source: OperatedSource, range: ReplayRange): Promise<
   };
   const outbox = select("outbox", source.outboxTable);
   const archive = select("archive", source.archiveTable);
-  // One statement sees one moment: a row on its way to the archive is counted once.
+  // In one statement, so that a row that moves to the archive meanwhile is counted once.
   const rows = await source.database.query(`${outbox.sql} UNION ALL ${archive.sql}`, [
     ...outbox.values,
     ...archive.values,
   ]);
-  const of = (origin: string) => Number(rows.find((row) => row.origin === origin)?.events);
+  const eventsIn = (origin: string) => Number(rows.find((row) => row.origin === origin)?.events);
   const sequences = rows
     .flatMap(({ firstSeq, lastSeq }) => (firstSeq === null ? [] : [BigInt(String(firstSeq)), BigInt(String(lastSeq))]))
     .sort((a, b) => (a < b ? -1 : 1));
   return {
-    events: of("outbox") + of("archive"),
-    fromOutbox: of("outbox"),
-    fromArchive: of("archive"),
+    events: eventsIn("outbox") + eventsIn("archive"),
+    fromOutbox: eventsIn("outbox"),
+    fromArchive: eventsIn("archive"),
     firstSeq: sequences[0]?.toString() ?? null,
     lastSeq: sequences.at(-1)?.toString() ?? null,
   };
 }
 
-/** DISCARDED events never were on the topic, so they are not put there now. */
-function condition({ from, to, key }: ReplayRange): { readonly sql: string; readonly values: readonly unknown[] } {
+/** Excludes DISCARDED events, which never were on the topic. */
+function condition({ from, to, key }: RepublishRange): { readonly sql: string; readonly values: readonly unknown[] } {
   const ofKey = key === undefined ? "" : "AND event.aggregate_id = ?";
   return {
     sql: `event.status = 'PUBLISHED' AND event.published_at >= ? AND event.published_at < ? ${ofKey}`,
@@ -129,77 +125,90 @@ function condition({ from, to, key }: ReplayRange): { readonly sql: string; read
   };
 }
 
+interface RepublishOptions {
+  readonly plan: RepublishPlan;
+  readonly registry: Registry;
+  readonly command: OperatorCommand;
+  /** Connects a producer whose sends end within 2 s: outbox/ownership.ts says why. */
+  readonly openProducer: () => Promise<RecordProducer>;
+  /** Called after each send. */
+  readonly onProgress: (sent: number, of: number) => void;
+  /** Called with a sentence that says what it waits for. */
+  readonly onWait: (what: string) => void;
+  /** Stops it after the current batch. */
+  readonly signal?: AbortSignal;
+}
+
 /**
- * Holds the source's lock, so that its relay pauses, and sends the planned events again. The audit row is there from the
- * beginning: a replay that dies half-way has left its trace.
- * @param options.onProgress is told after each batch.
- * @param options.onWait is told what it waits for.
- * @param options.signal stops it after the batch under way.
- * @throws DomainError when the source cannot be had; else what went wrong, with how far it got. It may be run again.
+ * Takes the source, so that its relay pauses, and sends the planned events again. The audit row is written at the start,
+ * so that even a run that dies half-way leaves a trace.
+ * @throws DomainError if the source cannot be taken; any other Error says how far it got. It is safe to run it again.
  */
-export async function replay(
-  source: OperatedSource,
-  options: {
-    readonly plan: ReplayPlan;
-    readonly registry: Registry;
-    readonly command: OperatorCommand;
-    /** Connects a producer whose sends end within 2 s: see ownership.ts for why. */
-    readonly openProducer: () => Promise<RecordProducer>;
-    readonly onProgress: (sent: number, of: number) => void;
-    readonly onWait: (what: string) => void;
-    readonly signal?: AbortSignal;
-  },
-): Promise<ReplayResult> {
+export async function republish(source: OperatedSource, options: RepublishOptions): Promise<RepublishResult> {
   const { database } = source;
-  const { registry, signal } = options;
-  const { range, count } = options.plan;
-  if (count.firstSeq === null || count.lastSeq === null) {
-    return { ...count, sent: 0, complete: true, lastSentSeq: null };
-  }
+  const { count } = options.plan;
+  if (count.events === 0) return { ...count, sent: 0, complete: true, lastSentSeq: null };
   await ensureAuditTable(database);
-  const held = await takeSource(source, options);
-  const state = { sent: 0, lastSentSeq: null as string | null };
-  const sender = createSender(options.openProducer, held.requireHeld);
+  const taken = await takeSource(source, options);
+  const sender = createSender(options.openProducer, taken.requireHeld);
+  const progress: Progress = { sent: 0, lastSentSeq: null };
   let auditId: string | undefined;
   try {
     auditId = await recordCommand(database, options.command, { ...count, outcome: "STARTED" });
-    const lastSeq = count.lastSeq;
-    let afterSeq = (BigInt(count.firstSeq) - 1n).toString();
-    let complete = false;
-    for (let limit = batchRowsMin; !complete && signal?.aborted !== true; ) {
-      const rows = await readBatch(source, range, { afterSeq, lastSeq, limit });
-      for (const send of inSends(rows, (row) => encode(source, row, registry))) {
-        await sender.send(source.topic, send.records);
-        state.sent += send.records.length;
-        state.lastSentSeq = send.lastSeq;
-        options.onProgress(state.sent, count.events);
-      }
-      afterSeq = rows.at(-1)?.seq ?? afterSeq;
-      complete = rows.length < limit;
-      limit = nextLimit(rows);
-    }
-    const result = { ...count, ...state, complete };
+    const complete = await sendEvents(source, options, sender, progress);
+    const result = { ...count, ...progress, complete };
     await recordResult(database, auditId, { ...result, outcome: complete ? "COMPLETE" : "STOPPED" });
     return result;
   } catch (error) {
     const message = messageOf(error);
     if (auditId !== undefined) {
-      const result = { ...count, ...state, outcome: "FAILED", error: message };
+      const result = { ...count, ...progress, outcome: "FAILED", error: message };
       await recordResult(database, auditId, result).catch(() => undefined);
     }
     throw new Error(
-      `The replay stopped after ${state.sent} of ${count.events} events (seq ${state.lastSentSeq ?? "none"}): ${message} It may be run again.`,
+      `Republishing stopped after ${progress.sent} of ${count.events} events (seq ${progress.lastSentSeq ?? "none"}): ${message} It is safe to run it again.`,
       { cause: error },
     );
   } finally {
     await sender.close();
-    await held.release();
+    await taken.release();
   }
+}
+
+interface Progress {
+  sent: number;
+  lastSentSeq: string | null;
+}
+
+/** Sends the planned events batch by batch and keeps `progress` up to date. Returns false if it was stopped. */
+async function sendEvents(
+  source: OperatedSource,
+  { plan: { range, count }, registry, onProgress, signal }: RepublishOptions,
+  sender: Sender,
+  progress: Progress,
+): Promise<boolean> {
+  const { firstSeq, lastSeq } = count;
+  if (firstSeq === null || lastSeq === null) return true;
+  let afterSeq = (BigInt(firstSeq) - 1n).toString();
+  let limit = batchRowsMin;
+  while (signal?.aborted !== true) {
+    const rows = await readBatch(source, range, { afterSeq, lastSeq, limit });
+    for (const send of splitIntoSends(rows, (row) => encode(source, row, registry))) {
+      await sender.send(source.topic, send.records);
+      progress.sent += send.records.length;
+      progress.lastSentSeq = send.lastSeq;
+      onProgress(progress.sent, count.events);
+    }
+    if (rows.length < limit) return true;
+    afterSeq = rows.at(-1)?.seq ?? afterSeq;
+    limit = nextLimit(rows);
+  }
+  return false;
 }
 
 async function readBatch(
   { database, outboxTable, archiveTable }: OperatedSource,
-  range: ReplayRange,
+  range: RepublishRange,
   { afterSeq, lastSeq, limit }: { readonly afterSeq: string; readonly lastSeq: string; readonly limit: number },
 ): Promise<readonly OutboxRow[]> {
   const { sql, values } = condition(range);
@@ -212,8 +221,8 @@ async function readBatch(
         ORDER BY event.seq LIMIT ?`,
       [afterSeq, lastSeq, ...values, limit],
     );
-  // The archive second: a row on its way there is found in one of them, or in both. Not as a UNION: MariaDB would read
-  // and sort the whole table for each batch.
+  // The archive second: a row that moves there meanwhile is found in one of the tables, or in both. Not with UNION:
+  // MariaDB would read and sort the whole table for each batch.
   const rows = [...(await read(outboxTable)), ...(await read(archiveTable))] as unknown as OutboxRow[];
   const distinct = new Map(rows.map((row) => [row.id, row]));
   return [...distinct.values()].sort((a, b) => (BigInt(a.seq) < BigInt(b.seq) ? -1 : 1)).slice(0, limit);
@@ -232,16 +241,16 @@ function encode(source: OperatedSource, row: OutboxRow, registry: Registry): Eve
   }
 }
 
-/** Cuts a batch into sends of a size that the broker takes. */
-function* inSends(
+/** Splits a batch into sends that are small enough for the broker. */
+function* splitIntoSends(
   rows: readonly OutboxRow[],
-  toRecordOf: (row: OutboxRow) => EventRecord,
+  encodeRow: (row: OutboxRow) => EventRecord,
 ): Generator<{ readonly records: readonly EventRecord[]; readonly lastSeq: string }> {
   let records: EventRecord[] = [];
   let sizeBytes = 0;
   let lastSeq = "";
   for (const row of rows) {
-    const record = toRecordOf(row);
+    const record = encodeRow(row);
     const recordBytes = record.value.byteLength + recordOverheadBytes;
     if (records.length > 0 && sizeBytes + recordBytes > sendSizeMaxBytes) {
       yield { records, lastSeq };
@@ -255,8 +264,13 @@ function* inSends(
   if (records.length > 0) yield { records, lastSeq };
 }
 
-/** Sends until acknowledged: the same records again after a failure, so the order of first occurrences holds. */
-function createSender(openProducer: () => Promise<RecordProducer>, requireHeld: () => void) {
+interface Sender {
+  send(topic: string, records: readonly EventRecord[]): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Retries each send until it is acknowledged, so that the first occurrences of the events stay in order. */
+function createSender(openProducer: () => Promise<RecordProducer>, requireHeld: () => void): Sender {
   let producer: RecordProducer | undefined;
   const close = async () => {
     const closing = producer;
@@ -265,14 +279,14 @@ function createSender(openProducer: () => Promise<RecordProducer>, requireHeld: 
   };
   return {
     close,
-    async send(topic: string, records: readonly EventRecord[]): Promise<void> {
+    async send(topic, records) {
       for (let attempt = 0; ; attempt++) {
         try {
           producer ??= await openProducer();
           requireHeld();
           return await producer.send(topic, records);
         } catch (error) {
-          // A request of it may still be under way.
+          // The producer may still have a request in flight.
           await close();
           requireHeld();
           if (attempt + 1 >= sendAttemptsMax) throw error;

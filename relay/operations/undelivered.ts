@@ -1,41 +1,15 @@
 /**
- * What an operator does with a source: see how far behind it is, look at the events that could not be delivered, and
- * let them be tried again or give them up. Statuses are compared in the statement that changes them, so that the relay
- * at work beside it is never overruled by what an operator saw a moment ago.
+ * Lists the events that could not be delivered, retries them or discards them. The relay works at the same time: each
+ * statement that changes a row checks its status again, so a command never acts on a status that the operator saw earlier.
  */
-import type { Queryable, Row, Transaction } from "../../services/kit/database.ts";
+import type { Row, Transaction } from "../../services/kit/database.ts";
 import { DomainError } from "../../services/kit/errors.ts";
-import { lockNameOf } from "../outbox/ownership.ts";
 import type { OutboxStatus } from "../tables.ts";
-import { ensureAuditTable, type OperatedSource, type OperatorCommand, recordCommand } from "./audit-log.ts";
+import { ensureAuditTable, type OperatorCommand, recordCommand } from "./audit-log.ts";
+import { ageMs, nullOr, undeliveredStatuses } from "./rows.ts";
+import type { OperatedSource } from "./source.ts";
 
-/** How far a source is behind. Ages are by the database's clock. */
-export interface Backlog {
-  /** Events that wait for nothing but the relay. */
-  readonly pending: number;
-  /** Events that wait behind a failed or dead one of their key. */
-  readonly held: number;
-  /** Of the oldest event that is pending and not held; null where there is none. */
-  readonly oldestPendingAgeMs: number | null;
-  readonly failed: number;
-  readonly dead: number;
-  /** Keys with a failed or dead event. */
-  readonly heldKeys: number;
-  /** Who holds the source's lock; null where nobody does. */
-  readonly owner: SourceOwner | null;
-  /** Over the last 60 s, or over the time of the last 20,000 events where that is less. */
-  readonly publishedPerSecond: number;
-}
-
-/** The connection that holds a source's lock. User and host are null where this account may not see them. */
-export interface SourceOwner {
-  readonly connectionId: number;
-  readonly user: string | null;
-  /** The client's address, as the server sees it. */
-  readonly host: string | null;
-}
-
-/** An event that could not be delivered, in a line. */
+/** A summary of an event that could not be delivered. */
 export interface UndeliveredEvent {
   readonly source: string;
   readonly id: string;
@@ -44,110 +18,48 @@ export interface UndeliveredEvent {
   readonly status: OutboxStatus;
   readonly retryCount: number;
   readonly lastError: string | null;
-  /** Since it occurred, by the database's clock. */
+  /** Time since the event occurred, by the database's clock. */
   readonly ageMs: number;
 }
 
-/** All that is known of an event. */
+/** Everything that a source stores about an event. */
 export interface EventDetails extends UndeliveredEvent {
-  /** Whether it is in the outbox still. */
+  /** Where the event is now. */
   readonly table: "outbox" | "archive";
   /** Decimal. */
   readonly seq: string;
   readonly occurredAt: Date;
   readonly publishedAt: Date | null;
-  /** When a failed one is tried again. */
+  /** When the relay tries a failed event again. */
   readonly nextAttemptAt: Date | null;
   readonly archivedAt: Date | null;
   readonly discardedBy: string | null;
   readonly discardReason: string | null;
-  /** Later events of its key that are pending: they wait for it where it is failed or dead. */
+  /** Number of pending later events of its key. They wait for it if it is failed or dead. */
   readonly laterPending: number;
-  /** As it stands in the table: JSON. */
+  /** JSON, as stored. */
   readonly headers: string | null;
-  /** As it stands in the table: JSON, unless that is what is wrong with it. */
+  /** As stored: JSON, unless malformed JSON is the reason why it could not be delivered. */
   readonly payload: string;
 }
 
-/** How many undelivered events are listed at the most. */
+/** At most this many undelivered events are listed. */
 export const listRowsMax = 1_000;
-/** The width of the archive's column. */
+/** The width of the archive's `discard_reason` column. */
 export const discardReasonLengthMax = 500;
-const rateWindowSeconds = 60;
-const rateSampleRows = 20_000;
-
-const undelivered = "('FAILED', 'DEAD')";
-const ageMs = (column: string) => `TIMESTAMPDIFF(MICROSECOND, ${column}, CURRENT_TIMESTAMP(3)) DIV 1000`;
-
-/** Looks at one source. Reads the pending rows, so with millions of them it takes some seconds. */
-export async function readBacklog(source: OperatedSource): Promise<Backlog> {
-  const { database, outboxTable } = source;
-  const [counts] = await database.query(
-    `SELECT COUNT(*) - COUNT(frozen.aggregate_id) AS pending, COUNT(frozen.aggregate_id) AS held,
-            ${ageMs("MIN(CASE WHEN frozen.aggregate_id IS NULL THEN event.occurred_at END)")} AS oldestPendingAgeMs
-       FROM ${outboxTable} AS event
-       LEFT JOIN (SELECT DISTINCT aggregate_id FROM ${outboxTable} WHERE status IN ${undelivered}) AS frozen
-         ON frozen.aggregate_id = event.aggregate_id
-      WHERE event.status = 'PENDING'`,
-  );
-  const [frozen] = await database.query(
-    `SELECT COUNT(CASE WHEN status = 'FAILED' THEN 1 END) AS failed, COUNT(CASE WHEN status = 'DEAD' THEN 1 END) AS dead,
-            COUNT(DISTINCT aggregate_id) AS heldKeys
-       FROM ${outboxTable} WHERE status IN ${undelivered}`,
-  );
-  return {
-    pending: Number(counts?.pending),
-    held: Number(counts?.held),
-    oldestPendingAgeMs: nullOr(Number, counts?.oldestPendingAgeMs),
-    failed: Number(frozen?.failed),
-    dead: Number(frozen?.dead),
-    heldKeys: Number(frozen?.heldKeys),
-    owner: await readOwner(source),
-    publishedPerSecond: await readPublishRate(source),
-  };
-}
-
-/** By the newest published rows: there is no index on the time, and a source may have millions of them. */
-async function readPublishRate({ database, outboxTable }: OperatedSource): Promise<number> {
-  const [sample] = await database.query(
-    `SELECT COUNT(*) AS published, ${ageMs("MIN(recent.published_at)")} AS spanMs
-       FROM (SELECT published_at FROM ${outboxTable} WHERE status = 'PUBLISHED' ORDER BY seq DESC LIMIT ?) AS recent
-      WHERE recent.published_at > CURRENT_TIMESTAMP(3) - INTERVAL ? SECOND`,
-    [rateSampleRows, rateWindowSeconds],
-  );
-  const published = Number(sample?.published);
-  const isCut = published === rateSampleRows;
-  const seconds = isCut ? Math.max(1, Number(sample?.spanMs)) / 1_000 : rateWindowSeconds;
-  return Math.round((published / seconds) * 100) / 100;
-}
-
-/** Who holds the source's lock, as far as this account may see it. */
-export async function readOwner({ database, schema, outboxTable }: OperatedSource): Promise<SourceOwner | null> {
-  const [lock] = await database.query("SELECT IS_USED_LOCK(?) AS connectionId", [lockNameOf(schema, outboxTable)]);
-  if (lock?.connectionId == null) return null;
-  const connectionId = Number(lock.connectionId);
-  // Without the right to see other accounts' connections there is no such row; some servers refuse altogether.
-  const [process] = await database
-    .query("SELECT USER AS user, HOST AS host FROM information_schema.PROCESSLIST WHERE ID = ?", [connectionId])
-    .catch(() => []);
-  return { connectionId, user: nullOr(String, process?.user), host: nullOr(String, process?.host) };
-}
-
-/** `connection 7 of relay@10.0.0.5:4711`, as far as it is known. */
-export function describeOwner({ connectionId, user, host }: SourceOwner): string {
-  return `connection ${connectionId}${user === null ? "" : ` of ${user}@${host ?? "?"}`}`;
-}
-
-/** The dead events in `seq` order, at most {@link listRowsMax} + 1 of them; with `failed` also those tried again later. */
+/**
+ * The dead events in `seq` order; with `withFailed`, the failed events too, which the relay will try again. Returns one
+ * event more than {@link listRowsMax} if there are more.
+ */
 export async function listUndelivered(
   source: OperatedSource,
-  options: { readonly failed: boolean },
+  options: { readonly withFailed: boolean },
 ): Promise<readonly UndeliveredEvent[]> {
   const rows = await source.database.query(
     `SELECT event.id, event.aggregate_id AS \`key\`, event.type, event.status, event.retry_count AS retryCount,
             event.last_error AS lastError, ${ageMs("event.occurred_at")} AS ageMs
        FROM ${source.outboxTable} AS event WHERE event.status IN (?) ORDER BY event.seq LIMIT ?`,
-    [options.failed ? ["FAILED", "DEAD"] : ["DEAD"], listRowsMax + 1],
+    [options.withFailed ? ["FAILED", "DEAD"] : ["DEAD"], listRowsMax + 1],
   );
   return rows.map((row) => toUndelivered(source, row));
 }
@@ -165,7 +77,7 @@ function toUndelivered(source: OperatedSource, row: Row): UndeliveredEvent {
   };
 }
 
-/** All that is known of an event, whatever its status, from outbox or archive; undefined where the source has none. */
+/** Finds an event of any status in outbox or archive; undefined if the source has no event with this id. */
 export async function findEvent(source: OperatedSource, id: string): Promise<EventDetails | undefined> {
   const { database, outboxTable, archiveTable } = source;
   const columns = `event.id, event.aggregate_id AS \`key\`, event.type, event.payload, event.headers, event.status,
@@ -179,7 +91,7 @@ export async function findEvent(source: OperatedSource, id: string): Promise<Eve
        FROM ${outboxTable} AS event WHERE event.id = ?`,
     [id],
   );
-  // Asked second: on its way from the one to the other it cannot be missed.
+  // The archive second: an event that moves there meanwhile is in one of the two.
   const inArchive = async () =>
     await database.query(
       `SELECT ${columns}, event.archived_at AS archivedAt, event.discarded_by AS discardedBy,
@@ -205,7 +117,7 @@ export async function findEvent(source: OperatedSource, id: string): Promise<Eve
   };
 }
 
-/** What is written down of an event that an operator changed. */
+/** What the audit log keeps about an event that an operator changed. */
 export interface ChangedEvent {
   readonly id: string;
   readonly key: string;
@@ -218,9 +130,9 @@ export interface ChangedEvent {
 }
 
 /**
- * Lets a failed or dead event be tried again at once, with all its attempts before it. Later events of its key are
- * still pending behind it, so the key's order holds.
- * @throws DomainError NOT_FOUND, or FAILED_PRECONDITION when it is neither failed nor dead.
+ * Makes a failed or dead event pending again, with its full number of attempts. Later events of its key are still
+ * pending behind it, so the order of the key holds.
+ * @throws DomainError NOT_FOUND; FAILED_PRECONDITION if the event is neither failed nor dead.
  */
 export async function retryEvent(source: OperatedSource, id: string, command: OperatorCommand): Promise<ChangedEvent> {
   await ensureAuditTable(source.database);
@@ -228,7 +140,7 @@ export async function retryEvent(source: OperatedSource, id: string, command: Op
     const event = await lockUndelivered(transaction, source, id);
     await transaction.execute(
       `UPDATE ${source.outboxTable} SET status = 'PENDING', retry_count = 0, next_attempt_at = NULL
-        WHERE id = ? AND status IN ${undelivered}`,
+        WHERE id = ? AND status IN ${undeliveredStatuses}`,
       [id],
     );
     await recordCommand(transaction, command, { retried: 1, event });
@@ -238,17 +150,19 @@ export async function retryEvent(source: OperatedSource, id: string, command: Op
 
 /** The number of failed and dead events. */
 export async function countUndelivered({ database, outboxTable }: OperatedSource): Promise<number> {
-  const [row] = await database.query(`SELECT COUNT(*) AS events FROM ${outboxTable} WHERE status IN ${undelivered}`);
+  const [row] = await database.query(
+    `SELECT COUNT(*) AS events FROM ${outboxTable} WHERE status IN ${undeliveredStatuses}`,
+  );
   return Number(row?.events);
 }
 
-/** {@link retryEvent} for all failed and dead events of a source. Returns how many there were. */
+/** Does the same as {@link retryEvent} for all failed and dead events of a source. Returns how many there were. */
 export async function retryAll(source: OperatedSource, command: OperatorCommand): Promise<number> {
   await ensureAuditTable(source.database);
   return await source.database.transaction(async (transaction) => {
     const retried = await transaction.execute(
       `UPDATE ${source.outboxTable} SET status = 'PENDING', retry_count = 0, next_attempt_at = NULL
-        WHERE status IN ${undelivered}`,
+        WHERE status IN ${undeliveredStatuses}`,
     );
     await recordCommand(transaction, command, { retried });
     return retried;
@@ -256,9 +170,10 @@ export async function retryAll(source: OperatedSource, command: OperatorCommand)
 }
 
 /**
- * Gives a failed or dead event up: it moves to the archive as DISCARDED, with who and why, and its key goes on without
- * it.
- * @throws DomainError INVALID_ARGUMENT for a bad reason, NOT_FOUND, or FAILED_PRECONDITION when it is neither failed nor dead.
+ * Gives up a failed or dead event: it moves to the archive as DISCARDED, with the operator and the reason, and later
+ * events of its key are delivered without it.
+ * @throws DomainError INVALID_ARGUMENT if the reason is empty or too long; NOT_FOUND; FAILED_PRECONDITION if the event
+ *   is neither failed nor dead.
  */
 export async function discardEvent(
   source: OperatedSource,
@@ -271,18 +186,19 @@ export async function discardEvent(
   }
   await ensureAuditTable(source.database);
   const { outboxTable, archiveTable } = source;
-  const moved = "id, aggregate_id, type, payload, headers, occurred_at, retry_count, last_error, published_at, seq";
+  const columns = "id, aggregate_id, type, payload, headers, occurred_at, retry_count, last_error, published_at, seq";
   return await source.database.transaction(async (transaction) => {
     const event = await lockUndelivered(transaction, source, id);
     await transaction.execute(
-      `INSERT INTO ${archiveTable} (${moved}, status, discarded_by, discard_reason)
-       SELECT ${moved}, 'DISCARDED', ?, ? FROM ${outboxTable} WHERE id = ? AND status IN ${undelivered}`,
+      `INSERT INTO ${archiveTable} (${columns}, status, discarded_by, discard_reason)
+       SELECT ${columns}, 'DISCARDED', ?, ? FROM ${outboxTable} WHERE id = ? AND status IN ${undeliveredStatuses}`,
       [operator, reason, id],
     );
-    const removed = await transaction.execute(`DELETE FROM ${outboxTable} WHERE id = ? AND status IN ${undelivered}`, [
-      id,
-    ]);
-    if (removed !== 1) throw new Error(`${id} was not as it had been read.`);
+    const deleted = await transaction.execute(
+      `DELETE FROM ${outboxTable} WHERE id = ? AND status IN ${undeliveredStatuses}`,
+      [id],
+    );
+    if (deleted !== 1) throw new Error(`The event ${id} changed although its row is locked.`);
     await recordCommand(transaction, command, { discarded: 1, event });
     return event;
   });
@@ -309,22 +225,11 @@ async function lockUndelivered(transaction: Transaction, source: OperatedSource,
   return event;
 }
 
-/** @throws DomainError FAILED_PRECONDITION for an event that is not for an operator to change. */
+/** @throws DomainError FAILED_PRECONDITION if the event is neither failed nor dead. */
 export function requireUndelivered({ id, status }: Pick<ChangedEvent, "id" | "status">): void {
   if (status === "FAILED" || status === "DEAD") return;
   throw new DomainError(
     "FAILED_PRECONDITION",
-    `The event ${id} is ${status}: only what is FAILED or DEAD can be tried again or discarded.`,
+    `The event ${id} is ${status}: only FAILED and DEAD events can be retried or discarded.`,
   );
-}
-
-/** The database's time, which is what decides here. */
-export async function databaseNow(database: Queryable): Promise<Date> {
-  const [row] = await database.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
-  if (row === undefined) throw new Error("The database did not tell its time.");
-  return row.now;
-}
-
-function nullOr<T>(convert: (value: unknown) => T, value: unknown): T | null {
-  return value === null || value === undefined ? null : convert(value);
 }

@@ -12,6 +12,7 @@
 import { createHash } from "node:crypto";
 import { type Connection, createConnection, type RowDataPacket } from "mysql2/promise";
 import { sleep } from "../../services/kit/backoff.ts";
+import { elapsedMs, type Instant, now } from "../../services/kit/instant.ts";
 import type { Logger } from "../../services/kit/log.ts";
 
 /** Whether this process owns a source. */
@@ -199,16 +200,4 @@ export function claimOwnership(options: {
       await running;
     },
   };
-}
-
-interface Instant {
-  readonly monotonicMs: number;
-  readonly wallMs: number;
-}
-
-const now = (): Instant => ({ monotonicMs: performance.now(), wallMs: Date.now() });
-
-/** By the clock that says more: the monotonic one may stand still while a machine sleeps, the other one may be set. */
-function elapsedMs(since: Instant): number {
-  return Math.max(performance.now() - since.monotonicMs, Date.now() - since.wallMs);
 }

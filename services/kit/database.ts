@@ -157,3 +157,10 @@ export async function insertRows(
 ): Promise<void> {
   await database.pipeline(insertStatements(table, columns, rows));
 }
+
+/** The database's current time, by which its rows are dated. */
+export async function databaseNow(database: Queryable): Promise<Date> {
+  const [row] = await database.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
+  if (row === undefined) throw new Error("The database returned no time.");
+  return row.now;
+}

@@ -1,5 +1,6 @@
 /** What all verbs share: their context, their outcome, and how they read several sources. */
-import type { OperatedSource, OperatorCommand } from "../../relay/operations/audit-log.ts";
+import type { OperatorCommand } from "../../relay/operations/audit-log.ts";
+import type { OperatedSource } from "../../relay/operations/source.ts";
 import { DomainError, messageOf } from "../kit/errors.ts";
 import { printable } from "../kit/table.ts";
 import { type OpsArguments, UsageError, type VerbUsage } from "./arguments.ts";

@@ -2,7 +2,8 @@ import { createFileRegistry, fromBinary, type Registry } from "@bufbuild/protobu
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { sagaTopic } from "../../proto/event-table.ts";
 import { openProducer, type RecordProducer } from "../../relay/kafka/producer.ts";
-import { type OperatedSource, operatorLengthMax } from "../../relay/operations/audit-log.ts";
+import { operatorLengthMax } from "../../relay/operations/audit-log.ts";
+import type { OperatedSource } from "../../relay/operations/source.ts";
 import { readRelayConfig } from "../../relay/outbox/config.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { archiveRetentionHours, ConfigError, readConfig } from "../kit/config.ts";

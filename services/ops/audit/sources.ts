@@ -1,4 +1,4 @@
-import type { OperatedSource } from "../../../relay/operations/audit-log.ts";
+import type { OperatedSource } from "../../../relay/operations/source.ts";
 import { type HostPort, hostPorts, readConfig, url } from "../../kit/config.ts";
 import { DomainError } from "../../kit/errors.ts";
 import { silentLogger } from "../../kit/log.ts";

@@ -1,8 +1,8 @@
 /** The verbs about the archive of published events. */
 
 import { archiveNow } from "../../../relay/operations/archive.ts";
-import { databaseNow } from "../../../relay/operations/undelivered.ts";
 import { archiveStatus } from "../../../relay/outbox/archive.ts";
+import { databaseNow } from "../../kit/database.ts";
 import { formatTable } from "../../kit/table.ts";
 import { parseAge } from "../arguments.ts";
 import { commandOf, readEach, requireNoFailures, sourceFlag, sourcesOf, type Verb, withFailures } from "../context.ts";

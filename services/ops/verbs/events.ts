@@ -1,21 +1,21 @@
 /** The verbs about the events of a source: how far the relay is behind, dead events, retry, discard, republish. */
 
-import type { OperatedSource } from "../../../relay/operations/audit-log.ts";
-import { planReplay, replay } from "../../../relay/operations/republish.ts";
+import { readBacklog } from "../../../relay/operations/backlog.ts";
+import { describeOwner } from "../../../relay/operations/owner.ts";
+import { planRepublish, republish } from "../../../relay/operations/republish.ts";
+import type { OperatedSource } from "../../../relay/operations/source.ts";
 import {
   countUndelivered,
-  databaseNow,
-  describeOwner,
   discardEvent,
   type EventDetails,
   findEvent,
   listRowsMax,
   listUndelivered,
-  readBacklog,
   requireUndelivered,
   retryAll,
   retryEvent,
 } from "../../../relay/operations/undelivered.ts";
+import { databaseNow } from "../../kit/database.ts";
 import { DomainError } from "../../kit/errors.ts";
 import { formatList, formatTable, printable } from "../../kit/table.ts";
 import { type OpsArguments, parseTime, UsageError, type VerbUsage } from "../arguments.ts";
@@ -76,7 +76,7 @@ export const deadVerb: Verb = {
   async run(context, args) {
     const failed = args.has("failed");
     const { results, failures } = await readEach(sourcesOf(context, args), (source) =>
-      listUndelivered(source, { failed }),
+      listUndelivered(source, { withFailed: failed }),
     );
     const isCut = results.some(({ value }) => value.length > listRowsMax);
     const events = results.flatMap(({ value }) => value.slice(0, listRowsMax));
@@ -196,7 +196,7 @@ export const republishVerb: Verb = {
     if (source === undefined) throw new UsageError("republish needs --source S.");
     const now = await databaseNow(source.database);
     const requested = { from: from(now), to: to(now), key: args.text("key") };
-    const plan = await planReplay(source, requested, context.archiveRetentionMs);
+    const plan = await planRepublish(source, requested, context.archiveRetentionMs);
     const { range, count } = plan;
     const ofKey = range.key === undefined ? "" : ` of the key ${range.key}`;
     const what = `${counted(count.events, "event")}${ofKey} that ${source.name} published from ${range.from.toISOString()} to ${range.to.toISOString()}`;
@@ -214,7 +214,7 @@ export const republishVerb: Verb = {
     await context.confirm(
       `Send ${what} to ${source.topic} again (${origin})? The relay of ${source.name} pauses meanwhile.`,
     );
-    const result = await replay(source, {
+    const result = await republish(source, {
       plan,
       registry: await context.openRegistry(),
       command: commandOf(context, args),

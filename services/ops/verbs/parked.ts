@@ -2,13 +2,13 @@
 import { type Registry, toJson } from "@bufbuild/protobuf";
 import { decodePayload, fromRecord } from "../../../proto/envelope.ts";
 import type { ParkedEvent, ParkedKey } from "../../../relay/inbox/parking.ts";
-import type { OperatedSource } from "../../../relay/operations/audit-log.ts";
 import {
   countParkedKeys,
   findParkedKey,
   listParkedKeys,
-  requestParkedReplay,
+  requestParkedRedelivery,
 } from "../../../relay/operations/parked.ts";
+import type { OperatedSource } from "../../../relay/operations/source.ts";
 import { listRowsMax } from "../../../relay/operations/undelivered.ts";
 import { outboxTableName } from "../../../relay/tables.ts";
 import { DomainError } from "../../kit/errors.ts";
@@ -118,7 +118,7 @@ export const parkedRedeliverVerb: Verb = {
     );
     const services: Record<string, number> = {};
     for (const { source } of withKeys) {
-      services[serviceOf(source)] = await requestParkedReplay(
+      services[serviceOf(source)] = await requestParkedRedelivery(
         source.database,
         serviceOf(source),
         key === undefined ? "all" : { key },
