@@ -215,7 +215,7 @@ describe("changes", () => {
     const tooOld = await ops(["republish", "--source", "order", "--from", "-2d", "--yes"], {
       ARCHIVE_RETENTION_HOURS: "24",
     });
-    expect([tooOld.code, tooOld.errors]).toEqual([1, expect.stringContaining("too old to be sent again")]);
+    expect([tooOld.code, tooOld.errors]).toEqual([1, expect.stringContaining("too old to be republished")]);
 
     const user = Bun.spawnSync(["id", "-un"]).stdout.toString().trim();
     expect(await orders.query("SELECT operator, command, arguments FROM ops_audit ORDER BY id")).toEqual([
