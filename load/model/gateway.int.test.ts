@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createGateway } from "../../services/payment/gateway-client.ts";
+import { createGatewayClient } from "../../services/payment/gateway-client.ts";
 import { type FakeGateway, serveFakeGateway } from "../../services/stack/fake-gateway.ts";
 import { createRandom } from "./random.ts";
 import { type Account, callArrives, emptyAccount, type GatewayCall } from "./world.ts";
@@ -21,7 +21,7 @@ afterAll(async () => {
 });
 
 test("the gateway of the exploration answers as the local stack's does, through payment's client", async () => {
-  const call = createGateway({ url: server.url, timeoutMs: 5_000 });
+  const call = createGatewayClient({ url: server.url, timeoutMs: 5_000 });
   const random = createRandom(1);
   const accounts = new Map<string, Account>();
   for (let round = 0; round < 400; round++) {
@@ -54,7 +54,7 @@ test("the gateway of the exploration answers as the local stack's does, through 
 });
 
 test("both refuse a key that was used for something else", async () => {
-  const call = createGateway({ url: server.url, timeoutMs: 5_000 });
+  const call = createGatewayClient({ url: server.url, timeoutMs: 5_000 });
   const terms = (minorUnits: bigint) => ({ amount: { currencyCode: "EUR", minorUnits }, paymentMethod: "pm_ok" });
   const orderId = "order-misused";
   const calls: readonly GatewayCall[] = [

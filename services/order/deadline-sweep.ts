@@ -1,124 +1,63 @@
 /**
- * Gives up orders whose deadline has passed, but only while Order has heard everything that lies on the topic: an outage
- * of ours must never fail an order whose answer is there already.
+ * Gives up orders whose deadline has passed. It runs only while Order has handled everything on the topic, because an
+ * outage of Order must not fail an order whose answer has already arrived.
  */
 import { Counter, type Registry as Metrics } from "prom-client";
-import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
-import type { KafkaOptions } from "../../relay/kafka/client.ts";
-import { sleep } from "../kit/backoff.ts";
+import { every } from "../kit/every.ts";
 import type { Logger } from "../kit/log.ts";
 import { type CommandDeps, timeOutOrders } from "./commands.ts";
 import { readClock } from "./repository.ts";
+import type { TopicProgress } from "./topic-progress.ts";
 
-export interface Sweeper {
+export interface DeadlineSweep {
+  /** Ends the current sweep after its batch, and closes `topicProgress`. */
   close(): Promise<void>;
 }
 
-const checkIntervalMs = 2_000;
-/**
- * What was the end of the topic at the last check has been handled since, or nothing is given up; and that check was not
- * longer ago than this. Else whoever stood still for minutes would wake up and go by the topic as it was before.
- */
-const endsAgeMaxMs = 5_000;
+const defaultIntervalMs = 2_000;
 const batchSizeMax = 100;
 
-/** Tells whether a group has handled everything that was on the topic when it was last asked, at most 5 s ago. */
-export interface CaughtUp {
-  /** @throws Error while no broker answers. */
-  check(): Promise<boolean>;
-  close(): Promise<void>;
-}
-
-/** Compares the group's committed offsets with the topic's ends as they were at the check before. */
-export function createCaughtUp(options: {
-  readonly kafka: KafkaOptions;
-  readonly topic: string;
-  readonly groupId: string;
-  /** Monotonic. Default: the process's. */
-  readonly nowMs?: () => number;
-}): CaughtUp {
-  const nowMs = options.nowMs ?? (() => performance.now());
-  let admin: KafkaAdmin | undefined;
-  let endsBefore: { readonly ends: ReadonlyMap<number, bigint>; readonly atMs: number } | undefined;
-  const forget = async () => {
-    const closing = admin;
-    admin = undefined;
-    endsBefore = undefined;
-    await closing?.close().catch(() => undefined);
-  };
-  return {
-    async check() {
-      try {
-        admin ??= await openAdmin(options.kafka);
-        const committed = new Map(
-          (await admin.committedOffsets(options.groupId, options.topic)).map((it) => [it.partition, BigInt(it.offset)]),
-        );
-        const atMs = nowMs();
-        const ranges = await admin.endOffsets(options.topic);
-        const lows = new Map(ranges.map((it) => [it.partition, BigInt(it.low)]));
-        // A group that has committed nothing stands at the partition's beginning.
-        const positionOf = (partition: number) => {
-          const offset = committed.get(partition) ?? -1n;
-          return offset < 0n ? (lows.get(partition) ?? 0n) : offset;
-        };
-        const caughtUp =
-          endsBefore !== undefined &&
-          nowMs() - endsBefore.atMs <= endsAgeMaxMs &&
-          [...endsBefore.ends].every(([partition, end]) => positionOf(partition) >= end);
-        endsBefore = { ends: new Map(ranges.map((it) => [it.partition, BigInt(it.offset)])), atMs };
-        return caughtUp;
-      } catch (error) {
-        await forget();
-        throw error;
-      }
-    },
-    close: forget,
-  };
-}
-
-/** Sweeps until closed. With the database or the broker away it waits. */
-export function startSweeper(options: {
+/** Sweeps now and every `intervalMs` until closed. While the database or the broker is away, it logs and gives up no order. */
+export function startDeadlineSweep(options: {
   readonly commands: CommandDeps;
-  readonly caughtUp: CaughtUp;
+  readonly topicProgress: TopicProgress;
   readonly log: Logger;
   readonly metrics: Metrics;
-  /** Default 2,000; at most 5,000. */
-  readonly checkIntervalMs?: number;
-}): Sweeper {
-  const { log } = options;
-  const closing = new AbortController();
+  /** Default 2,000. At most 5,000: `topicProgress` needs two checks within that time. */
+  readonly intervalMs?: number;
+}): DeadlineSweep {
+  const { commands, topicProgress, log } = options;
   const timedOut = new Counter({
     name: "order_timeouts_total",
-    help: "Orders that were given up at their deadline.",
+    help: "Orders given up at their deadline.",
     registers: [options.metrics],
   });
-  const sweep = async (asOf: Date) => {
+
+  const timeOutOverdueOrders = async (asOf: Date, signal: AbortSignal) => {
     for (;;) {
-      const count = await timeOutOrders(options.commands, asOf, batchSizeMax);
+      const count = await timeOutOrders(commands, asOf, batchSizeMax);
       timedOut.inc(count);
       if (count > 0) log.info({ orders: count }, "timed out");
-      if (count < batchSizeMax || closing.signal.aborted) return;
+      if (count < batchSizeMax || signal.aborted) return;
     }
   };
-  const run = async () => {
-    while (!closing.signal.aborted) {
-      try {
-        // Read before: were this process to stand still from here on, a deadline that passes meanwhile is not judged by
-        // what was known of the topic then.
-        const asOf = await readClock(options.commands.database);
-        if (await options.caughtUp.check()) await sweep(asOf);
-      } catch (error) {
-        log.warn({ err: error }, "the sweeper waits");
-      }
-      await sleep(options.checkIntervalMs ?? checkIntervalMs, closing.signal);
-    }
+
+  const sweep = async (signal: AbortSignal) => {
+    // The clock is read before the topic. If this process is suspended in between, deadlines that pass meanwhile are not
+    // judged by what the topic held before.
+    const asOf = await readClock(commands.database);
+    if (await topicProgress.isCaughtUp()) await timeOutOverdueOrders(asOf, signal);
   };
-  const running = run();
+  const schedule = every(
+    options.intervalMs ?? defaultIntervalMs,
+    sweep,
+    (error) => log.warn({ err: error }, "deadline sweep skipped"),
+    { startNow: true },
+  );
   return {
     async close() {
-      closing.abort();
-      await running;
-      await options.caughtUp.close();
+      await schedule.close();
+      await topicProgress.close();
     },
   };
 }

@@ -12,12 +12,13 @@ import { createLogger } from "../kit/log.ts";
 import { serveRpc } from "../kit/server.ts";
 import { closeOnSignal } from "../kit/shutdown.ts";
 import { readOrderConfig } from "./config.ts";
-import { createCaughtUp, startSweeper } from "./deadline-sweep.ts";
+import { startDeadlineSweep } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
 import { createSagaMetrics } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { loadPriceList } from "./prices.ts";
 import { routes } from "./rpc.ts";
+import { createTopicProgress } from "./topic-progress.ts";
 import { createOrderWatch } from "./watch.ts";
 
 const config = readOrderConfig(environment());
@@ -99,9 +100,9 @@ const watchConsumer = await consumeTopic({
   onCrash,
 });
 
-const sweeper = startSweeper({
+const deadlineSweep = startDeadlineSweep({
   commands: { ...commands, database: sagaDatabase },
-  caughtUp: createCaughtUp({ kafka, topic, groupId: "order" }),
+  topicProgress: createTopicProgress({ kafka, topic, groupId: "order" }),
   log,
   metrics,
 });
@@ -146,7 +147,13 @@ closeOnSignal({
   async close() {
     watch.close();
     prices.close();
-    await Promise.all([server.close(), consumer.close(), watchConsumer.close(), sweeper.close(), pruning.close()]);
+    await Promise.all([
+      server.close(),
+      consumer.close(),
+      watchConsumer.close(),
+      deadlineSweep.close(),
+      pruning.close(),
+    ]);
     await placer.close();
     hints.close();
     await Promise.allSettled([rpcDatabase.close(), sagaDatabase.close(), health.close(), deleteGroup()]);

@@ -18,7 +18,7 @@ import { CommitOutcomeUnknownError } from "../kit/database-errors.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
-import { startSweeper } from "./deadline-sweep.ts";
+import { startDeadlineSweep } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
 import { createSagaMetrics, type OrderStep } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
@@ -401,16 +401,16 @@ describe("cancelling and timing out", () => {
     expect(await timeOut(10)).toBe(0);
   });
 
-  test("a deadline that passes after the look at the topic began is left to the next one", async () => {
+  test("a deadline that passes after the sweep has read the clock is left to the next sweep", async () => {
     let orderId = "";
     let checks = 0;
-    const sweeper = startSweeper({
+    const sweep = startDeadlineSweep({
       commands: commands(),
-      caughtUp: {
-        async check() {
-          // Only once: a process that stood still between its look at the clock and its sweep.
+      topicProgress: {
+        async isCaughtUp() {
+          // Caught up once: this is a process that was suspended between reading the clock and giving up orders.
           if (checks++ > 0) return false;
-          // Later than the clock was when it was looked at, however fast this goes: it ticks in milliseconds.
+          // 5 ms, so that the deadline is later than the clock that the sweep has read.
           orderId = await place(5);
           await eventually(async () => {
             const [row] = await database.query(
@@ -425,22 +425,22 @@ describe("cancelling and timing out", () => {
       },
       log: silentLogger,
       metrics: new Metrics(),
-      checkIntervalMs: 5,
+      intervalMs: 5,
     });
     await eventually(() => expect(checks).toBeGreaterThan(1));
-    await sweeper.close();
+    await sweep.close();
     expect((await readOrders(database, [orderId]))[0]?.status).toBe("PENDING");
     expect(await timeOut(10)).toBe(1);
   });
 
-  test("the sweeper does nothing while Order has not heard all that is on the topic, or no broker answers", async () => {
+  test("the deadline sweep gives up no order while Order has not handled all of the topic, or no broker answers", async () => {
     const orderId = await place(0);
     const answers: (boolean | Error)[] = [false, new Error("no broker"), false];
     let checks = 0;
-    const sweeper = startSweeper({
+    const sweep = startDeadlineSweep({
       commands: commands(),
-      caughtUp: {
-        async check() {
+      topicProgress: {
+        async isCaughtUp() {
           const answer = answers[checks++] ?? true;
           if (answer instanceof Error) throw answer;
           if (answer) expect((await readOrders(database, [orderId]))[0]?.status).toBe("PENDING");
@@ -450,10 +450,10 @@ describe("cancelling and timing out", () => {
       },
       log: silentLogger,
       metrics: new Metrics(),
-      checkIntervalMs: 5,
+      intervalMs: 5,
     });
     await eventually(() => expect(checks).toBeGreaterThan(answers.length + 1));
-    await sweeper.close();
+    await sweep.close();
     expect((await readOrders(database, [orderId]))[0]).toMatchObject({
       status: "COMPENSATING",
       failureReason: "TIMED_OUT",
@@ -526,7 +526,7 @@ describe("the figures of the sagas", () => {
     expect(shown(text, 'order_saga_seconds_count{result="PAYMENT_DECLINED"}')).toBe("1");
   });
 
-  test("show the orders in flight by status, reading (as the sweeper does) them alone, and nothing while the database is away", async () => {
+  test("the orders in flight are counted by status, reading only those orders, and not shown while the database is away", async () => {
     const figures = async (on: Database) => {
       const metrics = new Metrics();
       createSagaMetrics({ database: on, log: silentLogger, metrics });

@@ -14,7 +14,7 @@ export interface GatewayAnswer {
 }
 
 /** Carries out a call. Never rejects: what is not known is GatewayUnknown. */
-export type Gateway = (call: GatewayCall) => Promise<GatewayAnswer>;
+export type GatewayClient = (call: GatewayCall) => Promise<GatewayAnswer>;
 
 /** A gateway that asks for more than this is asked again all the same. */
 const retryAfterMaxMs = 3_600_000;
@@ -32,7 +32,7 @@ const minorUnitsMax = 2n ** 63n - 1n;
  * A client of the gateway at `url`.
  * @param options.timeoutMs from the first byte sent to the last one read.
  */
-export function createGateway(options: { readonly url: string; readonly timeoutMs: number }): Gateway {
+export function createGatewayClient(options: { readonly url: string; readonly timeoutMs: number }): GatewayClient {
   return async (call) => {
     let response: Response;
     let body: string;

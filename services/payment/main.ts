@@ -9,7 +9,7 @@ import { createMetrics, serveHealth } from "../kit/health.ts";
 import { createLogger } from "../kit/log.ts";
 import { closeOnSignal } from "../kit/shutdown.ts";
 import { readPaymentConfig } from "./config.ts";
-import { createGateway } from "./gateway-client.ts";
+import { createGatewayClient } from "./gateway-client.ts";
 import { handledTypes, paymentHandler } from "./handlers.ts";
 import { startPaymentWorker } from "./worker.ts";
 
@@ -23,7 +23,7 @@ const database = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const workerDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 3 });
 const hints = openHintSender("payment", config.relayHints);
 const outbox = createOutbox({ service: "payment", registry: eventRegistry });
-const gateway = createGateway({ url: config.gatewayUrl, timeoutMs: 2_000 });
+const gateway = createGatewayClient({ url: config.gatewayUrl, timeoutMs: 2_000 });
 const worker = startPaymentWorker({ database: workerDatabase, gateway, outbox, hints, newId, log, metrics });
 
 const inbox = createInbox({

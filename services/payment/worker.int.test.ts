@@ -14,7 +14,7 @@ import { type Database, openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
 import { serveFakeGateway as serveLocalGateway } from "../stack/fake-gateway.ts";
-import { createGateway, type Gateway, type GatewayAnswer } from "./gateway-client.ts";
+import { createGatewayClient, type GatewayAnswer, type GatewayClient } from "./gateway-client.ts";
 import { paymentHandler } from "./handlers.ts";
 import { type PaymentWorker, startPaymentWorker } from "./worker.ts";
 
@@ -98,7 +98,7 @@ afterEach(async () => {
 interface WorkerOptions {
   readonly callsMax?: number;
   readonly url?: string;
-  readonly gateway?: Gateway;
+  readonly gateway?: GatewayClient;
   readonly database?: Database;
   readonly metrics?: Registry;
 }
@@ -106,7 +106,8 @@ interface WorkerOptions {
 function startWorker(options: WorkerOptions = {}) {
   const worker = startPaymentWorker({
     database: options.database ?? database,
-    gateway: options.gateway ?? createGateway({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
+    gateway:
+      options.gateway ?? createGatewayClient({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
     outbox,
     hints: { send: () => hinted++, sendLater: () => hinted++, close: () => undefined },
     newId,
@@ -317,7 +318,7 @@ test("an authorise of a frozen process that arrives after the void charges nobod
   // The gateway of the local stack, with its ledger.
   const folder = await mkdtemp(join(tmpdir(), "frozen-authorise-"));
   const server = serveLocalGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
-  const real = createGateway({ url: server.url, timeoutMs: callTimeoutMs });
+  const real = createGatewayClient({ url: server.url, timeoutMs: callTimeoutMs });
   const woken = Promise.withResolvers<void>();
   let answer: Promise<GatewayAnswer> | undefined;
   try {

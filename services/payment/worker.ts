@@ -14,7 +14,7 @@ import { createGroupCommit } from "../kit/group-commit.ts";
 import { createCountGauge } from "../kit/health.ts";
 import type { Logger } from "../kit/log.ts";
 import { type GatewayCall, type GatewayOutcome, nextCall } from "./domain.ts";
-import type { Gateway, GatewayAnswer } from "./gateway-client.ts";
+import type { GatewayAnswer, GatewayClient } from "./gateway-client.ts";
 import { apply, eventsOf, type GatewayCalls, writesOf } from "./handlers.ts";
 import { claimDuePayments, countPendingCalls, leaseMs, lockPayments, type Payment } from "./repository.ts";
 
@@ -41,7 +41,7 @@ const closeMaxMs = 4_000;
 export function startPaymentWorker(options: {
   readonly database: Database;
   /** Its timeout has to be well below 5 s, the time for which a call is claimed. */
-  readonly gateway: Gateway;
+  readonly gateway: GatewayClient;
   readonly outbox: Outbox;
   readonly hints: HintSender;
   readonly newId: () => string;

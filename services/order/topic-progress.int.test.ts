@@ -1,0 +1,58 @@
+import { expect, test } from "bun:test";
+import { consumeTopic } from "../../relay/kafka/consumer.ts";
+import { openProducer } from "../../relay/kafka/producer.ts";
+import { createTestTopic, testKafka } from "../../relay/testing.ts";
+import { eventually } from "../kit/testing.ts";
+import { createTopicProgress } from "./topic-progress.ts";
+
+const produce = async (topic: string, count: number) => {
+  const producer = await openProducer({ ...testKafka(), timeoutMs: 5_000 });
+  const records = Array.from({ length: count }, (_, index) => ({
+    key: `key-${index}`,
+    value: new Uint8Array([1]),
+    headers: {},
+  }));
+  await producer.send(topic, records);
+  await producer.close();
+};
+
+test("a group is caught up once it has handled what the topic held at the previous check, and not while its consumer is blocked", async () => {
+  const topic = await createTestTopic(3);
+  const groupId = crypto.randomUUID();
+  let nowMs = 0;
+  const progress = createTopicProgress({ kafka: testKafka(), topic, groupId, nowMs: () => nowMs });
+  // The first check has nothing to compare with.
+  expect(await progress.isCaughtUp()).toBe(false);
+  // The topic is empty, and the group has committed nothing.
+  expect(await progress.isCaughtUp()).toBe(true);
+
+  await produce(topic, 30);
+  // At the previous check the topic was still empty.
+  expect(await progress.isCaughtUp()).toBe(true);
+  expect(await progress.isCaughtUp()).toBe(false);
+
+  const blocked = Promise.withResolvers<void>();
+  const consumer = await consumeTopic({
+    ...testKafka(),
+    groupId,
+    topic,
+    from: "earliest",
+    commitOffsets: true,
+    partitionsConcurrently: 3,
+    batchSizeMax: 100,
+    onBatch: () => blocked.promise,
+    onCrash: blocked.reject,
+  });
+  await eventually(() => expect(consumer.isReady()).toBe(true));
+  expect(await progress.isCaughtUp()).toBe(false);
+  blocked.resolve();
+  await eventually(async () => expect(await progress.isCaughtUp()).toBe(true));
+
+  // The process was suspended: what it saw of the topic before says nothing about now.
+  nowMs += 5_001;
+  expect(await progress.isCaughtUp()).toBe(false);
+  nowMs += 5_000;
+  expect(await progress.isCaughtUp()).toBe(true);
+  await consumer.close();
+  await progress.close();
+});

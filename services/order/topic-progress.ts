@@ -1,0 +1,78 @@
+/** Whether a consumer group has handled everything that is on a topic. */
+import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
+import type { KafkaOptions } from "../../relay/kafka/client.ts";
+
+export interface TopicProgress {
+  /**
+   * True if the group has handled everything that was on the topic at the previous call, and that call was at most 5 s
+   * ago. The first call returns false.
+   * @throws Error while no broker answers.
+   */
+  isCaughtUp(): Promise<boolean>;
+  close(): Promise<void>;
+}
+
+/**
+ * Older ends of the topic prove nothing: a process that was suspended for minutes would otherwise compare with the topic
+ * as it was before.
+ */
+const endsAgeMaxMs = 5_000;
+
+/** The ends of all partitions at one time. */
+interface TopicEnds {
+  readonly byPartition: ReadonlyMap<number, bigint>;
+  readonly readAtMs: number;
+}
+
+/** Compares the group's committed offsets with the ends that the topic had at the previous check. */
+export function createTopicProgress(options: {
+  readonly kafka: KafkaOptions;
+  readonly topic: string;
+  readonly groupId: string;
+  /** A monotonic clock. Default: the process's. */
+  readonly nowMs?: () => number;
+}): TopicProgress {
+  const nowMs = options.nowMs ?? (() => performance.now());
+  let admin: KafkaAdmin | undefined;
+  let previousEnds: TopicEnds | undefined;
+
+  const reset = async () => {
+    const closing = admin;
+    admin = undefined;
+    previousEnds = undefined;
+    await closing?.close().catch(() => undefined);
+  };
+
+  const check = async () => {
+    admin ??= await openAdmin(options.kafka);
+    const committed = new Map(
+      (await admin.committedOffsets(options.groupId, options.topic)).map((it) => [it.partition, BigInt(it.offset)]),
+    );
+    const readAtMs = nowMs();
+    const ranges = await admin.endOffsets(options.topic);
+    const beginnings = new Map(ranges.map((it) => [it.partition, BigInt(it.low)]));
+    // A group that has committed nothing yet (-1) is at the beginning of the partition.
+    const positionOf = (partition: number) => {
+      const offset = committed.get(partition) ?? -1n;
+      return offset < 0n ? (beginnings.get(partition) ?? 0n) : offset;
+    };
+    const caughtUp =
+      previousEnds !== undefined &&
+      nowMs() - previousEnds.readAtMs <= endsAgeMaxMs &&
+      [...previousEnds.byPartition].every(([partition, end]) => positionOf(partition) >= end);
+    previousEnds = { byPartition: new Map(ranges.map((it) => [it.partition, BigInt(it.offset)])), readAtMs };
+    return caughtUp;
+  };
+
+  return {
+    async isCaughtUp() {
+      try {
+        return await check();
+      } catch (error) {
+        await reset();
+        throw error;
+      }
+    },
+    close: reset,
+  };
+}
