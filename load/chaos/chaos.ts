@@ -1,40 +1,39 @@
-/** Faults under load, one after the other; afterwards everything must have come to its end, and add up. */
-
+/** Injects faults one after the other while orders arrive; then every order must end and the audit must find nothing. */
 import { sleep } from "../../services/kit/backoff.ts";
+import { withDeadline } from "../../services/kit/deadline.ts";
 import { messageOf } from "../../services/kit/errors.ts";
 import { type AuditReport, audit } from "../../services/ops/audit/audit.ts";
-import { findStuck } from "../../services/ops/stuck/stuck.ts";
 import { say } from "../../services/stack/console.ts";
-import { deadLetterTopic } from "../../services/stack/provision.ts";
 import type { StackSettings } from "../../services/stack/settings.ts";
-import { createRandom, type Random } from "../model/random.ts";
-import { type FaultKind, faultKinds } from "./faults.ts";
-import { type ChaosStack, consumers, startChaosStack } from "./stack.ts";
+import { createRandom } from "../model/random.ts";
+import { type PlannedFault, planFaults } from "./plan.ts";
+import { type ChaosStack, startChaosStack } from "./stack.ts";
 import { type OrderTraffic, startTraffic } from "./traffic.ts";
+import { findBroken, untilFinished } from "./verdict.ts";
 
 export interface ChaosOptions {
-  /** Ports, and the folder that is emptied first. */
+  /** Ports and data folder of the stack. The folder is emptied first. */
   readonly settings: StackSettings;
-  /** Faults are started until so much time is over, and until each kind was there once. */
+  /** Faults are injected until this time has passed and each kind was injected once. */
   readonly durationMs: number;
   readonly ratePerSecond: number;
-  /** Draws the faults, their order and what they hit, and the orders. */
+  /** Determines the faults, their order and targets, and what is ordered. */
   readonly seed: number;
-  /** Only kinds whose names contain one of these; all where there is none. */
+  /** Only kinds whose names contain one of these words; all kinds by default. */
   readonly only?: readonly string[];
-  /** Starts no further fault, and comes to the end. */
+  /** Aborting it injects no further fault; the run still ends with its checks. */
   readonly signal?: AbortSignal;
 }
 
-/** One fault that was done. */
+/** One injected fault. */
 export interface FaultRecord {
   readonly kind: string;
   readonly target: string;
   readonly tookMs: number;
-  /** From its end until an order that was placed then was COMPLETED or FAILED. */
+  /** From the end of the fault until an order that was placed after it was COMPLETED or FAILED. */
   readonly recoveredMs: number;
   readonly witnesses: readonly string[];
-  /** What was missing each time before, when it was repeated. */
+  /** What the evidence lacked at each attempt that was repeated. */
   readonly misses: readonly string[];
   readonly skipped: string | undefined;
 }
@@ -42,32 +41,31 @@ export interface FaultRecord {
 export interface ChaosResult {
   readonly seed: number;
   readonly faults: readonly FaultRecord[];
-  /** `COMPLETED`, or `FAILED/OUT_OF_STOCK` and so on. */
+  /** Orders by their final state: `COMPLETED`, `FAILED/OUT_OF_STOCK` and so on. */
   readonly outcomes: Readonly<Record<string, number>>;
   readonly acknowledged: number;
-  /** Requests that were answered with errors only, and how many of them are orders all the same. */
+  /** Requests that got errors only, and how many of them placed an order nevertheless. */
   readonly unacknowledged: number;
   readonly unacknowledgedPlaced: number;
   readonly errors: Readonly<Record<string, number>>;
   readonly cancels: number;
   readonly watched: number;
-  /** How often a service exited, to be started again, since its Kafka client had given up. */
-  readonly consumersStopped: number;
-  readonly audit: AuditReport | undefined;
-  /** What is wrong; empty for a good run. */
-  readonly wrongs: readonly string[];
+  /** How often a service exited, as designed, because its Kafka client does not restart by itself. */
+  readonly consumerExits: number;
+  readonly audit: AuditReport;
+  /** Everything that is wrong; empty for a good run. */
+  readonly problems: readonly string[];
 }
 
 const attemptsMax = 3;
 const recoveryMaxMs = 60_000;
 const stepMaxMs = 120_000;
-const endMaxMs = 180_000;
 const watchersMaxMs = 30_000;
 const pollMs = 100;
-/** At the end everything has been handled, so that what is not done is not going to be. */
+/** At the end all work is done, so the audit need not give an unfinished order more time than this. */
 const overdueAfterMs = 1_000;
 
-/** Runs the whole of it. @throws Error when the system could not even be started. */
+/** Runs all of it on a stack of its own. @throws Error if the system cannot be started. */
 export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const stack = await startChaosStack(options.settings);
   try {
@@ -79,111 +77,77 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
 
 async function run(stack: ChaosStack, options: ChaosOptions): Promise<ChaosResult> {
   const { seed, ratePerSecond } = options;
-  // Orders are drawn in an order that hangs on time: they must not disturb which faults the seed draws.
+  // The timing of the orders varies, so they get a generator of their own: the seed must always draw the same faults.
   const traffic = startTraffic({ orderUrl: stack.orderUrl, ratePerSecond, random: createRandom(seed + 1) });
-  const faults: FaultRecord[] = [];
-  const wrongs: string[] = [];
-  const deadlineMs = performance.now() + options.durationMs;
-  for await (const { kind, target, random } of planFaults(
-    seed,
-    options.only ?? [],
-    () => performance.now() < deadlineMs,
-  )) {
-    if (options.signal?.aborted) break;
-    try {
-      const fault = await strike(stack, traffic, random, kind, target);
-      faults.push(fault);
-      if (fault.skipped !== undefined) say(`${kind.name}: skipped, ${fault.skipped}`);
-      else if (fault.witnesses.length > 0) say(`${kind.name} of ${target}: ${fault.witnesses.join("; ")}`);
-      else wrongs.push(`${kind.name} of ${target} has no witness: ${fault.misses.join("; ")}`);
-    } catch (error) {
-      // Whatever it broke stays broken: no further fault could be judged.
-      wrongs.push(`${kind.name} of ${target}: ${messageOf(error)}`);
-      break;
-    }
-  }
-  say("No more faults: waiting until every order is final …");
+  const { faults, problems } = await injectFaults(stack, traffic, options);
+  say("No more faults. Waiting until every order is final …");
   await traffic.stop();
-  const settled = await settle(stack);
+  const unfinished = await untilFinished(stack);
   await traffic.untilWatched(watchersMaxMs);
-  const report = await audit({ ...stack.sources, acknowledged: traffic.acknowledged(), overdueAfterMs });
+  const seen = traffic.observations;
+  const report = await audit({ ...stack.sources, acknowledged: seen.acknowledged, overdueAfterMs });
+  const { exits } = stack.processes;
   return {
     seed,
     faults,
     outcomes: await countOutcomes(stack),
-    acknowledged: traffic.acknowledged().length,
-    unacknowledged: traffic.unacknowledged().length,
-    unacknowledgedPlaced: await countPlaced(stack, traffic.unacknowledged()),
-    errors: traffic.errors(),
-    cancels: traffic.cancels(),
-    watched: traffic.watched(),
-    consumersStopped: stack.consumersStopped(),
+    acknowledged: seen.acknowledged.length,
+    unacknowledged: seen.unacknowledged.length,
+    unacknowledgedPlaced: await countPlaced(stack, seen.unacknowledged),
+    errors: seen.errors,
+    cancels: seen.cancels,
+    watched: seen.watched,
+    consumerExits: exits.consumerExits(),
     audit: report,
-    wrongs: counted([
-      ...wrongs,
-      ...settled,
-      ...traffic.wrongs(),
-      ...stack.surprises(),
-      ...(await auditWrongs(stack, report)),
+    problems: withCounts([
+      ...problems,
+      ...unfinished,
+      ...seen.problems,
+      ...exits.unexplained(),
+      ...(await findBroken(stack, report)),
     ]),
   };
 }
 
-/** Each once, with how often it is there. */
-function counted(lines: readonly string[]): readonly string[] {
-  const counts = new Map<string, number>();
-  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + 1);
-  return Array.from(counts, ([line, count]) => (count === 1 ? line : `${line} (${count} times)`));
-}
-
-interface PlannedFault {
-  readonly kind: FaultKind;
-  readonly target: string;
-  readonly random: Random;
-}
-
-/**
- * Every kind once, in an order that the seed draws; then again in another one, with other targets, while `goesOn`. Each
- * fault draws from chance of its own, so that the plan does not hang on how many numbers an earlier one took.
- */
-export function* planFaults(seed: number, only: readonly string[], goesOn: () => boolean): Generator<PlannedFault> {
-  const random = createRandom(seed);
-  const kinds = faultKinds.filter(({ name }) => only.length === 0 || only.some((word) => name.includes(word)));
-  const left = new Map<FaultKind, string[]>();
-  for (let pass = 1; pass === 1 || goesOn(); pass++) {
-    for (const kind of shuffled(kinds, random)) {
-      if (pass > 1 && !goesOn()) return;
-      // Every target gets its turn before any gets its second.
-      const targets = left.get(kind) ?? [];
-      if (targets.length === 0) targets.push(...shuffled(kind.targets, random));
-      left.set(kind, targets);
-      const target = targets.pop();
-      if (target === undefined) throw new Error(`${kind.name} has no target.`);
-      yield { kind, target, random: createRandom(random.below(2 ** 31)) };
-    }
-  }
-}
-
-function shuffled<Item>(items: readonly Item[], random: Random): Item[] {
-  const rest = [...items];
-  return Array.from(items, () => rest.splice(random.below(rest.length), 1)).flat();
-}
-
-/** Repeats a fault that hit nothing, and waits after each until the system works again. */
-async function strike(
+async function injectFaults(
   stack: ChaosStack,
   traffic: OrderTraffic,
-  random: Random,
-  kind: FaultKind,
-  target: string,
+  { seed, durationMs, only = [], signal }: ChaosOptions,
+): Promise<{ readonly faults: readonly FaultRecord[]; readonly problems: readonly string[] }> {
+  const faults: FaultRecord[] = [];
+  const problems: string[] = [];
+  const deadlineMs = performance.now() + durationMs;
+  for (const planned of planFaults(seed, only, () => performance.now() < deadlineMs)) {
+    if (signal?.aborted) break;
+    const name = `${planned.kind.name} of ${planned.target}`;
+    try {
+      const fault = await injectFault(stack, traffic, planned);
+      faults.push(fault);
+      if (fault.skipped !== undefined) say(`${planned.kind.name}: skipped, ${fault.skipped}`);
+      else if (fault.witnesses.length > 0) say(`${name}: ${fault.witnesses.join("; ")}`);
+      else problems.push(`${name} has no witness: ${fault.misses.join("; ")}`);
+    } catch (error) {
+      // What it broke stays broken, so a further fault would prove nothing.
+      problems.push(`${name}: ${messageOf(error)}`);
+      break;
+    }
+  }
+  return { faults, problems };
+}
+
+/** Injects one fault, and repeats it if it hit nothing. After each attempt it waits until the system works again. */
+async function injectFault(
+  stack: ChaosStack,
+  traffic: OrderTraffic,
+  { kind, target, random }: PlannedFault,
 ): Promise<FaultRecord> {
   const misses: string[] = [];
   for (;;) {
     const startedMs = performance.now();
-    const outcome = await within(stepMaxMs, "to strike", kind.strike({ stack, random }, target));
+    const outcome = await withinStep("the fault", kind.strike({ stack, random }, target));
     const endedMs = performance.now();
-    await within(stepMaxMs, "until all were ready again", stack.untilReady());
-    const recoveredMs = await within(stepMaxMs, "until an order got through", probe(stack, traffic, endedMs));
+    await withinStep("the recovery of all processes", stack.processes.untilReady());
+    const recoveredMs = await withinStep("an order after the fault", probe(stack, traffic, endedMs));
     if (outcome.kind === "missed") {
       say(`${kind.name} of ${target} hit nothing: ${outcome.why}`);
       misses.push(outcome.why);
@@ -201,18 +165,12 @@ async function strike(
   }
 }
 
-/** Nothing may wait for ever: a step that hangs is told by its name. */
-async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
-  const expired = Promise.withResolvers<never>();
-  const timer = setTimeout(() => expired.reject(new Error(`it took longer than ${ms / 1_000} s ${what}`)), ms);
-  try {
-    return await Promise.race([work, expired.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+/** A step that hangs fails with its name. */
+function withinStep<T>(step: string, work: Promise<T>): Promise<T> {
+  return withDeadline(work, stepMaxMs, () => new Error(`${step} took longer than ${stepMaxMs / 1_000} s`));
 }
 
-/** An order goes through the whole system. */
+/** Places an order and waits until it is final; returns the time since `sinceMs`. */
 async function probe(stack: ChaosStack, traffic: OrderTraffic, sinceMs: number): Promise<number> {
   const orderId = await traffic.place("pm_ok");
   const deadlineMs = performance.now() + recoveryMaxMs;
@@ -222,59 +180,17 @@ async function probe(stack: ChaosStack, traffic: OrderTraffic, sinceMs: number):
       [orderId],
     );
     if (rows.length > 0) return performance.now() - sinceMs;
-    if (performance.now() > deadlineMs) throw new Error(`afterwards an order was not final within ${recoveryMaxMs} ms`);
+    if (performance.now() > deadlineMs)
+      throw new Error(`an order placed after the fault was not final within ${recoveryMaxMs} ms`);
     await sleep(pollMs);
   }
 }
 
-/** Waits until every order is final, the outboxes are empty and the consumers are at the end. What is not, is wrong. */
-async function settle(stack: ChaosStack): Promise<readonly string[]> {
-  const deadlineMs = performance.now() + endMaxMs;
-  for (;;) {
-    const undone = await findUndone(stack);
-    if (undone.length === 0 || performance.now() > deadlineMs) return undone;
-    await sleep(pollMs);
-  }
-}
-
-async function findUndone({ sources, admin }: ChaosStack): Promise<readonly string[]> {
-  const { databases, topic } = sources;
-  const { total, orders } = await findStuck(databases, { olderThanMs: 0, limit: 5 });
-  const undone = total === 0 ? [] : [`${total} orders are not final: ${JSON.stringify(orders)}`];
-  for (const service of consumers) {
-    const [row] = await databases[service].query<{ n: number }>(
-      `SELECT COUNT(*) AS n FROM ${service}_outbox_event WHERE status <> 'PUBLISHED'`,
-    );
-    if (Number(row?.n) > 0) undone.push(`${row?.n} events of ${service} are not published`);
-    const committed = new Map((await admin.committedOffsets(service, topic)).map((it) => [it.partition, it.offset]));
-    const behind = (await admin.endOffsets(topic)).filter(
-      ({ partition, offset }) => offset !== "0" && committed.get(partition) !== offset,
-    );
-    if (behind.length > 0) undone.push(`${service} has not read ${behind.length} partitions to their ends`);
-  }
-  return undone;
-}
-
-async function auditWrongs({ sources, admin }: ChaosStack, report: AuditReport): Promise<readonly string[]> {
-  const wrongs = report.promises
-    .filter(({ broken }) => broken > 0)
-    .map(({ promise, title, broken, findings }) => {
-      const [first] = findings;
-      return `${promise} (${title}) is broken ${broken} times; first ${first?.subject}: ${first?.what}`;
-    });
-  if (report.hinderedCount > 0) {
-    wrongs.push(`${report.hinderedCount} orders wait for an operator: ${report.hindered[0]?.why}`);
-  }
-  if (report.unsettledCount > 0) wrongs.push(`${report.unsettledCount} orders do not stand still`);
-  const deadLetters = (await admin.endOffsets(deadLetterTopic)).reduce((sum, { offset }) => sum + Number(offset), 0);
-  if (deadLetters > 0) wrongs.push(`${deadLetters} dead letters, where no event was bad`);
-  for (const service of consumers) {
-    const [row] = await sources.databases[service].query<{ n: number }>(
-      `SELECT COUNT(*) AS n FROM ${service}_outbox_event WHERE retry_count > 0`,
-    );
-    if (Number(row?.n) > 0) wrongs.push(`outages were counted against ${row?.n} events of ${service}`);
-  }
-  return wrongs;
+/** Each different line once, with how often it occurred. */
+function withCounts(lines: readonly string[]): readonly string[] {
+  const counts = new Map<string, number>();
+  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + 1);
+  return Array.from(counts, ([line, count]) => (count === 1 ? line : `${line} (${count} times)`));
 }
 
 async function countOutcomes({ sources }: ChaosStack): Promise<Readonly<Record<string, number>>> {

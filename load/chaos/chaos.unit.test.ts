@@ -1,9 +1,9 @@
 import { expect, test } from "bun:test";
-import { planFaults } from "./chaos.ts";
-import { faultKinds } from "./faults.ts";
-import { sumOf } from "./stack.ts";
+import { faultKinds } from "./faults/all.ts";
+import { planFaults } from "./plan.ts";
+import { sumOf } from "./processes.ts";
 
-/** The first `count` faults of a plan, with what each would draw first. */
+/** The first `count` faults of a plan, each with the first number that it would draw. */
 function plan(seed: number, count: number, only: readonly string[] = []) {
   return [...planFaults(seed, only, () => true).take(count)].map(({ kind, target, random }) => [
     kind.name,
@@ -12,23 +12,23 @@ function plan(seed: number, count: number, only: readonly string[] = []) {
   ]);
 }
 
-test("a seed gives the same faults on the same targets again, and another one gives others", () => {
+test("the same seed gives the same faults and targets, and another seed gives others", () => {
   expect(plan(7, 60)).toEqual(plan(7, 60));
   expect(plan(7, 60)).not.toEqual(plan(8, 60));
 });
 
-test("every kind comes once before any comes twice, also when the time is over from the start", () => {
+test("every kind of fault is injected once before any is repeated, even if the time is already over", () => {
   const kinds = [...planFaults(1, [], () => false)].map(({ kind }) => kind);
   expect(kinds.length).toBe(faultKinds.length);
   expect(new Set(kinds)).toEqual(new Set(faultKinds));
 });
 
-test("every target has its turn before any has its second", () => {
+test("every target of a fault gets its turn before any gets a second one", () => {
   const targets = plan(3, 7, ["kill"]).map(([, target]) => target);
   expect(new Set(targets).size).toBe(7);
 });
 
-test("a metric's samples are added up, and only those with the labels", () => {
+test("a metric is the sum of the samples whose labels match", () => {
   const text = [
     "# HELP inbox_events_total Records",
     'inbox_events_total{outcome="handled",instance="order"} 3',

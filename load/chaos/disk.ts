@@ -1,29 +1,27 @@
-/** A disk of its own for the database, small enough to be full at will. */
+/** A small disk for the database alone, which a fault can fill. */
 import { mkdir, readFile, statfs } from "node:fs/promises";
 import { messageOf } from "../../services/kit/errors.ts";
 import { requireCommand } from "../../services/stack/run-command.ts";
 
 /** A mounted tmpfs. */
 export interface SmallDisk {
-  /** Leaves no room: nothing that is there can grow. */
+  /** Leaves no free space. */
   fill(): Promise<void>;
-  /** Makes room again. */
+  /** Restores the free space. */
   free(): Promise<void>;
   unmount(): Promise<void>;
 }
 
 const sizeMaxBytes = 2_000_000_000;
+const fillAttemptsMax = 10;
 
-/**
- * Mounts a tmpfs on `folder`, which takes memory only for what is written. Resolves to why not, where this user may not
- * mount anything.
- */
+/** Mounts a tmpfs, which takes memory only for what is written. If this user may not mount one, returns the reason. */
 export async function mountSmallDisk(folder: string): Promise<SmallDisk | string> {
   await mkdir(folder, { recursive: true });
   const mount = (options: string) =>
     requireCommand(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], { folder: "/" });
   const unmount = () => requireCommand(["umount", folder], { folder: "/" });
-  // Left behind by a run that was killed.
+  // A run that was killed may have left its mount behind.
   while (await isMounted(folder)) await unmount();
   try {
     await mount(`size=${sizeMaxBytes}`);
@@ -32,7 +30,7 @@ export async function mountSmallDisk(folder: string): Promise<SmallDisk | string
   }
   return {
     async fill() {
-      // The server may write between the look and the mount; then the new size is too small and is refused.
+      // If the server writes between statfs and remount, the new size is too small and the kernel refuses it.
       for (let attempt = 1; ; attempt++) {
         const { blocks, bfree, bsize } = await statfs(folder);
         try {
@@ -46,8 +44,6 @@ export async function mountSmallDisk(folder: string): Promise<SmallDisk | string
     unmount,
   };
 }
-
-const fillAttemptsMax = 10;
 
 async function isMounted(folder: string): Promise<boolean> {
   const mounts = await readFile("/proc/mounts", "utf8");

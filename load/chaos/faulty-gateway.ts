@@ -1,22 +1,23 @@
-/** A proxy for HTTP in front of the payment gateway, which answers as a gateway in trouble does. */
+/** An HTTP proxy in front of the payment gateway that can make it fail. */
 
 /**
- * - `5xx`: 503 before the gateway has seen the call, or 502 after it has carried it out, in turn.
- * - `timeout`: no answer, before or after the gateway has carried it out, in turn.
- * - `slow`: an answer after a while.
+ * - `5xx`: alternates between 503 without a call of the gateway and 502 after the gateway has carried the call out.
+ * - `timeout`: never answers; every second call is carried out nevertheless.
+ * - `slow`: answers late.
  * - `throttled`: 429 with Retry-After.
  */
 export type GatewayFault = "5xx" | "timeout" | "slow" | "throttled";
 
 export interface FaultyGateway {
-  /** What happens to calls from now on; they go through where it is undefined. */
-  suffer(fault: GatewayFault | undefined): void;
-  /** Calls that a fault hit so far. */
+  /** Applies a fault to all calls from now on; undefined passes them through. */
+  inject(fault: GatewayFault | undefined): void;
+  /** How many calls a fault was applied to so far. */
   affected(): number;
   close(): Promise<void>;
 }
 
 const slowMs = 700;
+/** Longer than any client waits. */
 const hangMs = 30_000;
 const retryAfterSeconds = 1;
 
@@ -28,23 +29,7 @@ export function serveFaultyGateway(options: {
 }): FaultyGateway {
   let fault: GatewayFault | undefined;
   let affected = 0;
-
-  async function forward(request: Request, body: ArrayBuffer): Promise<Response> {
-    const url = new URL(request.url);
-    const answer = await fetch(`${options.gatewayUrl}${url.pathname}${url.search}`, {
-      method: request.method,
-      headers: {
-        "content-type": request.headers.get("content-type") ?? "",
-        "idempotency-key": request.headers.get("idempotency-key") ?? "",
-      },
-      body,
-    });
-    return new Response(await answer.arrayBuffer(), {
-      status: answer.status,
-      headers: { "content-type": "application/json" },
-    });
-  }
-
+  const forward = (request: Request, body: ArrayBuffer) => forwardTo(options.gatewayUrl, request, body);
   const server = Bun.serve({
     hostname: options.host,
     port: options.port,
@@ -56,11 +41,11 @@ export function serveFaultyGateway(options: {
       switch (fault) {
         case "5xx":
           if (isCarriedOut) await forward(request, body);
-          return Response.json({ error: "in trouble" }, { status: isCarriedOut ? 502 : 503 });
+          return Response.json({ error: "injected fault" }, { status: isCarriedOut ? 502 : 503 });
         case "timeout":
           if (isCarriedOut) await forward(request, body);
           await Bun.sleep(hangMs);
-          return Response.json({ error: "in trouble" }, { status: 504 });
+          return Response.json({ error: "injected fault" }, { status: 504 });
         case "slow":
           await Bun.sleep(slowMs);
           return await forward(request, body);
@@ -71,13 +56,29 @@ export function serveFaultyGateway(options: {
           );
       }
     },
-    error: () => Response.json({ error: "the gateway is away" }, { status: 502 }),
+    error: () => Response.json({ error: "the gateway cannot be reached" }, { status: 502 }),
   });
   return {
-    suffer(next) {
+    inject(next) {
       fault = next;
     },
     affected: () => affected,
     close: () => server.stop(true),
   };
+}
+
+async function forwardTo(gatewayUrl: string, request: Request, body: ArrayBuffer): Promise<Response> {
+  const url = new URL(request.url);
+  const answer = await fetch(`${gatewayUrl}${url.pathname}${url.search}`, {
+    method: request.method,
+    headers: {
+      "content-type": request.headers.get("content-type") ?? "",
+      "idempotency-key": request.headers.get("idempotency-key") ?? "",
+    },
+    body,
+  });
+  return new Response(await answer.arrayBuffer(), {
+    status: answer.status,
+    headers: { "content-type": "application/json" },
+  });
 }

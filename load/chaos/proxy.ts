@@ -1,34 +1,34 @@
 /**
- * A TCP proxy on the way from one process to one server, and what can go wrong on that way: latency, resets, refused
- * connections, and connections that look alive while nothing gets through.
+ * A TCP proxy between one process and one server that can inject network faults: latency, resets, refused connections,
+ * and half-open connections, which look alive while nothing gets through.
  */
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { sleep } from "../../services/kit/backoff.ts";
 
 export interface ProxyOptions {
-  /** For people: `payment → gateway`. */
+  /** For reports, for example `payment → gateway`. */
   readonly name: string;
   readonly host: string;
   readonly port: number;
   readonly targetPort: number;
 }
 
-/** Connections that a fault hit, and how many of them were owed an answer at that moment. */
+/** How many connections a fault hit, and how many of these were waiting for an answer. */
 export interface Hit {
   readonly connections: number;
   readonly unanswered: number;
 }
 
-/** What has passed, or has not, since the proxy was opened. */
+/** Counters since the proxy was opened. */
 export interface Traffic {
   readonly requests: number;
   readonly delayedChunks: number;
   readonly swallowedBytes: number;
   /** Connections that were made while nothing got through. */
-  readonly connectedInVain: number;
+  readonly deadConnects: number;
 }
 
-/** Called before the bytes go on. A request is what a client sends at a time; `connection` tells connections apart. */
+/** Called before the bytes are passed on. A request is one chunk from a client; `connection` identifies its connection. */
 export type RequestListener = (bytes: Buffer, connection: object) => void;
 
 type Mode =
@@ -38,7 +38,7 @@ type Mode =
 
 const pass: Mode = { kind: "pass" };
 
-/** One way through the proxy: what is late stays in order, and an end comes after what was sent before it. */
+/** One direction of a connection. Delayed chunks stay in order, and the end comes after all of them. */
 class Lane {
   readonly #to: Socket;
   #late: { readonly chunk: Buffer; readonly dueMs: number }[] = [];
@@ -49,7 +49,7 @@ class Lane {
     this.#to = to;
   }
 
-  /** False when the sender should wait until the receiver drains. */
+  /** False if the sender should pause until the receiver has drained. */
   send(chunk: Buffer, delayMs: number): boolean {
     if (delayMs === 0 && this.#late.length === 0) return this.#write(chunk);
     this.#late.push({ chunk, dueMs: performance.now() + delayMs });
@@ -81,15 +81,15 @@ class Lane {
 
 interface Connection {
   readonly client: Socket;
-  /** Undefined where it was made while nothing got through. */
+  /** Undefined if the connection was made while nothing got through. */
   readonly server: Socket | undefined;
-  /** The client has sent something since the server's last answer. */
+  /** Whether the client has sent something since the server's last answer. */
   isUnanswered: boolean;
-  /** Bytes or an end of it were swallowed: nothing sensible can come of it any more. */
+  /** Whether bytes or an end of it were lost, so that it can only be reset. */
   isBroken: boolean;
 }
 
-/** A proxy that listens, and passes everything on until it is told otherwise. */
+/** Listens and passes everything on until a fault is injected. */
 export class TcpProxy {
   readonly name: string;
   readonly port: number;
@@ -99,7 +99,7 @@ export class TcpProxy {
   #server: Server | undefined;
   #targetPort: number;
   #mode: Mode = pass;
-  readonly #traffic = { requests: 0, delayedChunks: 0, swallowedBytes: 0, connectedInVain: 0 };
+  readonly #traffic = { requests: 0, delayedChunks: 0, swallowedBytes: 0, deadConnects: 0 };
 
   private constructor(options: ProxyOptions) {
     this.name = options.name;
@@ -108,7 +108,7 @@ export class TcpProxy {
     this.#targetPort = options.targetPort;
   }
 
-  /** @throws Error when the port is taken. */
+  /** @throws Error if the port is taken. */
   static async open(options: ProxyOptions): Promise<TcpProxy> {
     const proxy = new TcpProxy(options);
     await proxy.accept();
@@ -119,49 +119,46 @@ export class TcpProxy {
     return { ...this.#traffic };
   }
 
-  /** Connections that are owed an answer now. A consumer that waits for records always is. */
+  /** How many connections wait for an answer. A consumer that polls for records always waits. */
   unanswered(): number {
     return [...this.#connections].filter((it) => it.isUnanswered).length;
   }
 
-  /** Tells of every request, until the returned function is called. */
+  /** Calls `listener` for every request, until the returned function is called. */
   onRequest(listener: RequestListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
   /**
-   * Runs `strike` at the very moment at which the n-th request from now is under way: it has left the client, and has
-   * not reached the server. False when there was none within `timeoutMs`.
+   * Calls `strike` while the n-th request from now is in flight: it has left the client and not reached the server. False
+   * if that request did not come within `timeoutMs`.
    */
   async atRequest(number: number, strike: () => void, timeoutMs = 15_000): Promise<boolean> {
     const struck = new AbortController();
     let seen = 0;
-    const forget = this.onRequest(() => {
+    const stopListening = this.onRequest(() => {
       if (++seen !== number) return;
       strike();
       struck.abort();
     });
     await sleep(timeoutMs, struck.signal);
-    forget();
+    stopListening();
     return struck.signal.aborted;
   }
 
-  /** Everything that passes from now on takes `delayMs` longer, in both directions. */
+  /** Delays everything from now on by `delayMs`, in both directions. */
   slowDown(delayMs: number): void {
     this.#mode = { kind: "latency", delayMs };
   }
 
-  /**
-   * Half-open: all that is sent from now on disappears, and so do the ends of connections, while the sockets stay open
-   * and new connections are accepted.
-   */
+  /** Half-open: loses all bytes and ends of connections from now on. Sockets stay open and new connections are accepted. */
   swallow(): Hit {
     this.#mode = { kind: "lost" };
     return this.#hit();
   }
 
-  /** Ends latency and loss. A connection that lost something is reset, as by a firewall that does not know it any more. */
+  /** Ends latency and loss. Resets the connections that lost something, as a firewall does that no longer knows them. */
   heal(): void {
     this.#mode = pass;
     for (const connection of [...this.#connections]) if (connection.isBroken) this.#reset(connection);
@@ -174,14 +171,14 @@ export class TcpProxy {
     return hit;
   }
 
-  /** Resets all connections, and lets nobody connect until {@link accept}. */
+  /** Resets all connections and refuses new ones until {@link accept}. */
   refuse(): Hit {
     this.#server?.close();
     this.#server = undefined;
     return this.reset();
   }
 
-  /** Listens, again. */
+  /** Listens again after {@link refuse}. */
   async accept(): Promise<void> {
     if (this.#server !== undefined) return;
     const server = createServer({ noDelay: true }, (client) => this.#join(client));
@@ -192,7 +189,7 @@ export class TcpProxy {
     });
   }
 
-  /** Sends new connections elsewhere, and resets those that lead to where it was. */
+  /** Connects new clients to another port and resets the existing connections. */
   retarget(port: number): void {
     this.#targetPort = port;
     this.reset();
@@ -211,11 +208,11 @@ export class TcpProxy {
     const server = isLost ? undefined : connect({ port: this.#targetPort, host: this.#host, noDelay: true });
     const connection: Connection = { client, server, isUnanswered: false, isBroken: isLost };
     this.#connections.add(connection);
-    if (isLost) this.#traffic.connectedInVain++;
+    if (isLost) this.#traffic.deadConnects++;
     const toServer = server === undefined ? undefined : new Lane(server);
     const toClient = new Lane(client);
 
-    // Without an encoding, sockets give buffers.
+    // Sockets without an encoding emit buffers.
     client.on("data", (data) => {
       const chunk = data as Buffer;
       connection.isUnanswered = true;
@@ -231,7 +228,7 @@ export class TcpProxy {
       [client, toServer],
       [server, toClient],
     ] as const) {
-      // An error is followed by the close, and the other side is told by that.
+      // A close follows every error; the close is what reaches the other side.
       socket?.on("error", () => undefined);
       socket?.on("close", (hadError: boolean) => {
         if (this.#mode.kind === "lost") {

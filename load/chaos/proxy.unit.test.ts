@@ -1,4 +1,4 @@
-/** Each fault of the proxy as the client and the server beside it see it. */
+/** Each fault of the proxy, as seen by its client and its server. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
@@ -29,7 +29,7 @@ async function connected(): Promise<Socket> {
   return client;
 }
 
-/** Sends, and resolves to the answer. */
+/** Sends `text` and returns the answer. */
 async function ask(client: Socket, text: string): Promise<string> {
   client.write(text);
   const [answer] = await once(client, "data");
@@ -60,7 +60,7 @@ afterEach(() => {
   server.close();
 });
 
-test("it passes on what is said, and ends what is ended", async () => {
+test("the proxy passes on requests, answers and the end of a connection", async () => {
   const client = await connected();
   expect(await ask(client, "one")).toBe("re: one");
   expect(proxy.unanswered()).toBe(0);
@@ -68,7 +68,7 @@ test("it passes on what is said, and ends what is ended", async () => {
   await eventually(() => expect(accepted[0]?.destroyed).toBe(true));
 });
 
-test("it strikes when a request has left the client and has not reached the server", async () => {
+test("a fault strikes after a request has left the client and before it reaches the server", async () => {
   const client = await connected();
   client.on("error", () => undefined);
   let hit = { connections: 0, unanswered: 0 };
@@ -82,11 +82,11 @@ test("it strikes when a request has left the client and has not reached the serv
   expect(received).toBe("one");
 });
 
-test("it says so when no request comes", async () => {
+test("atRequest returns false if no request comes", async () => {
   expect(await proxy.atRequest(1, () => undefined, 20)).toBe(false);
 });
 
-test("latency: later, in order, and the end after all of it", async () => {
+test("with latency, chunks arrive late and in order, and the end comes last", async () => {
   const client = await connected();
   proxy.slowDown(50);
   client.write("one ");
@@ -98,7 +98,7 @@ test("latency: later, in order, and the end after all of it", async () => {
   await eventually(() => expect(received).toBe("one two"));
 });
 
-test("reset: both sides are told at once", async () => {
+test("a reset reaches both sides at once", async () => {
   const client = await connected();
   expect(await ask(client, "one")).toBe("re: one");
   const failed = once(client, "error");
@@ -107,14 +107,14 @@ test("reset: both sides are told at once", async () => {
   await eventually(() => expect(accepted[0]?.destroyed).toBe(true));
 });
 
-test("half-open: sockets stay open, nothing gets through, and what lost something is reset in the end", async () => {
+test("on a half-open link sockets stay open and nothing gets through; connections that lost data are reset when it heals", async () => {
   const client = await connected();
   expect(await ask(client, "one")).toBe("re: one");
   proxy.swallow();
   client.write("two");
   const late = await connected();
   late.write("three");
-  await eventually(() => expect(proxy.traffic()).toMatchObject({ swallowedBytes: 8, connectedInVain: 1 }));
+  await eventually(() => expect(proxy.traffic()).toMatchObject({ swallowedBytes: 8, deadConnects: 1 }));
   expect(received).toBe("one");
   expect([client.destroyed, late.destroyed, accepted[0]?.destroyed]).toEqual([false, false, false]);
   for (const socket of [client, late]) socket.on("error", () => undefined);
@@ -125,7 +125,7 @@ test("half-open: sockets stay open, nothing gets through, and what lost somethin
   expect(await ask(await connected(), "four")).toBe("re: four");
 });
 
-test("half-open: the server does not hear that a client has gone, until it is over", async () => {
+test("on a half-open link the server learns that a client has left only when the link heals", async () => {
   const client = await connected();
   expect(await ask(client, "one")).toBe("re: one");
   proxy.swallow();
@@ -136,7 +136,7 @@ test("half-open: the server does not hear that a client has gone, until it is ov
   await eventually(() => expect(accepted[0]?.destroyed).toBe(true));
 });
 
-test("refused: nobody gets in until it listens again", async () => {
+test("a refusing proxy resets its connections and accepts no others until it listens again", async () => {
   isAnswering = false;
   const client = await connected();
   client.on("error", () => undefined);

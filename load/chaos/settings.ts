@@ -2,12 +2,13 @@ import { join } from "node:path";
 import { integer, readConfig, text } from "../../services/kit/config.ts";
 import { portDefaults, readStackSettings, type StackSettings } from "../../services/stack/settings.ts";
 
-/** Above the ports of the stack that the same environment describes. */
+/** Added to the ports of the stack that the environment describes. */
 const portOffset = 2_000;
 
 /**
- * Settings for a stack beside the one that the environment describes: a folder in its data folder, ports above its ports.
- * @throws ConfigError naming each faulty variable.
+ * Settings for a stack that can run beside the one that the environment describes: its data is in a subfolder of that
+ * stack's data folder, and its ports are higher.
+ * @throws ConfigError that names each faulty variable.
  */
 export function readChaosSettings(env: Readonly<Record<string, string | undefined>>, root: string): StackSettings {
   const stack = readConfig(env, {
