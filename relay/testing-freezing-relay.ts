@@ -1,7 +1,7 @@
 /**
- * A relay that stands still in the middle: it stops itself (SIGSTOP) with a batch read, its ownership just looked at, and
- * nothing sent. Woken (SIGCONT), it goes on as if no time had passed. A program of its own, since it is the process that
- * must stand still, its clocks and timers too.
+ * A relay that freezes at a chosen send: it stops itself (SIGSTOP) after it has read a batch and checked its ownership, and
+ * before it sends. When it is continued (SIGCONT), it goes on as if no time had passed. It is a separate program because the
+ * whole process must freeze, with its timers.
  */
 import { Registry } from "prom-client";
 import { eventRegistry } from "../proto/event-table.ts";

@@ -1,4 +1,4 @@
-/** For integration tests: topics of their own, records as the broker would deliver them, and the relay as a process. */
+/** Helpers for integration tests: topics, records as a broker delivers them, and the relay as a process. */
 import { join } from "node:path";
 import type { Message } from "@bufbuild/protobuf";
 import type { NewEvent } from "../proto/envelope.ts";
@@ -6,6 +6,7 @@ import { toOutboxRow, toRecord } from "../proto/envelope.ts";
 import { eventRegistry } from "../proto/event-table.ts";
 import { environment } from "../services/kit/config.ts";
 import type { Transaction } from "../services/kit/database.ts";
+import { withDeadline } from "../services/kit/deadline.ts";
 import { silentLogger } from "../services/kit/log.ts";
 import { freePort, testServers } from "../services/kit/testing.ts";
 import type { BatchHandler, BatchResult, ReceivedEvent } from "./inbox/handler.ts";
@@ -14,12 +15,12 @@ import type { KafkaOptions } from "./kafka/client.ts";
 import { consumeTopic, type TopicRecord } from "./kafka/consumer.ts";
 import type { Outbox } from "./outbox/append.ts";
 
-/** How to reach the tests' broker. */
+/** Options to reach the broker of the tests. */
 export function testKafka(): KafkaOptions {
   return { brokers: testServers().kafkaBrokers, clientId: "test", log: silentLogger };
 }
 
-/** Creates a topic that nobody else uses. */
+/** Creates a topic for one test. */
 export async function createTestTopic(
   partitions = 3,
   config: Readonly<Record<string, string>> = {},
@@ -31,7 +32,7 @@ export async function createTestTopic(
   return topic;
 }
 
-/** Carries a batch out as the inbox would, in the caller's transaction, without the inbox's own rows. */
+/** Handles a batch like the inbox does, in the caller's transaction, but writes no inbox rows. */
 export async function handleBatch<M extends Message>(
   transaction: Transaction,
   handle: BatchHandler<M>,
@@ -43,7 +44,10 @@ export async function handleBatch<M extends Message>(
   return result;
 }
 
-/** Reads a topic from its start until `until` says that it has seen enough, and returns all that was read, in order. */
+/**
+ * Reads a topic from its start until `until` returns true for the records so far. Returns all of them, in order.
+ * @throws Error after `timeoutMs`.
+ */
 export async function readTopic(
   topic: string,
   until: (records: readonly TopicRecord[]) => boolean,
@@ -52,10 +56,6 @@ export async function readTopic(
 ): Promise<readonly TopicRecord[]> {
   const records: TopicRecord[] = [];
   const done = Promise.withResolvers<void>();
-  const timer = setTimeout(
-    () => done.reject(new Error(`${records.length} records were not what was waited for within ${timeoutMs} ms.`)),
-    timeoutMs,
-  );
   const consumer = await consumeTopic({
     ...kafka,
     groupId: `test-${crypto.randomUUID()}`,
@@ -71,15 +71,15 @@ export async function readTopic(
     onCrash: done.reject,
   });
   try {
-    await done.promise;
+    const timeout = () => new Error(`The ${records.length} records read within ${timeoutMs} ms are not enough.`);
+    await withDeadline(done.promise, timeoutMs, timeout);
     return records;
   } finally {
-    clearTimeout(timer);
     await consumer.close();
   }
 }
 
-/** The record that the relay would make of an event of the shop's. */
+/** The record that the relay sends for an event. */
 export function asTopicRecord(
   event: NewEvent,
   options: { readonly source: string; readonly seq?: number; readonly partition?: number; readonly offset?: number },
@@ -99,13 +99,13 @@ export function asTopicRecord(
 export const idOf = (record: TopicRecord) => String(record.headers?.ce_id);
 export const keyOf = (record: TopicRecord) => new TextDecoder().decode(record.key ?? undefined);
 export const sequenceOf = (record: TopicRecord) => Number(record.headers?.ce_sequence);
-/** For {@link readTopic}: until so many different events have been seen. */
+/** For {@link readTopic}: stops when this many different events have been read. */
 export const distinct = (count: number) => (records: readonly TopicRecord[]) =>
   new Set(records.map(idOf)).size >= count;
 
 /**
  * The first occurrence of every event, by key.
- * @throws Error that names the key where they are not in the order of `ce_sequence`.
+ * @throws Error naming the key if they are not in the order of `ce_sequence`.
  */
 export function firstOccurrences(records: readonly TopicRecord[]): ReadonlyMap<string, readonly TopicRecord[]> {
   const first = new Map(records.toReversed().map((record) => [idOf(record), record]));
@@ -121,14 +121,14 @@ export function firstOccurrences(records: readonly TopicRecord[]): ReadonlyMap<s
   return byKey;
 }
 
-/** A relay as it runs in production: a process of its own. Whoever starts it ends it. */
+/** A relay that runs as a process, like in production. The test that starts it has to stop it. */
 export interface RelayProcess {
   readonly child: Bun.Subprocess<"ignore", "pipe" | "ignore", "pipe" | "inherit">;
   /** The address of `/livez`, `/readyz` and `/metrics`. */
   readonly health: string;
 }
 
-/** Starts `relay/main.ts` on `sources`, as they stand in `RELAY_SOURCES`. What it prints is only kept where it is piped. */
+/** Starts `relay/main.ts`. `sources` becomes `RELAY_SOURCES`. With `isPiped` the caller reads its output. */
 export async function startRelayProcess(options: {
   readonly sources: unknown;
   readonly env?: Readonly<Record<string, string>>;

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { Partitioners } from "kafkajs";
 import { murmur2, partitionOf } from "./partitioner.ts";
 
-// From Kafka's own test, UtilsTest.testMurmur2.
+// The values of Kafka's own test, UtilsTest.testMurmur2.
 test.each([
   ["21", -973932308],
   ["foobar", -790332482],
@@ -10,11 +10,11 @@ test.each([
   ["a-little-bit-longer-string", -1486304829],
   ["lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971],
   ["abc", 479470107],
-])("hashes %s as Java's clients do", (text, hash) => {
+])("murmur2 hashes %s as Kafka's Java clients do", (text, hash) => {
   expect(murmur2(Buffer.from(text))).toBe(hash);
 });
 
-test("a key is on the partition where kafkajs' own partitioner puts it", () => {
+test("partitionOf puts every key on the same partition as kafkajs's own partitioner", () => {
   const partitioner = Partitioners.DefaultPartitioner();
   for (const partitions of [1, 3, 12]) {
     const partitionMetadata = Array.from({ length: partitions }, (_, partitionId) => {
