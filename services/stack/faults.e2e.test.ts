@@ -7,6 +7,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { openAdmin } from "../../relay/kafka/admin.ts";
 import { sleep } from "../kit/backoff.ts";
 import { eventually } from "../kit/testing.ts";
+import { serviceNames } from "./services.ts";
 import { kafkaOf, orderRequest, outcomeOf, startStack, type TestStack, watchToEnd } from "./testing.ts";
 import { findDiscrepancies } from "./testing-books.ts";
 
@@ -149,7 +150,7 @@ test("database away: UNAVAILABLE within 2 s, processes stay up, and go on by the
   expect((await stack.read()).processes).toEqual(before);
 }, 90_000);
 
-for (const name of ["order", "inventory", "payment", "relay", "gateway", "mariadb", "kafka"]) {
+for (const name of [...serviceNames, "relay", "gateway", "mariadb", "kafka"]) {
   test(`kill -9 of ${name} while orders flow: it is back, and nothing is lost or done twice`, async () => {
     const orders = flow();
     await sleep(500);
@@ -177,7 +178,7 @@ for (const name of ["order", "inventory", "payment", "relay", "gateway", "mariad
 test("the same records delivered again change nothing", async () => {
   const admin = await openAdmin(kafkaOf(await stack.read()));
   const topic = "shop.order-saga";
-  const groups = ["order", "inventory", "payment"];
+  const groups = serviceNames;
   const caughtUp = async () => {
     const ends = (await admin.endOffsets(topic)).map(({ partition, offset }) => [partition, offset]).sort();
     for (const group of groups) {

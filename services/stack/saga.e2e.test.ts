@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { create, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { toOutboxRow, toRecord } from "../../proto/envelope.ts";
-import { eventRegistry, sagaTopic } from "../../proto/event-table.ts";
+import { eventRegistry, type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCancelRequestedSchema, OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
@@ -260,7 +260,7 @@ test("what nobody expects on the topic is skipped and counted, or handled by rul
   ]);
   await producer.close();
 
-  const answers = async (service: "order" | "inventory" | "payment") => {
+  const answers = async (service: ServiceName) => {
     const rows = await stack.databases[service].query<{ type: string }>(
       `SELECT type FROM ${service}_outbox_event WHERE aggregate_id = ? AND status = 'PUBLISHED'`,
       [orderId],
