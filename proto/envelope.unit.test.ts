@@ -36,7 +36,7 @@ const rowOf = (event: NewEvent): OutboxRow => ({
   seq: "18446744073709551615",
 });
 const options = { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
-/** The record as kafkajs delivers it, with bytes everywhere. */
+/** The record as a broker delivers it, with bytes everywhere. */
 const delivered = (record: EventRecord): ConsumedRecord => ({
   key: Buffer.from(record.key),
   value: record.value,

@@ -507,7 +507,7 @@ export async function startConsumer(options: {
   readonly urgentTypes?: ReadonlySet<string>;
   readonly log: Logger;
   readonly metrics: Metrics;
-  /** kafkajs gave up: end the process. */
+  /** The consumer has stopped for good: end the process. */
   readonly onCrash: (error: Error) => void;
   /** Records in one transaction, at the most. Default 500. */
   readonly batchSizeMax?: number;

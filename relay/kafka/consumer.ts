@@ -5,11 +5,10 @@
 import type { Consumer, EachBatchHandler, KafkaMessage } from "kafkajs";
 import type { ConsumedRecord } from "../../proto/envelope.ts";
 import { sleep } from "../../services/kit/backoff.ts";
-import { withDeadline } from "../../services/kit/deadline.ts";
+import { endsWithin } from "../../services/kit/deadline.ts";
 import { Assignment } from "./assignment.ts";
 import { type KafkaOptions, kafkaClient } from "./client.ts";
 import { Deferral, type PartitionBatch } from "./deferral.ts";
-import { BrokerTimeoutError } from "./errors.ts";
 import { HandledOffsets } from "./offsets.ts";
 import { PartitionQueue } from "./partition-queue.ts";
 
@@ -127,8 +126,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
     async close() {
       closing.abort(new Error("The consumer is closing."));
       deferral.close();
-      const timeout = () => new BrokerTimeoutError("Joining the group", startTimeoutMs);
-      await withDeadline(started, startTimeoutMs, timeout).catch(() => undefined);
+      await endsWithin(started, startTimeoutMs);
       for (let waitedMs = 0; batchesInFlight > 0 && waitedMs < batchTimeoutMs; waitedMs += 10) {
         await sleep(10);
       }

@@ -1,9 +1,8 @@
 /** Commits what is handled, in the background. */
-import { withDeadline } from "../../services/kit/deadline.ts";
+import { endsWithin } from "../../services/kit/deadline.ts";
 import { every } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { Assignment } from "./assignment.ts";
-import { BrokerTimeoutError } from "./errors.ts";
 
 const commitIntervalMs = 200;
 const lastCommitTimeoutMs = 1_000;
@@ -36,11 +35,10 @@ export class HandledOffsets {
     this.#uncommitted = new Map();
   }
 
-  /** Commits for the last time, within about a second. */
+  /** Commits for the last time. Resolves within about a second, whether or not the broker answers. */
   async close(): Promise<void> {
-    const timeout = () => new BrokerTimeoutError("Committing offsets", lastCommitTimeoutMs);
-    const committed = this.#commits.close().then(() => this.#commit());
-    await withDeadline(committed, lastCommitTimeoutMs, timeout).catch(() => undefined);
+    const lastCommit = this.#commits.close().then(() => this.#commit());
+    await endsWithin(lastCommit, lastCommitTimeoutMs);
   }
 
   async #commit(): Promise<void> {

@@ -2,7 +2,7 @@
 import type { Socket } from "node:net";
 import type { KafkaConfig, Producer } from "kafkajs";
 import type { EventRecord } from "../../proto/envelope.ts";
-import { withDeadline } from "../../services/kit/deadline.ts";
+import { endsWithin, withDeadline } from "../../services/kit/deadline.ts";
 import { type KafkaOptions, kafkaClient, socketFactory } from "./client.ts";
 import { BrokerTimeoutError } from "./errors.ts";
 import { partitionOf } from "./partitioner.ts";
@@ -56,8 +56,7 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
   });
   const close = async () => {
     // disconnect() waits for the answers to all requests, which may never come.
-    const timeout = () => new BrokerTimeoutError("Disconnecting", disconnectTimeoutMs);
-    await withDeadline(producer.disconnect(), disconnectTimeoutMs, timeout).catch(() => undefined);
+    await endsWithin(producer.disconnect(), disconnectTimeoutMs).catch(() => undefined);
     for (const socket of sockets) socket.destroy();
   };
   try {
