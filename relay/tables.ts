@@ -120,7 +120,7 @@ export function parkedKeyTable(service: string) {
     name,
     {
       aggregateId: varchar("aggregate_id", { length: 128 }).primaryKey(),
-      /** The event that failed last, how (a FaultReason, parking.ts) and with what. */
+      /** The event that failed last, how (a Fault, inbox/faults.ts) and with what. */
       eventId: char("event_id", { length: 36 }).notNull(),
       reason: varchar("reason", { length: 20 }).notNull(),
       error: text("error").notNull(),

@@ -1,7 +1,7 @@
 /** Where a process is killed, and the ports of the delivery code wrapped so that it dies there. */
 import { writeSync } from "node:fs";
 import type { OutboxRow } from "../../proto/envelope.ts";
-import type { Inbox } from "../../relay/inbox/consumer.ts";
+import type { Inbox } from "../../relay/inbox/inbox.ts";
 import type { RecordProducer } from "../../relay/kafka/producer.ts";
 import type { OutboxStore, PendingReader } from "../../relay/outbox/store.ts";
 import { sleep } from "../../services/kit/backoff.ts";
@@ -173,16 +173,19 @@ export function inboxDatabase({ point, at }: Death, database: Database, ids: () 
 /** The consumer's inbox: a batch is done, and its offsets are about to be committed. */
 export function consumerInbox({ point, at }: Death, inbox: Inbox, ids: () => readonly string[]): Inbox {
   let passed = 0;
-  return Object.assign(async (...[records, signal]: Parameters<Inbox>) => {
-    await inbox(records, signal);
-    if (point !== "before offset commit" || ++passed !== at) return;
-    const done = ids();
-    void (async () => {
-      // The consumer notes the offsets meanwhile; a timer commits them, and none runs before all of these are done.
-      for (let turn = 0; turn < microtasksToNote; turn++) await undefined;
-      await die({ point, ids: done, acknowledged: 0 });
-    })();
-  }, inbox);
+  return {
+    ...inbox,
+    async handle(records, signal) {
+      await inbox.handle(records, signal);
+      if (point !== "before offset commit" || ++passed !== at) return;
+      const done = ids();
+      void (async () => {
+        // The consumer notes the offsets meanwhile; a timer commits them, and none runs before all of these are done.
+        for (let turn = 0; turn < microtasksToNote; turn++) await undefined;
+        await die({ point, ids: done, acknowledged: 0 });
+      })();
+    },
+  };
 }
 
 function inTransactions(database: Database, wrap: (transaction: OwnTransaction) => OwnTransaction): Database {

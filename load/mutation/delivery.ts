@@ -166,25 +166,29 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
       name: "a crash between insert and delete leaves every row in one place, and the next run goes on",
     },
   },
-  // Consumer
+  // Inbox
   {
-    name: "the inbox in a transaction of its own",
-    file: "relay/inbox/consumer.ts",
+    name: "the inbox rows in a transaction of their own",
+    file: "relay/inbox/attempt.ts",
     changes: [
       {
-        from: "await recordFresh(transaction, service, options.newId(), entries)",
-        to: "await database.transaction((own) => recordFresh(own, service, options.newId(), entries))",
+        from: "await recordFresh(transaction, service, newId(), entries)",
+        to: "await database.transaction((own) => recordFresh(own, service, newId(), entries))",
+      },
+      {
+        from: "{ service, newId, effects }: AttemptOptions<M>",
+        to: "{ service, database, newId, effects }: AttemptOptions<M>",
       },
     ],
-    caughtBy: { file: parkingTests, name: "that succeeds at its second or third try is not parked" },
+    caughtBy: { file: parkingTests, name: "an event that succeeds at its second or third attempt is not parked" },
   },
   {
     name: "an event that the inbox knows is handled again",
-    file: "relay/inbox/consumer.ts",
+    file: "relay/inbox/rows.ts",
     changes: [{ from: "entries.filter(({ identity }) => ours.has(identity.eventId))", to: "entries" }],
     caughtBy: {
       file: consumerTests,
-      name: "every event has its effect once, in batches, and delivered again it has none",
+      name: "every event has its effect once, in batches, and none when it is delivered again",
     },
   },
   {
@@ -193,7 +197,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "await handle(records, signal);", to: "void handle(records, signal).catch(() => undefined);" }],
     caughtBy: {
       file: consumerTests,
-      name: "while the database is away nothing is lost: the same batch is tried again, in order",
+      name: "while the database is away nothing is lost: the same batch is retried, in order",
     },
   },
   {
@@ -207,7 +211,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     ],
     caughtBy: {
       file: parkingTests,
-      name: "is kept byte for byte, with the later events of its key, and is dropped as a duplicate",
+      name: "an undecodable record is parked byte for byte with the later events of its key, and its duplicates are dropped",
     },
   },
 ];

@@ -1,4 +1,4 @@
-/** The inbox consumer on a real broker and a real database, with a handler of the test's own. */
+/** The inbox consumer on a real broker and a real database, with a handler that this test defines. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { create } from "@bufbuild/protobuf";
 import { Registry as Metrics } from "prom-client";
@@ -14,13 +14,14 @@ import type { TopicConsumer } from "../kafka/consumer.ts";
 import { openProducer } from "../kafka/producer.ts";
 import { createOutbox } from "../outbox/append.ts";
 import { createTestTopic, testKafka } from "../testing.ts";
-import { createInbox, startConsumer } from "./consumer.ts";
+import { startConsumer } from "./consumer.ts";
 import type { ReceivedEvent } from "./handler.ts";
+import { createInbox } from "./inbox.ts";
 
 let schema: TestSchema;
 let database: Database;
 beforeAll(async () => {
-  // Any service's tables would do: the handler writes its effect into a table of its own.
+  // Any service's tables will do: the handler writes its effect into an extra table.
   schema = await createServiceSchema("inventory");
   database = schema.open();
   await database.execute("CREATE TABLE effect (order_id CHAR(36), number INT NOT NULL AUTO_INCREMENT PRIMARY KEY)");
@@ -45,7 +46,7 @@ async function produce(topic: string, records: readonly EventRecord[]) {
   await producer.close();
 }
 
-/** A consumer whose effect is one row an event. Every one has a group of its own, which is also its inbox's name. */
+/** A consumer whose handler inserts one row per event. */
 async function consume(topic: string, options: { readonly on?: Database; readonly group: string }) {
   const metrics = new Metrics();
   const batches: number[] = [];
@@ -94,7 +95,7 @@ async function effectsOf(orderIds: readonly string[]): Promise<readonly string[]
 
 const idsOf = (records: readonly EventRecord[]) => records.map((it) => it.key);
 
-test("every event has its effect once, in batches, and delivered again it has none", async () => {
+test("every event has its effect once, in batches, and none when it is delivered again", async () => {
   const topic = await createTestTopic();
   const group = newId();
   const records = Array.from({ length: 300 }, () => record());
@@ -102,21 +103,21 @@ test("every event has its effect once, in batches, and delivered again it has no
   const consumer = await consume(topic, { group });
   await eventually(async () => expect(await consumer.counted("handled")).toBe(300), 20_000);
   expect(consumer.isReady()).toBe(true);
-  // The same records once more, as a relay does after a mark that failed.
+  // The same records again, as a relay sends them if it could not mark them as published.
   await produce(topic, records);
   await eventually(async () => expect(await consumer.counted("duplicate")).toBe(300), 20_000);
   await consumer.close();
   expect([...(await effectsOf(idsOf(records)))].sort()).toEqual(idsOf(records).sort());
   expect(consumer.batches.length).toBeLessThan(100);
 
-  // What was handled is committed: nobody delivers it to the next member of the group.
+  // The offsets of what was handled are committed, so the next member of the group does not get it.
   const admin = await openAdmin(testKafka());
   const offsets = await admin.committedOffsets(group, topic);
   expect(offsets.reduce((sum, it) => sum + Math.max(0, Number(it.offset)), 0)).toBe(600);
   await admin.close();
 });
 
-test("types that are not handled are skipped undecoded and counted, and so is what is no event at all", async () => {
+test("records of types that are not handled, and records that are no events, are skipped undecoded and counted", async () => {
   const topic = await createTestTopic(1);
   const foreign = { ...record(), value: new Uint8Array([0xff, 0xff, 0xff]) };
   const last = record();
@@ -132,7 +133,7 @@ test("types that are not handled are skipped undecoded and counted, and so is wh
   expect(await effectsOf(idsOf([last]))).toEqual(idsOf([last]));
 });
 
-test("while the database is away nothing is lost: the same batch is tried again, in order", async () => {
+test("while the database is away nothing is lost: the same batch is retried, in order", async () => {
   const topic = await createTestTopic(1);
   let refused = 0;
   const flaky: Database = {
@@ -151,25 +152,25 @@ test("while the database is away nothing is lost: the same batch is tried again,
   expect(await effectsOf(idsOf(records))).toEqual(idsOf(records));
 });
 
-test("a batch that cannot be handled yet does not keep a consumer from closing", async () => {
+test("a consumer closes in time although its batch cannot be handled yet", async () => {
   const topic = await createTestTopic(1);
-  const tried = Promise.withResolvers<void>();
+  const attempted = Promise.withResolvers<void>();
   const dead: Database = {
     ...database,
     async transaction() {
-      tried.resolve();
+      attempted.resolve();
       throw Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
     },
   };
   await produce(topic, [record()]);
   const consumer = await consume(topic, { group: newId(), on: dead });
-  await tried.promise;
+  await attempted.promise;
   const startedMs = performance.now();
   await consumer.close();
   expect(performance.now() - startedMs).toBeLessThan(5_000);
 });
 
-test("two members of a group share the partitions, and what one leaves the other takes up", async () => {
+test("two members of a group share the partitions, and one takes over when the other leaves", async () => {
   const topic = await createTestTopic(4);
   const group = newId();
   const [first, second] = [await consume(topic, { group }), await consume(topic, { group })];

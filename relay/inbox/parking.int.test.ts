@@ -1,4 +1,4 @@
-/** Parking on a real database, and where the broker matters on a real broker, with a handler of the test's own. */
+/** Parking and redelivery on a real database, and partly on a real broker, with a handler that this test defines. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { create } from "@bufbuild/protobuf";
 import { Registry as Metrics } from "prom-client";
@@ -13,11 +13,12 @@ import type { TopicRecord } from "../kafka/consumer.ts";
 import { openProducer } from "../kafka/producer.ts";
 import { createOutbox } from "../outbox/append.ts";
 import { asTopicRecord, createTestTopic, testKafka } from "../testing.ts";
-import { createInbox, startConsumer } from "./consumer.ts";
+import { startConsumer } from "./consumer.ts";
 import type { ReceivedEvent } from "./handler.ts";
-import { listParked, requestReplay, showParked } from "./parking.ts";
+import { createInbox } from "./inbox.ts";
+import { listParked, requestRedelivery, showParked } from "./parked.ts";
 
-// Any service's tables would do: the handler writes its effect into a table of its own.
+// Any service's tables will do: the handler writes its effect into an extra table.
 const service = "inventory";
 let schema: TestSchema;
 let database: Database;
@@ -36,22 +37,23 @@ beforeEach(async () => {
 const newId = () => Bun.randomUUIDv7();
 let offset = 0;
 
-/** An event of an order; `step` is what its effect leaves behind. */
+/** An event of an order; its effect is a row with `step`. */
 function record(orderId: string, step: string): TopicRecord {
   const message = create(OrderPlacedSchema, { orderId, paymentMethod: step });
   const event = { id: newId(), aggregateId: orderId, message, headers: {} };
   return asTopicRecord(event, { source: "/shop/order", offset: offset++ });
 }
 
-type Fault = (event: OrderPlaced) => void;
-const none: Fault = () => undefined;
+/** Runs in the handler for each event, and may throw. */
+type Bug = (event: OrderPlaced) => void;
+const noBug: Bug = () => undefined;
 
-/** An inbox whose effect is a row and an event to publish for each event. `fault` may throw, or be changed. */
-function open(options: { readonly fault?: Fault; readonly on?: Database } = {}) {
+/** An inbox whose handler inserts a row and publishes an event for each event. A test can change its bug later. */
+function open(options: { readonly bug?: Bug; readonly on?: Database } = {}) {
   const metrics = new Metrics();
   const batches: number[] = [];
-  const change: { fault: Fault; slowMs: number; publishTo: string | undefined } = {
-    fault: options.fault ?? none,
+  const change: { bug: Bug; slowMs: number; publishTo: string | undefined } = {
+    bug: options.bug ?? noBug,
     slowMs: 0,
     publishTo: undefined,
   };
@@ -63,7 +65,7 @@ function open(options: { readonly fault?: Fault; readonly on?: Database } = {}) 
     records: "handled",
     async handle(_, events: readonly ReceivedEvent<OrderPlaced>[]) {
       batches.push(events.length);
-      for (const { message } of events) change.fault(message);
+      for (const { message } of events) change.bug(message);
       if (change.slowMs > 0) await new Promise((resolve) => setTimeout(resolve, change.slowMs));
       const effects = events.map(({ message }) => [message.orderId, message.paymentMethod]);
       return {
@@ -113,7 +115,7 @@ async function outcomesOf(key: string): Promise<readonly string[]> {
   return rows.map((row) => row.outcome);
 }
 
-const bug = (orderIds: readonly string[]): Fault => {
+const bugFor = (orderIds: readonly string[]): Bug => {
   const bad = new Set(orderIds);
   return ({ orderId }) => {
     if (bad.has(orderId)) throw new TypeError("lines is not iterable");
@@ -124,19 +126,19 @@ const stepsOf = async (key: string) => (await showParked(database, service, key)
 const stepIn = ({ record: { value } }: { readonly record: TopicRecord }) =>
   /one|two|three|four|five/.exec(Buffer.from(value ?? []).toString("latin1"))?.[0];
 
-describe("an event that cannot be handled", () => {
-  test("in a batch of 200 is parked with its key; neighbours have their effect; the replay does the rest, in order, once", async () => {
+describe("an event with a fault", () => {
+  test("a faulty event in a batch of 200 is parked with its key; other keys are handled; redelivery handles the rest, in order, once", async () => {
     const bad = newId();
     const good = neighbours(197);
     const records = good.map((orderId) => record(orderId, "good"));
     records.splice(60, 0, record(bad, "one"));
     records.splice(61, 0, record(bad, "two"));
     records.splice(150, 0, record(bad, "ignored"));
-    const { inbox, metric, batches, change } = open({ fault: bug([bad]) });
-    await inbox(records);
+    const { inbox, metric, batches, change } = open({ bug: bugFor([bad]) });
+    await inbox.handle(records);
     expect(await effectsOf(good)).toEqual(good.map(() => "good"));
     expect(await effectsOf([bad])).toEqual([]);
-    // Three tries alone, and its key's next event is not tried at all.
+    // Three attempts alone, and its key's next event is not tried at all.
     expect(batches.filter((size) => size === 1).length).toBeLessThanOrEqual(5);
     expect(batches.length).toBeLessThan(30);
     const [parked, ...others] = await listParked(database, service);
@@ -148,86 +150,86 @@ describe("an event that cannot be handled", () => {
       error: "TypeError: lines is not iterable",
       attempts: 3,
       events: 3,
-      replayRequestedAt: undefined,
+      redeliveryRequestedAt: undefined,
     });
 
-    // Later batches find it parked, in this instance and in any other.
+    // The key is parked for later batches too, in this instance and in any other.
     const before = batches.length;
-    await inbox([record(bad, "four")]);
+    await inbox.handle([record(bad, "four")]);
     const another = open();
     const [neighbour = ""] = neighbours(1);
-    await another.inbox([record(neighbour, "good"), record(bad, "five")]);
+    await another.inbox.handle([record(neighbour, "good"), record(bad, "five")]);
     expect(batches.length).toBe(before);
     expect(await effectsOf([bad, neighbour])).toEqual(["good"]);
     expect(await stepsOf(bad)).toEqual(["one", "two", undefined, "four", "five"]);
     expect(new Set(await outcomesOf(bad))).toEqual(new Set(["PARKED"]));
-    // Delivered again they stay what they are.
-    await inbox(records);
+    // They stay parked when they are delivered again.
+    await inbox.handle(records);
     expect((await listParked(database, service))[0]?.events).toBe(5);
 
-    // Nothing happens unasked, nor for another key.
-    change.fault = none;
-    expect(await requestReplay(database, service, { key: "nobody" })).toBe(0);
-    await inbox.replayRequested();
+    // Nothing happens without a request, nor on a request for another key.
+    change.bug = noBug;
+    expect(await requestRedelivery(database, service, { key: "nobody" })).toBe(0);
+    await inbox.redeliverRequested();
     expect(await effectsOf([bad])).toEqual([]);
     expect(await metric("inbox_parked_keys")).toBe(1);
 
-    expect(await requestReplay(database, service, { key: bad })).toBe(1);
-    expect(await requestReplay(database, service, "all")).toBe(0);
-    await inbox.replayRequested();
+    expect(await requestRedelivery(database, service, { key: bad })).toBe(1);
+    expect(await requestRedelivery(database, service, "all")).toBe(0);
+    await inbox.redeliverRequested();
     expect(await effectsOf([bad])).toEqual(["one", "two", "ignored", "four", "five"]);
     expect(await outcomesOf(bad)).toEqual(["HANDLED", "HANDLED", "IGNORED", "HANDLED", "HANDLED"]);
     expect(await publishedFor(bad)).toBe(5);
     expect(await listParked(database, service)).toEqual([]);
     expect(await showParked(database, service, bad)).toBeUndefined();
 
-    // Once is once: no replay and no delivery does it again, and the key is as free as any.
-    await inbox.replayRequested();
-    await inbox(records);
-    await inbox([record(bad, "six")]);
+    // Neither redelivery nor delivery repeats an effect, and the key is no longer parked.
+    await inbox.redeliverRequested();
+    await inbox.handle(records);
+    await inbox.handle([record(bad, "six")]);
     expect(await effectsOf([bad])).toEqual(["one", "two", "ignored", "four", "five", "six"]);
     expect(await metric("inbox_parked_events_total", "HANDLER")).toBe(1);
     expect(await metric("inbox_parked_events_total", "BEHIND")).toBe(3);
-    expect(await metric("inbox_replays_total", "handled")).toBe(1);
+    expect(await metric("inbox_redeliveries_total", "handled")).toBe(1);
     expect(await metric("inbox_events_total", "parked")).toBe(4);
     expect(await metric("inbox_parked_keys")).toBe(0);
   });
 
-  test("that succeeds at its second or third try is not parked", async () => {
+  test("an event that succeeds at its second or third attempt is not parked", async () => {
     const [late = "", other = ""] = neighbours(2);
-    let tries = 0;
+    let attempts = 0;
     const { inbox } = open({
-      fault({ orderId }) {
-        if (orderId === late && ++tries < 4) throw new TypeError("not yet");
+      bug({ orderId }) {
+        if (orderId === late && ++attempts < 4) throw new TypeError("not yet");
       },
     });
-    await inbox([record(late, "one"), record(other, "two")]);
+    await inbox.handle([record(late, "one"), record(other, "two")]);
     expect(await effectsOf([late, other])).toEqual(["one", "two"]);
     expect(await listParked(database, service)).toEqual([]);
   });
 
-  test("since the database refuses its data is parked as such, and goes once the column is mended", async () => {
+  test("an event whose data the database refuses is parked as DATA, and succeeds once the column is fixed", async () => {
     const [bad = "", good = ""] = neighbours(2);
     const { inbox } = open();
-    await inbox([record(good, "one"), record(bad, "x".repeat(41)), record(good, "two"), record(bad, "three")]);
+    await inbox.handle([record(good, "one"), record(bad, "x".repeat(41)), record(good, "two"), record(bad, "three")]);
     expect(await effectsOf([good])).toEqual(["one", "two"]);
     expect(await listParked(database, service)).toMatchObject([{ key: bad, reason: "DATA", events: 2 }]);
     await database.execute("ALTER TABLE effect MODIFY step VARCHAR(80)");
-    await requestReplay(database, service, "all");
-    await inbox.replayRequested();
+    await requestRedelivery(database, service, "all");
+    await inbox.redeliverRequested();
     expect(await effectsOf([bad])).toEqual(["x".repeat(41), "three"]);
   });
 
-  test("since its answer would not fit the outbox is parked as such", async () => {
+  test("an event whose answer does not fit the outbox is parked as APPEND", async () => {
     const [bad = ""] = neighbours(1);
     const { inbox, change } = open();
     change.publishTo = "x".repeat(129);
-    await inbox([record(bad, "one")]);
+    await inbox.handle([record(bad, "one")]);
     expect(await listParked(database, service)).toMatchObject([{ key: bad, reason: "APPEND", attempts: 3 }]);
     expect(await effectsOf([bad])).toEqual([]);
   });
 
-  test("and the same record at several instances at once is parked once, its neighbours handled once", async () => {
+  test("a faulty event that several instances receive at once is parked once, and other keys are handled once", async () => {
     const bad = newId();
     const good = neighbours(40);
     const records = [
@@ -236,168 +238,168 @@ describe("an event that cannot be handled", () => {
       record(bad, "two"),
       ...good.slice(20).map((it) => record(it, "good")),
     ];
-    const fault = bug([bad]);
-    const instances = [open({ fault }), open({ fault, on: schema.open() }), open({ fault, on: schema.open() })];
+    const bug = bugFor([bad]);
+    const instances = [open({ bug }), open({ bug, on: schema.open() }), open({ bug, on: schema.open() })];
     await Promise.all(
       instances.map(async ({ inbox }) => {
-        // What another instance's transaction takes too long for is an outage, and tried again, as the consumer does.
-        for (let tries = 0; ; tries++) {
+        // A lock wait for another instance's transaction is an outage: retry, as the consumer does.
+        for (let attempt = 0; ; attempt++) {
           try {
-            return await inbox(records);
+            return await inbox.handle(records);
           } catch (error) {
-            if (tries === 10) throw error;
+            if (attempt === 10) throw error;
           }
         }
       }),
     );
     expect((await effectsOf(good)).length).toBe(40);
     expect(await stepsOf(bad)).toEqual(["one", "two"]);
-    for (const { change } of instances) change.fault = none;
-    await requestReplay(database, service, "all");
-    await Promise.all(instances.map(({ inbox }) => inbox.replayRequested()));
+    for (const { change } of instances) change.bug = noBug;
+    await requestRedelivery(database, service, "all");
+    await Promise.all(instances.map(({ inbox }) => inbox.redeliverRequested()));
     expect(await effectsOf([bad])).toEqual(["one", "two"]);
     expect(await publishedFor(bad)).toBe(2);
   });
 });
 
-test("an event that another instance has handled by the time that it would be parked is not parked", async () => {
+test("an event is not parked if another instance has handled it in the meantime", async () => {
   const [orderId = ""] = neighbours(1);
   const it = record(orderId, "one");
   let transactions = 0;
   const overtaken: Database = {
     ...database,
     async transaction(work, options) {
-      // Three tries, and then the one that parks.
-      if (++transactions === 4) await open().inbox([it]);
+      // Three attempts, and then the transaction that parks.
+      if (++transactions === 4) await open().inbox.handle([it]);
       return await database.transaction(work, options);
     },
   };
-  const { inbox } = open({ fault: bug([orderId]), on: overtaken });
-  await inbox([it]);
+  const { inbox } = open({ bug: bugFor([orderId]), on: overtaken });
+  await inbox.handle([it]);
   expect(transactions).toBe(4);
   expect(await effectsOf([orderId])).toEqual(["one"]);
   expect(await outcomesOf(orderId)).toEqual(["HANDLED"]);
   expect(await listParked(database, service)).toEqual([]);
 });
 
-test("an event that comes again after its inbox row is gone is parked once still, in its place", async () => {
+test("a parked event that is delivered again after its inbox row is deleted keeps its place", async () => {
   const [bad = ""] = neighbours(1);
-  const { inbox } = open({ fault: bug([bad]) });
+  const { inbox } = open({ bug: bugFor([bad]) });
   const [one, two] = [record(bad, "one"), record(bad, "two")];
-  await inbox([one, two]);
+  await inbox.handle([one, two]);
   await database.execute(`DELETE FROM ${service}_inbox_event WHERE aggregate_id = ?`, [bad]);
-  await inbox([one, record(bad, "three")]);
+  await inbox.handle([one, record(bad, "three")]);
   expect(await stepsOf(bad)).toEqual(["one", "two", "three"]);
 });
 
 describe("an outage", () => {
-  test("parks nothing, however often it is tried, and passes when it is mended", async () => {
+  test("an outage parks nothing, however often the batch is retried, and the batch succeeds afterwards", async () => {
     const orderIds = neighbours(20);
     const { inbox, metric } = open();
     const records = orderIds.map((orderId) => record(orderId, "one"));
     await database.execute("ALTER TABLE effect DROP COLUMN step");
-    for (let time = 0; time < 7; time++) await expect(inbox(records)).rejects.toMatchObject({ errno: 1054 });
+    for (let time = 0; time < 7; time++) await expect(inbox.handle(records)).rejects.toMatchObject({ errno: 1054 });
     expect(await listParked(database, service)).toEqual([]);
     expect(inbox.isStopped()).toBe(false);
     await database.execute("ALTER TABLE effect ADD COLUMN step VARCHAR(80)");
-    await inbox(records);
+    await inbox.handle(records);
     expect((await effectsOf(orderIds)).length).toBe(20);
     expect(await metric("inbox_events_total", "handled")).toBe(20);
   });
 
-  test("during a replay leaves the key as it is, and the replay requested", async () => {
+  test("an outage during a redelivery leaves the key unchanged and the redelivery requested", async () => {
     const [bad = ""] = neighbours(1);
-    const { inbox, metric, change } = open({ fault: bug([bad]) });
-    await inbox([record(bad, "one")]);
-    change.fault = none;
-    await requestReplay(database, service, { key: bad });
+    const { inbox, metric, change } = open({ bug: bugFor([bad]) });
+    await inbox.handle([record(bad, "one")]);
+    change.bug = noBug;
+    await requestRedelivery(database, service, { key: bad });
     await database.execute("ALTER TABLE effect DROP COLUMN step");
-    await expect(inbox.replayRequested()).rejects.toMatchObject({ errno: 1054 });
+    await expect(inbox.redeliverRequested()).rejects.toMatchObject({ errno: 1054 });
     const [parked] = await listParked(database, service);
-    expect(parked).toMatchObject({ key: bad, attempts: 3, replayRequestedAt: expect.any(Date) });
+    expect(parked).toMatchObject({ key: bad, attempts: 3, redeliveryRequestedAt: expect.any(Date) });
     await database.execute("ALTER TABLE effect ADD COLUMN step VARCHAR(80)");
-    await inbox.replayRequested();
+    await inbox.redeliverRequested();
     expect(await effectsOf([bad])).toEqual(["one"]);
-    expect(await metric("inbox_replays_total", "outage")).toBe(1);
+    expect(await metric("inbox_redeliveries_total", "outage")).toBe(1);
   });
 });
 
-describe("five different keys in a row", () => {
-  test("stop the consumer: nothing more is parked, and it goes on by itself when the fault is mended", async () => {
+describe("the circuit breaker", () => {
+  test("five different keys in a row stop the inbox: nothing more is parked, and it resumes by itself once the bug is fixed", async () => {
     const orderIds = neighbours(9);
     const records = orderIds.map((orderId) => record(orderId, "one"));
-    const { inbox, metric, change } = open({ fault: bug(orderIds) });
-    for (let time = 0; time < 3; time++) await expect(inbox(records)).rejects.toThrow("5 keys failed in a row");
+    const { inbox, metric, change } = open({ bug: bugFor(orderIds) });
+    for (let time = 0; time < 3; time++) await expect(inbox.handle(records)).rejects.toThrow("5 keys failed in a row");
     expect((await listParked(database, service)).map(({ key }) => key).sort()).toEqual(orderIds.slice(0, 4).sort());
     expect([inbox.isStopped(), await metric("inbox_stopped")]).toEqual([true, 1]);
     expect(await effectsOf(orderIds)).toEqual([]);
 
-    change.fault = none;
-    await inbox(records);
+    change.bug = noBug;
+    await inbox.handle(records);
     expect([inbox.isStopped(), await metric("inbox_stopped")]).toEqual([false, 0]);
-    await requestReplay(database, service, "all");
-    await inbox.replayRequested();
+    await requestRedelivery(database, service, "all");
+    await inbox.redeliverRequested();
     expect((await effectsOf(orderIds)).length).toBe(9);
     expect(await listParked(database, service)).toEqual([]);
   });
 
-  test("that a replay shows to be mended start it again", async () => {
+  test("a redelivery that succeeds lets a stopped inbox resume", async () => {
     const orderIds = neighbours(5);
-    const { inbox, change } = open({ fault: bug(orderIds) });
-    await expect(inbox(orderIds.map((orderId) => record(orderId, "one")))).rejects.toThrow();
+    const { inbox, change } = open({ bug: bugFor(orderIds) });
+    await expect(inbox.handle(orderIds.map((orderId) => record(orderId, "one")))).rejects.toThrow();
     expect(inbox.isStopped()).toBe(true);
-    change.fault = none;
-    await requestReplay(database, service, { key: orderIds[0] ?? "" });
-    await inbox.replayRequested();
+    change.bug = noBug;
+    await requestRedelivery(database, service, { key: orderIds[0] ?? "" });
+    await inbox.redeliverRequested();
     expect(inbox.isStopped()).toBe(false);
   });
 
-  test("side by side do not stop it for long where others fare better; no event overtakes its key's", async () => {
+  test("seven faulty keys side by side stop the inbox only briefly if others succeed, and no event overtakes another of its key", async () => {
     const bad = neighbours(7);
     const [good = ""] = neighbours(1);
     const records = [...bad.map((it) => record(it, "one")), ...bad.map((it) => record(it, "two")), record(good, "one")];
     const { inbox, change } = open({
-      fault({ orderId, paymentMethod }) {
+      bug({ orderId, paymentMethod }) {
         if (bad.includes(orderId) && paymentMethod === "one") throw new TypeError("lines is not iterable");
       },
     });
     for (let time = 0; ; time++) {
       try {
-        await inbox(records);
+        await inbox.handle(records);
         break;
       } catch (error) {
         if (time === 5) throw error;
       }
-      // Where it stopped, a later event of the key is not tried either.
+      // Later events of the keys at which it stopped are not tried either.
       expect(await effectsOf(bad)).toEqual([]);
     }
     expect(await effectsOf([good])).toEqual(["one"]);
     expect((await listParked(database, service)).map(({ events }) => events)).toEqual(bad.map(() => 2));
-    change.fault = none;
-    await requestReplay(database, service, "all");
-    await inbox.replayRequested();
+    change.bug = noBug;
+    await requestRedelivery(database, service, "all");
+    await inbox.redeliverRequested();
     for (const orderId of bad) expect(await effectsOf([orderId])).toEqual(["one", "two"]);
   });
 
-  test("with a success between them are just five bad keys", async () => {
+  test("eight faulty keys with a success after each are parked and do not stop the inbox", async () => {
     const bad = neighbours(8);
-    const { inbox } = open({ fault: bug(bad) });
-    for (const orderId of bad) await inbox([record(orderId, "one"), record(newId(), "one")]);
+    const { inbox } = open({ bug: bugFor(bad) });
+    for (const orderId of bad) await inbox.handle([record(orderId, "one"), record(newId(), "one")]);
     expect(inbox.isStopped()).toBe(false);
     expect((await listParked(database, service)).length).toBe(8);
   });
 });
 
-describe("a replay", () => {
-  test("that fails again leaves the key parked with its new error, and what came before it has its effect", async () => {
+describe("redelivery", () => {
+  test("a redelivery that fails leaves the key parked with the new error, and earlier events have their effect", async () => {
     const bad = newId();
-    const { inbox, metric, change } = open({ fault: bug([bad]) });
-    await inbox(["one", "two", "three", "four"].map((step) => record(bad, step)));
-    change.fault = ({ paymentMethod }) => {
+    const { inbox, metric, change } = open({ bug: bugFor([bad]) });
+    await inbox.handle(["one", "two", "three", "four"].map((step) => record(bad, step)));
+    change.bug = ({ paymentMethod }) => {
       if (paymentMethod === "three") throw new RangeError("three is too many");
     };
-    await requestReplay(database, service, { key: bad });
-    await inbox.replayRequested();
+    await requestRedelivery(database, service, { key: bad });
+    await inbox.redeliverRequested();
     expect(await effectsOf([bad])).toEqual(["one", "two"]);
     const shown = await showParked(database, service, bad);
     expect(shown?.key).toMatchObject({
@@ -405,67 +407,67 @@ describe("a replay", () => {
       error: "RangeError: three is too many",
       attempts: 4,
       events: 2,
-      replayRequestedAt: undefined,
+      redeliveryRequestedAt: undefined,
     });
     expect(shown?.events.map(({ error }) => error)).toEqual(["RangeError: three is too many", undefined]);
     expect(await outcomesOf(bad)).toEqual(["HANDLED", "HANDLED", "PARKED", "PARKED"]);
-    expect(await metric("inbox_replays_total", "failed")).toBe(1);
-    // Nobody asks again: nothing happens.
-    await inbox.replayRequested();
-    expect(await metric("inbox_replays_total", "failed")).toBe(1);
+    expect(await metric("inbox_redeliveries_total", "failed")).toBe(1);
+    // Without another request nothing happens.
+    await inbox.redeliverRequested();
+    expect(await metric("inbox_redeliveries_total", "failed")).toBe(1);
 
-    change.fault = none;
-    await requestReplay(database, service, { key: bad });
-    await inbox.replayRequested();
+    change.bug = noBug;
+    await requestRedelivery(database, service, { key: bad });
+    await inbox.redeliverRequested();
     expect(await effectsOf([bad])).toEqual(["one", "two", "three", "four"]);
     expect(await publishedFor(bad)).toBe(4);
   });
 
-  test("of a long pile goes in several transactions, each short", async () => {
+  test("a redelivery of many events takes several short transactions", async () => {
     const bad = newId();
-    const { inbox, batches, change } = open({ fault: bug([bad]) });
+    const { inbox, batches, change } = open({ bug: bugFor([bad]) });
     const steps = Array.from({ length: 120 }, (_, index) => String(index));
-    await inbox(steps.map((step) => record(bad, step)));
-    change.fault = none;
+    await inbox.handle(steps.map((step) => record(bad, step)));
+    change.bug = noBug;
     batches.length = 0;
-    await requestReplay(database, service, { key: bad });
-    await inbox.replayRequested();
+    await requestRedelivery(database, service, { key: bad });
+    await inbox.redeliverRequested();
     expect(batches).toEqual([50, 50, 20]);
     expect(await effectsOf([bad])).toEqual(steps);
   });
 
-  test("and new events of the same key wait for each other", async () => {
+  test("a redelivery and new events of the same key wait for each other", async () => {
     const bad = newId();
-    const { inbox, change } = open({ fault: bug([bad]) });
-    await inbox([record(bad, "one"), record(bad, "two")]);
-    change.fault = none;
+    const { inbox, change } = open({ bug: bugFor([bad]) });
+    await inbox.handle([record(bad, "one"), record(bad, "two")]);
+    change.bug = noBug;
     change.slowMs = 300;
-    await requestReplay(database, service, { key: bad });
-    const replay = inbox.replayRequested();
+    await requestRedelivery(database, service, { key: bad });
+    const redelivery = inbox.redeliverRequested();
     await Bun.sleep(100);
-    // By another instance, while the replay's transaction is open: it must not see the key as free, nor as parked.
-    const arrival = open({ on: schema.open() }).inbox([record(bad, "three")]);
-    await Promise.all([replay, arrival]);
+    // In another instance, while the redelivery's transaction is open: it must see the key neither as free nor as parked.
+    const arrival = open({ on: schema.open() }).inbox.handle([record(bad, "three")]);
+    await Promise.all([redelivery, arrival]);
     expect(await effectsOf([bad])).toEqual(["one", "two", "three"]);
     expect(await listParked(database, service)).toEqual([]);
   });
 
-  test("by two instances at once, under arriving events and faults that come and go: in order, once", async () => {
+  test("two instances that redeliver while events arrive and bugs come and go handle each event once, in order", async () => {
     const keys = neighbours(12);
     const broken = new Set<string>();
-    const fault: Fault = ({ orderId }) => {
+    const bug: Bug = ({ orderId }) => {
       if (broken.has(orderId)) throw new TypeError("broken");
     };
-    const instances = [open({ fault, on: schema.open(6) }), open({ fault, on: schema.open(6) })];
+    const instances = [open({ bug, on: schema.open(6) }), open({ bug, on: schema.open(6) })];
     let arriving = true;
-    const replaying = instances.map(async ({ inbox }) => {
+    const redelivering = instances.map(async ({ inbox }) => {
       while (arriving) {
-        await requestReplay(database, service, "all");
-        await inbox.replayRequested().catch(() => undefined);
+        await requestRedelivery(database, service, "all");
+        await inbox.redeliverRequested().catch(() => undefined);
       }
     });
     const steps = Array.from({ length: 15 }, (_, index) => String(index));
-    // Each instance has partitions of its own, and the first one also gets late deliveries of the other's.
+    // Each instance has its own partitions, and also gets late deliveries of the other's.
     const delivering = instances.map(async ({ inbox }, instance) => {
       const mine = keys.filter((_, index) => index % 2 === instance);
       let previous: readonly TopicRecord[] = [];
@@ -475,7 +477,7 @@ describe("a replay", () => {
         const deliver = async (to: typeof inbox, records: readonly TopicRecord[]) => {
           for (;;) {
             try {
-              return await to(records);
+              return await to.handle(records);
             } catch {
               broken.clear();
             }
@@ -487,10 +489,10 @@ describe("a replay", () => {
     });
     await Promise.all(delivering);
     arriving = false;
-    await Promise.all(replaying);
+    await Promise.all(redelivering);
     broken.clear();
-    await requestReplay(database, service, "all");
-    await instances[0]?.inbox.replayRequested();
+    await requestRedelivery(database, service, "all");
+    await instances[0]?.inbox.redeliverRequested();
     expect(await listParked(database, service)).toEqual([]);
     for (const key of keys) expect(await effectsOf([key])).toEqual(steps);
     const [left] = await database.query(`SELECT COUNT(*) AS n FROM ${service}_parked_event`);
@@ -498,13 +500,13 @@ describe("a replay", () => {
   }, 60_000);
 });
 
-describe("a record that does not decode", () => {
+describe("an undecodable record", () => {
   const undecodable = (change: Partial<TopicRecord> = {}): TopicRecord => {
     const good = record(newId(), "one");
     return { ...good, value: Buffer.from([0xff, 0x00, 0x80, 0x27, 0x5c]), ...change };
   };
 
-  test("is kept byte for byte, with the later events of its key, and is dropped as a duplicate", async () => {
+  test("an undecodable record is parked byte for byte with the later events of its key, and its duplicates are dropped", async () => {
     const key = newId();
     const bad = undecodable({ key: Buffer.from(key) });
     const headers: NonNullable<TopicRecord["headers"]> = {
@@ -515,8 +517,8 @@ describe("a record that does not decode", () => {
     };
     const { inbox, metric } = open();
     const good = newId();
-    await inbox([record(good, "one"), { ...bad, headers }, record(key, "two"), record(good, "two")]);
-    await inbox([{ ...bad, headers }]);
+    await inbox.handle([record(good, "one"), { ...bad, headers }, record(key, "two"), record(good, "two")]);
+    await inbox.handle([{ ...bad, headers }]);
     expect(await effectsOf([good, key])).toEqual(["one", "two"]);
     const shown = await showParked(database, service, key);
     expect(shown?.key).toMatchObject({ reason: "UNDECODABLE", events: 2 });
@@ -528,14 +530,14 @@ describe("a record that does not decode", () => {
     });
     expect(await metric("inbox_events_total", "duplicate")).toBe(1);
 
-    // The replay of a service that still cannot read it fails.
-    await requestReplay(database, service, { key });
-    await inbox.replayRequested();
+    // Redelivery fails while the service still cannot decode it.
+    await requestRedelivery(database, service, { key });
+    await inbox.redeliverRequested();
     expect((await showParked(database, service, key))?.key).toMatchObject({ attempts: 4, events: 2 });
     expect(await effectsOf([key])).toEqual([]);
   });
 
-  test("and has neither id, key nor value, or parts that do not fit, is parked by itself: no loss, no loop", async () => {
+  test("an undecodable record without id, key or value, or with parts that do not fit, is parked alone and once", async () => {
     const type = { ce_type: Buffer.from("shop.order.v1.OrderPlaced") };
     const whole = record(newId(), "one");
     const bare = { key: null, value: null, headers: type, partition: 7 };
@@ -549,30 +551,30 @@ describe("a record that does not decode", () => {
       { ...whole, key: Buffer.from("blank "), headers: { ...whole.headers, ce_id: Buffer.from(newId()) } },
     ];
     const { inbox } = open();
-    // A good one between them: they are not in a row.
-    for (const it of cases) await inbox([it, record(newId(), "good")]);
-    for (const it of cases) await inbox([it]);
+    // A good one after each, so that the circuit breaker stays closed.
+    for (const it of cases) await inbox.handle([it, record(newId(), "good")]);
+    for (const it of cases) await inbox.handle([it]);
     const parked = await listParked(database, service);
     expect(parked.map(({ reason, events }) => `${reason} ${events}`)).toEqual(cases.map(() => "UNDECODABLE 1"));
     const [tombstone] = (await showParked(database, service, parked[0]?.key ?? ""))?.events ?? [];
     expect(tombstone?.record).toMatchObject({ key: null, value: null, headers: type, partition: 7, offset: "1" });
   });
 
-  test("of a type that nobody handles here is none of ours", async () => {
+  test("an undecodable record of a type that is not handled here is skipped", async () => {
     const { inbox, metric } = open();
-    await inbox([undecodable({ headers: { ce_type: Buffer.from("shop.shipping.v1.ParcelSent") } })]);
+    await inbox.handle([undecodable({ headers: { ce_type: Buffer.from("shop.shipping.v1.ParcelSent") } })]);
     expect(await listParked(database, service)).toEqual([]);
     expect(await metric("inbox_events_total", "skipped")).toBe(1);
   });
 
-  test("of a megabyte is kept too, and many of them", async () => {
+  test("many undecodable records of a megabyte each are parked", async () => {
     const key = newId();
     const value = Buffer.alloc(1_000_000, 0xff);
     const { inbox } = open();
-    await inbox([undecodable({ key: Buffer.from(key), value })]);
+    await inbox.handle([undecodable({ key: Buffer.from(key), value })]);
     const before = (await readCounters("Com_insert")).get("Com_insert") ?? 0;
-    await inbox(Array.from({ length: 10 }, () => undecodable({ key: Buffer.from(key), value })));
-    // One for the inbox; the records in statements that a server accepts.
+    await inbox.handle(Array.from({ length: 10 }, () => undecodable({ key: Buffer.from(key), value })));
+    // One insert for the inbox, and one per parked record, since the server limits the size of a statement.
     expect(((await readCounters("Com_insert")).get("Com_insert") ?? 0) - before).toBe(11);
     const shown = await showParked(database, service, key);
     expect(shown?.events.length).toBe(11);
@@ -580,12 +582,12 @@ describe("a record that does not decode", () => {
   });
 });
 
-test("a good batch takes the same number of statements for 1 record and for 200, one of them for parked keys", async () => {
+test("a batch without faults takes the same number of statements for 1 record and for 200, one of them for parked keys", async () => {
   const { inbox } = open();
   const statements = async (count: number) => {
     const records = neighbours(count).map((orderId) => record(orderId, "one"));
     const before = await readCounters("Com_%");
-    await inbox(records);
+    await inbox.handle(records);
     const after = await readCounters("Com_%");
     const ofInterest = /^Com_(begin|select|insert|update|update_multi|delete|commit|rollback|savepoint)$/;
     return [...after].flatMap(([name, value]) => {
@@ -594,7 +596,7 @@ test("a good batch takes the same number of statements for 1 record and for 200,
     });
   };
   const one = await statements(1);
-  // Inbox, handler and outbox insert; the parked keys are read.
+  // Inserts into the inbox, the handler's table and the outbox; the parked keys are read.
   expect(one).toEqual(["Com_begin 1", "Com_commit 1", "Com_insert 3", "Com_select 1"]);
   expect(await statements(200)).toEqual(one);
 });
@@ -614,8 +616,8 @@ describe("on a broker", () => {
     );
     await producer.close();
   };
-  const consume = async (topic: string, group: string, fault: Fault) => {
-    const opened = open({ fault });
+  const consume = async (topic: string, group: string, bug: Bug) => {
+    const opened = open({ bug });
     const consumer = await startConsumer({
       service: group,
       topic,
@@ -630,33 +632,33 @@ describe("on a broker", () => {
     return { ...opened, close: consumer.close };
   };
 
-  test("a bad event stops neither its partition nor its neighbours; the service carries out a replay by itself", async () => {
+  test("a faulty event delays neither its partition nor other keys, and the consumer redelivers it on request", async () => {
     const topic = await createTestTopic(1);
     const group = newId();
     const bad = newId();
     const good = neighbours(50);
-    const first = await consume(topic, group, bug([bad]));
+    const first = await consume(topic, group, bugFor([bad]));
     await produce(topic, [record(bad, "one"), ...good.map((it) => record(it, "good")), record(bad, "two")]);
     await eventually(async () => expect((await listParked(database, service))[0]?.events).toBe(2), 20_000);
     expect((await effectsOf(good)).length).toBe(50);
     await eventually(async () => expect(await first.metric("inbox_lag_records")).toBe(0));
     await first.close();
 
-    // A new process, which knows of nothing but the tables, and can handle it.
-    const second = await consume(topic, group, none);
+    // A new process without the bug, which knows only the tables.
+    const second = await consume(topic, group, noBug);
     await produce(topic, [record(bad, "three")]);
     await eventually(async () => expect((await listParked(database, service))[0]?.events).toBe(3), 20_000);
     expect(await effectsOf([bad])).toEqual([]);
-    await requestReplay(database, service, { key: bad });
+    await requestRedelivery(database, service, { key: bad });
     await eventually(async () => expect(await effectsOf([bad])).toEqual(["one", "two", "three"]), 5_000);
     await second.close();
   });
 
-  test("a consumer that is stopped keeps its place, shows its lag, closes in time, and recovers", async () => {
+  test("a consumer with a stopped inbox keeps its offset, shows its lag, closes in time and recovers", async () => {
     const topic = await createTestTopic(1);
     const group = newId();
     const orderIds = neighbours(30);
-    const first = await consume(topic, group, bug(orderIds));
+    const first = await consume(topic, group, bugFor(orderIds));
     await produce(
       topic,
       orderIds.map((it) => record(it, "one")),
@@ -668,9 +670,9 @@ describe("on a broker", () => {
     await first.close();
     expect(performance.now() - startedMs).toBeLessThan(5_000);
 
-    const second = await consume(topic, group, none);
+    const second = await consume(topic, group, noBug);
     await eventually(async () => expect((await effectsOf(orderIds)).length).toBe(26), 20_000);
-    await requestReplay(database, service, "all");
+    await requestRedelivery(database, service, "all");
     await eventually(async () => expect((await effectsOf(orderIds)).length).toBe(30), 5_000);
     expect(second.inbox.isStopped()).toBe(false);
     expect(await second.metric("inbox_lag_records")).toBe(0);

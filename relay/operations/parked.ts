@@ -1,7 +1,7 @@
 /** An operator's view of what a service has parked, and the request to redeliver it, which the service carries out. */
 import type { Database } from "../../services/kit/database.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
-import { listParked, type ParkedEvent, type ParkedKey, requestReplay, showParked } from "../inbox/parking.ts";
+import { listParked, type ParkedEvent, type ParkedKey, requestRedelivery, showParked } from "../inbox/parked.ts";
 import { parkedKeyTableName } from "../tables.ts";
 import { ensureAuditTable, type OperatorCommand, recordCommand } from "./audit-log.ts";
 
@@ -52,7 +52,7 @@ export async function requestParkedRedelivery(
 ): Promise<number> {
   await ensureAuditTable(database);
   return await database.transaction(async (transaction) => {
-    const requested = await requestReplay(transaction, service, keys);
+    const requested = await requestRedelivery(transaction, service, keys);
     // Zero if it was requested before, or if the keys are no longer parked: then nothing changed.
     if (requested > 0) await recordCommand(transaction, command, { requested, service });
     return requested;

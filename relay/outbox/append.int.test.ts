@@ -6,7 +6,7 @@ import { eventRegistry } from "../../proto/event-table.ts";
 import { OrderCompletedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import type { Database } from "../../services/kit/database.ts";
 import { createServiceSchema, type TestSchema } from "../../services/kit/testing.ts";
-import { identityOf } from "../inbox/parking.ts";
+import { identityOf } from "../inbox/identity.ts";
 import { createOutbox, OutboxAppendError } from "./append.ts";
 import { openOutboxStore } from "./store.ts";
 

@@ -10,8 +10,9 @@ import { type Database, insertRows, openDatabase } from "../../services/kit/data
 import { silentLogger } from "../../services/kit/log.ts";
 import { insertStatements, type SqlValue } from "../../services/kit/statements.ts";
 import { administer, createServiceSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
-import { createInbox, startConsumer } from "../inbox/consumer.ts";
+import { startConsumer } from "../inbox/consumer.ts";
 import type { ReceivedEvent } from "../inbox/handler.ts";
+import { createInbox } from "../inbox/inbox.ts";
 import { openAdmin } from "../kafka/admin.ts";
 import { openProducer } from "../kafka/producer.ts";
 import { createTestTopic, testKafka } from "../testing.ts";

@@ -1,5 +1,6 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
-import { createInbox, startConsumer } from "../../relay/inbox/consumer.ts";
+import { startConsumer } from "../../relay/inbox/consumer.ts";
+import { createInbox } from "../../relay/inbox/inbox.ts";
 import { startInboxPruning } from "../../relay/inbox/pruning.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { openHintSender } from "../../relay/outbox/hint.ts";
@@ -26,7 +27,7 @@ const inbox = createInbox({
   handles: handledTypes,
   records: "handled",
   handle: inventoryHandler({ newId }),
-  urgentTypes,
+  urgentToPublish: urgentTypes,
   outbox: createOutbox({ service: "inventory", registry: eventRegistry }),
   hints,
   newId,
@@ -38,7 +39,7 @@ const consumer = await startConsumer({
   topic: sagaTopic,
   kafka,
   inbox,
-  urgentTypes: urgentTypesFor("inventory"),
+  urgentToHandle: urgentTypesFor("inventory"),
   log,
   metrics,
   onCrash(error) {

@@ -1,5 +1,6 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
-import { createInbox, startConsumer } from "../../relay/inbox/consumer.ts";
+import { startConsumer } from "../../relay/inbox/consumer.ts";
+import { createInbox } from "../../relay/inbox/inbox.ts";
 import { startInboxPruning } from "../../relay/inbox/pruning.ts";
 import { openAdmin } from "../../relay/kafka/admin.ts";
 import { consumeTopic } from "../../relay/kafka/consumer.ts";
@@ -62,7 +63,7 @@ const inbox = createInbox({
   handles: handledTypes,
   records: "all",
   handle: orderHandler({ newId, sagas }),
-  urgentTypes,
+  urgentToPublish: urgentTypes,
   outbox,
   hints,
   newId,
@@ -75,7 +76,7 @@ const consumer = await startConsumer({
   topic,
   kafka,
   inbox,
-  urgentTypes: urgentTypesFor("order"),
+  urgentToHandle: urgentTypesFor("order"),
   log,
   metrics,
   onCrash,

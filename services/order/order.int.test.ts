@@ -10,7 +10,7 @@ import {
 } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
-import { createInbox, type Inbox } from "../../relay/inbox/consumer.ts";
+import { createInbox, type Inbox } from "../../relay/inbox/inbox.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { asTopicRecord } from "../../relay/testing.ts";
 import type { Database } from "../kit/database.ts";
@@ -167,7 +167,7 @@ describe("a batch of events", () => {
   test("moves several orders, some by several steps, and writes what others must hear", async () => {
     const orderIds = await placedOrders(3);
     const [first = "", second = "", third = ""] = orderIds;
-    await inbox([reserved(first), reserved(second), authorized(first), authorized(third)]);
+    await inbox.handle([reserved(first), reserved(second), authorized(first), authorized(third)]);
     const orders = new Map((await readOrders(database, orderIds)).map((order) => [order.orderId, order]));
     expect([first, second, third].map((id) => [orders.get(id)?.status, orders.get(id)?.version])).toEqual([
       ["COMPLETED", 3],
@@ -185,8 +185,8 @@ describe("a batch of events", () => {
   test("with duplicates, in it and after it, has each effect once", async () => {
     const [orderId = ""] = await placedOrders(1);
     const [a, b] = [reserved(orderId), authorized(orderId)];
-    await inbox([a, a, b, b]);
-    await inbox([a, b]);
+    await inbox.handle([a, a, b, b]);
+    await inbox.handle([a, b]);
     expect(await completedEvents([orderId])).toBe(1);
     expect((await readOrders(database, [orderId]))[0]?.version).toBe(3);
   });
@@ -194,7 +194,11 @@ describe("a batch of events", () => {
   test("that two instances handle at once has each effect once", async () => {
     const orderIds = await placedOrders(50);
     const records = orderIds.flatMap((orderId) => [reserved(orderId), authorized(orderId)]);
-    await Promise.all([inbox(records), inboxOf(schema.open())(records), inboxOf(schema.open())(records)]);
+    await Promise.all([
+      inbox.handle(records),
+      inboxOf(schema.open()).handle(records),
+      inboxOf(schema.open()).handle(records),
+    ]);
     expect(await completedEvents(orderIds)).toBe(50);
     expect(await countOf("orders", "order_id IN (?) AND version = 3", [orderIds])).toBe(50);
   });
@@ -209,14 +213,14 @@ describe("a batch of events", () => {
         throw new CommitOutcomeUnknownError("lost");
       },
     };
-    await expect(inboxOf(losing)(records)).rejects.toThrow("lost");
-    await inbox(records);
+    await expect(inboxOf(losing).handle(records)).rejects.toThrow("lost");
+    await inbox.handle(records);
     expect(await completedEvents([orderId])).toBe(1);
   });
 
   test("records events that Order does not handle, its own included, and events of orders that it does not know", async () => {
     const orderId = newId();
-    await inbox([record(create(OrderCompletedSchema, { orderId })), reserved(orderId)]);
+    await inbox.handle([record(create(OrderCompletedSchema, { orderId })), reserved(orderId)]);
     const rows = await database.query(
       "SELECT type, outcome FROM order_inbox_event WHERE aggregate_id = ? ORDER BY type",
       [orderId],
@@ -230,12 +234,12 @@ describe("a batch of events", () => {
   test("that Order only records is one statement, and recorded once however often it comes", async () => {
     const records = [newId(), newId()].map((orderId) => record(create(OrderCompletedSchema, { orderId })));
     const before = await readCounters("Com_%");
-    await inbox(records);
+    await inbox.handle(records);
     const after = await readCounters("Com_%");
     const counted = (name: string) => (after.get(name) ?? 0) - (before.get(name) ?? 0);
     expect(["Com_insert", "Com_begin", "Com_select", "Com_commit"].map(counted)).toEqual([1, 0, 0, 0]);
     const more = record(create(OrderCompletedSchema, { orderId: newId() }));
-    await inbox([...records, more]);
+    await inbox.handle([...records, more]);
     const keys = [...records, more].map(({ key }) => new TextDecoder().decode(key ?? undefined));
     expect(await countOf("order_inbox_event", "aggregate_id IN (?) AND outcome = 'IGNORED'", [keys])).toBe(3);
   });
@@ -244,7 +248,7 @@ describe("a batch of events", () => {
     const statements = async (count: number) => {
       const records = (await placedOrders(count)).flatMap((orderId) => [reserved(orderId), authorized(orderId)]);
       const before = await readCounters("Com_%");
-      await inbox(records);
+      await inbox.handle(records);
       const after = await readCounters("Com_%");
       const counted = (...names: readonly string[]) =>
         names.reduce((sum, name) => sum + (after.get(name) ?? 0) - (before.get(name) ?? 0), 0);
@@ -365,7 +369,7 @@ describe("cancelling and timing out", () => {
         { id: newId(), aggregateId: orderId, message, headers: {} },
         { source: "/shop/payment" },
       );
-      const [cancelled] = await Promise.allSettled([cancelOrder(commands(), orderId, ""), inbox([record])]);
+      const [cancelled] = await Promise.allSettled([cancelOrder(commands(), orderId, ""), inbox.handle([record])]);
       const [order] = await readOrders(database, [orderId]);
       const completedEvents = await countOf(
         "order_outbox_event",
@@ -495,8 +499,8 @@ describe("the figures of the sagas", () => {
       record(create(StockReservationFailedSchema, { orderId: outOfStock })),
       record(create(StockReservedSchema, { orderId: open })),
     ];
-    await inbox(records);
-    await inbox(records);
+    await inbox.handle(records);
+    await inbox.handle(records);
     const deps = { ...commandDeps, database, sagas };
     await cancelOrder(deps, cancelled, "");
     await cancelOrder(deps, cancelled, "");

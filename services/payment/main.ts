@@ -1,5 +1,6 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
-import { createInbox, startConsumer } from "../../relay/inbox/consumer.ts";
+import { startConsumer } from "../../relay/inbox/consumer.ts";
+import { createInbox } from "../../relay/inbox/inbox.ts";
 import { startInboxPruning } from "../../relay/inbox/pruning.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { openHintSender } from "../../relay/outbox/hint.ts";
@@ -33,7 +34,7 @@ const inbox = createInbox({
   handles: handledTypes,
   records: "handled",
   handle: paymentHandler({ newId, calls: worker }),
-  urgentTypes,
+  urgentToPublish: urgentTypes,
   outbox,
   hints,
   newId,
@@ -45,7 +46,7 @@ const consumer = await startConsumer({
   topic: sagaTopic,
   kafka,
   inbox,
-  urgentTypes: urgentTypesFor("payment"),
+  urgentToHandle: urgentTypesFor("payment"),
   log,
   metrics,
   onCrash(error) {

@@ -1,7 +1,7 @@
 /** The verbs about parked keys: keys with an event that a service could not handle. */
 import { type Registry, toJson } from "@bufbuild/protobuf";
 import { decodePayload, fromRecord } from "../../../proto/envelope.ts";
-import type { ParkedEvent, ParkedKey } from "../../../relay/inbox/parking.ts";
+import type { ParkedEvent, ParkedKey } from "../../../relay/inbox/parked.ts";
 import {
   countParkedKeys,
   findParkedKey,
@@ -48,7 +48,7 @@ export const parkedVerb: Verb = {
         parkedKey.parkedAt.toISOString(),
         parkedKey.reason,
         parkedKey.attempts,
-        parkedKey.replayRequestedAt === undefined ? null : "requested",
+        parkedKey.redeliveryRequestedAt === undefined ? null : "requested",
         cut(parkedKey.error, errorLengthMax),
       ]),
     );
@@ -223,7 +223,7 @@ function describeKey(parkedKey: { readonly service: string; readonly waiting: re
     ["failed event", parkedKey.eventId],
     ["reason", parkedKey.reason],
     ["attempts", parkedKey.attempts],
-    ["redelivery requested at", parkedKey.replayRequestedAt?.toISOString() ?? null],
+    ["redelivery requested at", parkedKey.redeliveryRequestedAt?.toISOString() ?? null],
     ["error", parkedKey.error],
   ]);
   const events = parkedKey.waiting.map((event) => {

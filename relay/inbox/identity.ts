@@ -1,0 +1,92 @@
+/**
+ * What identifies a received event: its id, by which the inbox drops duplicates, and its key, whose order it keeps. A
+ * record that is no event gets an identity too, so that it can be parked, and is parked once.
+ */
+import { createHash } from "node:crypto";
+import { type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
+import type { TopicRecord } from "../kafka/consumer.ts";
+
+/** The identity of a record in the shape in which it is stored: every part fits its column. */
+export interface RecordIdentity {
+  readonly eventId: string;
+  readonly key: string;
+  readonly type: string;
+  /** The CloudEvents source. */
+  readonly source: string;
+  /** Undefined if the record does not say. */
+  readonly occurredAt: Date | undefined;
+}
+
+const eventIdLengthMax = 36;
+const keyLengthMax = 128;
+const sourceLengthMax = 128;
+/** The range of TIMESTAMP. */
+const timeMin = new Date(1_000);
+const timeMax = new Date("2038-01-19T03:14:07.999Z");
+
+// Databases ignore trailing blanks when they compare strings, JavaScript does not: an id or key with one is refused.
+const fitsEventId = (id: string) => id.length <= eventIdLengthMax && /^[\x21-\x7e]+$/.test(id);
+const fitsKey = (key: string) => key !== "" && lengthOf(key) <= keyLengthMax && !key.endsWith(" ");
+const fitsTime = (time: Date) => time >= timeMin && time <= timeMax;
+
+/** The length in characters, as the database counts them. */
+function lengthOf(value: string): number {
+  return value.length <= keyLengthMax ? value.length : [...value].length;
+}
+
+/**
+ * The identity of a decoded event.
+ * @throws UndecodableRecordError that names the part that does not fit the inbox.
+ */
+export function identityOf(envelope: ReceivedEnvelope): RecordIdentity {
+  const { id, aggregateId, type, ceSource, occurredAt } = envelope;
+  const misfit = (part: string) => new UndecodableRecordError(`${part} does not fit the inbox.`);
+  if (!fitsEventId(id)) throw misfit("ce_id");
+  if (!fitsKey(aggregateId)) throw misfit("The key");
+  if (lengthOf(type) > keyLengthMax) throw misfit("ce_type");
+  if (lengthOf(ceSource) > sourceLengthMax) throw misfit("ce_source");
+  if (!fitsTime(occurredAt)) throw misfit("ce_time");
+  return { eventId: id, key: aggregateId, type, source: ceSource, occurredAt };
+}
+
+/**
+ * The identity of a record that is no event. It uses the record's own id and key where they are valid, so that duplicates
+ * are dropped and the order of its key is kept. Otherwise it uses digests, which are the same at every delivery and
+ * different for every other record.
+ */
+export function identityOfUndecodable(record: TopicRecord, type: string): RecordIdentity {
+  const recordDigest = digestOf([
+    String(record.partition),
+    record.offset,
+    record.publishedAt.toISOString(),
+    record.key ?? "",
+    record.value ?? "",
+  ]);
+  const id = headerText(record, "ce_id");
+  const key = record.key === null ? headerText(record, "ce_subject") : new TextDecoder().decode(record.key);
+  return {
+    eventId: id !== undefined && fitsEventId(id) ? id : recordDigest,
+    key: key === undefined || key === "" ? recordDigest : fitsKey(key) ? key : digestOf([key]),
+    type,
+    source: (headerText(record, "ce_source") ?? "").slice(0, sourceLengthMax),
+    occurredAt: undefined,
+  };
+}
+
+/** A SHA-256 digest, cut to the length of an event id. */
+function digestOf(parts: readonly (string | Uint8Array)[]): string {
+  const hash = createHash("sha256");
+  for (const part of parts) hash.update(`${part.length}:`).update(part);
+  return `raw-${hash.digest("hex")}`.slice(0, eventIdLengthMax);
+}
+
+function headerText(record: TopicRecord, name: string): string | undefined {
+  const first = [record.headers?.[name]].flat()[0];
+  return first === undefined || typeof first === "string" ? first : new TextDecoder().decode(first as Uint8Array);
+}
+
+/** When the record was produced, limited to what a TIMESTAMP can hold: a producer may claim any time. */
+export function publishedAtOf(record: TopicRecord): Date {
+  const { publishedAt } = record;
+  return publishedAt < timeMin ? timeMin : publishedAt > timeMax ? timeMax : publishedAt;
+}

@@ -1,0 +1,132 @@
+/** From records to inbox rows: which records get a row, and which of those are new to this service. */
+import type { Message, Registry } from "@bufbuild/protobuf";
+import { decodePayload, fromRecord, typeOfRecord, UndecodableRecordError } from "../../proto/envelope.ts";
+import type { Row, Transaction } from "../../services/kit/database.ts";
+import { isDuplicateKey } from "../../services/kit/database-errors.ts";
+import type { Statement } from "../../services/kit/statements.ts";
+import type { TopicRecord } from "../kafka/consumer.ts";
+import { inboxTableName } from "../tables.ts";
+import type { ReceivedEvent } from "./handler.ts";
+import { identityOf, identityOfUndecodable, publishedAtOf, type RecordIdentity } from "./identity.ts";
+import { lockParkedKeys } from "./parking.ts";
+
+/** A record that gets an inbox row. */
+export interface Entry<M extends Message> {
+  readonly record: TopicRecord;
+  readonly identity: RecordIdentity;
+  /** Undefined if the type is recorded but not handled, and if the record does not decode. */
+  readonly event: ReceivedEvent<M> | undefined;
+  /** Why a record of a handled type does not decode. */
+  readonly decodeError: UndecodableRecordError | undefined;
+}
+
+/** Which records a service is interested in. */
+export interface Interest {
+  /** Decodes the handled types. */
+  readonly registry: Registry;
+  /** The event types to handle. */
+  readonly handles: ReadonlySet<string>;
+  readonly records: "handled" | "all";
+}
+
+/** Whether the entry's type is handled by this service, even if this record of it does not decode. */
+export const isHandled = ({ event, decodeError }: Entry<Message>) => event !== undefined || decodeError !== undefined;
+
+/** Returns the records that get an inbox row, without duplicates, and the number of those that get none. */
+export function readEntries<M extends Message>(
+  records: readonly TopicRecord[],
+  interest: Interest,
+): { readonly entries: readonly Entry<M>[]; readonly skipped: number } {
+  const entries = new Map<string, Entry<M>>();
+  let skipped = 0;
+  for (const record of records) {
+    const entry = entryOf<M>(record, interest);
+    if (entry === undefined) skipped++;
+    else if (!entries.has(entry.identity.eventId)) entries.set(entry.identity.eventId, entry);
+  }
+  return { entries: [...entries.values()], skipped };
+}
+
+function entryOf<M extends Message>(record: TopicRecord, interest: Interest): Entry<M> | undefined {
+  const type = typeOfRecord(record);
+  const handled = type !== undefined && interest.handles.has(type);
+  if (!handled && (type === undefined || interest.records === "handled")) return undefined;
+  try {
+    const envelope = fromRecord(record);
+    const identity = identityOf(envelope);
+    const event = handled ? { envelope, message: decodePayload(envelope, interest.registry) as M } : undefined;
+    return { record, identity, event, decodeError: undefined };
+  } catch (error) {
+    if (!(error instanceof UndecodableRecordError)) throw error;
+    // A type that is not handled here, and not even an event: there is nothing to record.
+    if (!handled) return undefined;
+    return { record, identity: identityOfUndecodable(record, type), event: undefined, decodeError: error };
+  }
+}
+
+const inboxColumns =
+  "event_id, aggregate_id, type, source, occurred_at, published_at, topic_partition, topic_offset, batch_id, outcome";
+
+/** Inserts one row per entry. Inserts none and throws a duplicate key if one of them is there already. */
+export function insertInboxRows<M extends Message>(
+  service: string,
+  batchId: string,
+  entries: readonly Entry<M>[],
+): Statement {
+  const rows = entries.map((entry) => {
+    const { record, identity } = entry;
+    const publishedAt = publishedAtOf(record);
+    return [
+      identity.eventId,
+      identity.key,
+      identity.type,
+      identity.source,
+      identity.occurredAt ?? publishedAt,
+      publishedAt,
+      record.partition,
+      record.offset,
+      batchId,
+      isHandled(entry) ? "HANDLED" : "IGNORED",
+    ];
+  });
+  return { sql: `INSERT INTO ${inboxTableName(service)} (${inboxColumns}) VALUES ?`, values: [rows] };
+}
+
+/**
+ * Inserts the inbox rows. Returns the entries that were not there before (`fresh`) and the keys among them that are
+ * parked. Usually all entries are fresh, and that takes one round trip. Only after a duplicate key does it ask which.
+ */
+export async function recordFresh<M extends Message>(
+  transaction: Transaction,
+  service: string,
+  batchId: string,
+  entries: readonly Entry<M>[],
+): Promise<{ readonly fresh: readonly Entry<M>[]; readonly parkedKeys: Set<string> }> {
+  const table = inboxTableName(service);
+  const insert = insertInboxRows(service, batchId, entries);
+  const lockKeysOf = (some: readonly Entry<M>[]) =>
+    lockParkedKeys(
+      service,
+      some.filter(isHandled).map(({ identity }) => identity.key),
+    );
+  const keysIn = (rows: readonly Row[] = []) => new Set(rows.map(({ aggregate_id: key }) => key as string));
+  try {
+    const [, parked] = await transaction.pipeline([insert, ...lockKeysOf(entries)]);
+    return { fresh: entries, parkedKeys: keysIn(parked) };
+  } catch (error) {
+    // A duplicate key undoes only its own statement: the transaction continues.
+    if (!isDuplicateKey(error)) throw error;
+  }
+  // INSERT IGNORE would also hide a value that is cut off or out of range.
+  const [, inserted = []] = await transaction.pipeline([
+    { ...insert, sql: `${insert.sql} ON DUPLICATE KEY UPDATE event_id = ${table}.event_id` },
+    {
+      sql: `SELECT event_id FROM ${table} WHERE event_id IN (?) AND batch_id = ?`,
+      values: [entries.map(({ identity }) => identity.eventId), batchId],
+    },
+  ]);
+  const ours = new Set(inserted.map((row) => row.event_id as string));
+  const fresh = entries.filter(({ identity }) => ours.has(identity.eventId));
+  const [parked] = await transaction.pipeline(lockKeysOf(fresh));
+  return { fresh, parkedKeys: keysIn(parked) };
+}
