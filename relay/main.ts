@@ -15,15 +15,14 @@ import { type ArchiveTables, pruneArchive, runArchive } from "./outbox/archive.t
 import { readRelayConfig, type SourceConfig } from "./outbox/config.ts";
 import { listenForHints } from "./outbox/hint.ts";
 import { createRelayMetrics } from "./outbox/metrics.ts";
-import { claimOwnership, createOwnedSources, type Ownership } from "./outbox/ownership.ts";
+import { claimOwnership, type Ownership, sendTimeoutMs } from "./outbox/ownership.ts";
 import { startRelaySource } from "./outbox/relay.ts";
 import { checkTables, checkTopics, type SourceCheck, type SourceFault } from "./outbox/source-check.ts";
+import { createOwnedSources } from "./outbox/source-lock.ts";
 import { openOutboxStore } from "./outbox/store.ts";
 
 /** For faults that starting again does not mend. */
 const configurationExitCode = 2;
-/** With the 3 s for which an owner is fresh, within the 5 s after which another one can take over. */
-const sendTimeoutMs = 2_000;
 /** A server that has not answered by then is away. */
 const checkTimeoutMs = 5_000;
 const recheckIntervalMs = 5_000;

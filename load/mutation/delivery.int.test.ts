@@ -16,8 +16,8 @@ test("three of the mutants are caught, and a change that changes nothing is not"
     name: "the same in other words",
     changes: [
       {
-        from: "status IN ('PENDING', 'FAILED')`,\n    values: [ids]",
-        to: "status IN ('FAILED', 'PENDING')`,\n    values: [ids]",
+        from: "status IN ('PENDING', 'FAILED')`,\n        [ids]",
+        to: "status IN ('FAILED', 'PENDING')`,\n        [ids]",
       },
     ],
   };

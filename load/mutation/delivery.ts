@@ -66,8 +66,8 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     file: "relay/outbox/ownership.ts",
     changes: [
       {
-        from: "const holds = await (owned ? keepOwning() : tryToOwn());",
-        to: "const holds = true;\n        await ask('SELECT 1');",
+        from: "const isOwner = await (this.#isOwner ? lock.keep(() => this.#become(false)) : lock.tryToOwn());",
+        to: "const isOwner = true;\n        await connection.query('SELECT 1');",
       },
     ],
     caughtBy: {

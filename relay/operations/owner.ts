@@ -1,5 +1,5 @@
 /** Which connection owns a source. */
-import { lockNameOf } from "../outbox/ownership.ts";
+import { lockNameOf } from "../outbox/source-lock.ts";
 import { nullOr } from "./rows.ts";
 import type { OperatedSource } from "./source.ts";
 

@@ -13,7 +13,7 @@ import { sleep } from "../../services/kit/backoff.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
 import { DomainError } from "../../services/kit/errors.ts";
 import { elapsedMs, now } from "../../services/kit/instant.ts";
-import { lockNameOf } from "../outbox/ownership.ts";
+import { lockNameOf } from "../outbox/source-lock.ts";
 import { describeOwner, readOwner, type SourceOwner } from "./owner.ts";
 import type { OperatedSource } from "./source.ts";
 

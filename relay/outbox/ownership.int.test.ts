@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { silentLogger } from "../../services/kit/log.ts";
 import { createTestSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
-import { claimOwnership, createOwnedSources, type Ownership } from "./ownership.ts";
+import { claimOwnership, type Ownership } from "./ownership.ts";
+import { createOwnedSources } from "./source-lock.ts";
 
 let schema: TestSchema;
 const closers: (() => Promise<unknown>)[] = [];

@@ -34,8 +34,9 @@ import {
 } from "../testing.ts";
 import { openHintSender } from "./hint.ts";
 import { createRelayMetrics } from "./metrics.ts";
-import { claimOwnership, lockNameOf, type Ownership } from "./ownership.ts";
+import { claimOwnership, type Ownership } from "./ownership.ts";
 import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./relay.ts";
+import { lockNameOf } from "./source-lock.ts";
 import { type OutboxStore, openOutboxStore } from "./store.ts";
 
 const table = "order_outbox_event";

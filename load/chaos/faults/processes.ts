@@ -1,5 +1,5 @@
 /** Processes that are killed, restarted or frozen. */
-import { lockNameOf } from "../../../relay/outbox/ownership.ts";
+import { lockNameOf } from "../../../relay/outbox/source-lock.ts";
 import { outboxTableName } from "../../../relay/tables.ts";
 import { sleep } from "../../../services/kit/backoff.ts";
 import { schemaName } from "../../../services/stack/services.ts";
