@@ -24,8 +24,9 @@ export interface Entry<M extends Message> {
 export interface Interest {
   /** Decodes the handled types. */
   readonly registry: Registry;
-  /** The event types to handle. */
+  /** The event types to handle. Records of other types are not decoded, so a new service can publish freely. */
   readonly handles: ReadonlySet<string>;
+  /** Which events get an inbox row: those of handled types, or every event, so that an order's timeline can be read. */
   readonly records: "handled" | "all";
 }
 

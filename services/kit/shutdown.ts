@@ -37,3 +37,14 @@ export function closeOnSignal(options: {
     process.exit(1);
   });
 }
+
+/**
+ * Exits with 1 when a consumer stops for good, so that the supervisor restarts the process. The fault injection
+ * (load/chaos) knows this exit by its log message.
+ */
+export function exitOnConsumerCrash(log: Logger): (error: Error) => never {
+  return (error) => {
+    log.fatal({ err: error }, "the consumer has stopped");
+    process.exit(1);
+  };
+}

@@ -1,9 +1,5 @@
 import { eventRegistry, sagaTopic, urgentTypes, urgentTypesFor } from "../../proto/event-table.ts";
-import { startConsumer } from "../../relay/inbox/consumer.ts";
-import { createInbox } from "../../relay/inbox/inbox.ts";
-import { startInboxPruning } from "../../relay/inbox/pruning.ts";
-import { openAdmin } from "../../relay/kafka/admin.ts";
-import { consumeTopic } from "../../relay/kafka/consumer.ts";
+import { startInbox } from "../../relay/inbox/start-inbox.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { openHintSender } from "../../relay/outbox/hint.ts";
 import { environment } from "../kit/config.ts";
@@ -11,7 +7,7 @@ import { openDatabase } from "../kit/database.ts";
 import { createMetrics, serveHealth } from "../kit/health.ts";
 import { createLogger } from "../kit/log.ts";
 import { serveRpc } from "../kit/server.ts";
-import { closeOnSignal } from "../kit/shutdown.ts";
+import { closeOnSignal, exitOnConsumerCrash } from "../kit/shutdown.ts";
 import { readOrderConfig } from "./config.ts";
 import { startDeadlineSweep } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
@@ -21,19 +17,15 @@ import { loadPriceList } from "./prices.ts";
 import { routes } from "./rpc.ts";
 import { createTopicProgress } from "./topic-progress.ts";
 import { createOrderWatch } from "./watch.ts";
+import { startWatchFeed } from "./watch-feed.ts";
 
 const config = readOrderConfig(environment());
 const log = createLogger({ instance: config.instance, level: config.logLevel });
 const metrics = createMetrics(config.instance);
 const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
-const topic = sagaTopic;
 const newId = () => Bun.randomUUIDv7();
-const onCrash = (error: Error) => {
-  log.fatal({ err: error }, "the consumer has stopped");
-  process.exit(1);
-};
 
-// A flood of orders must not starve the sagas under way: each side has connections of its own.
+// New orders must not starve the sagas under way: each side has connections of its own.
 const rpcDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const sagaDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const hints = openHintSender("order", config.relayHints);
@@ -56,54 +48,36 @@ const onChanged = (orderIds: readonly string[]) => {
 };
 const commands = { outbox, newId, sagas, onChanged };
 
-const inbox = createInbox({
+const inbox = await startInbox({
   service: "order",
   database: sagaDatabase,
+  kafka,
+  topic: sagaTopic,
   registry: eventRegistry,
   handles: handledTypes,
+  // Order also records what it only publishes: `ops stuck` and the audit read an order's timeline there.
   records: "all",
   handle: orderHandler({ newId, sagas }),
-  urgentToPublish: urgentTypes,
+  urgentToHandle: urgentTypesFor("order"),
   outbox,
+  urgentToPublish: urgentTypes,
   hints,
+  archiveRetentionHours: config.archiveRetentionHours,
+  onCommitted: (events) => watch.hint(events.map(({ envelope }) => envelope.aggregateId)),
   newId,
   log,
   metrics,
-  onCommitted: (events) => watch.hint(events.map(({ envelope }) => envelope.aggregateId)),
 });
-const consumer = await startConsumer({
-  service: "order",
-  topic,
+const watchFeed = await startWatchFeed({
   kafka,
-  inbox,
-  urgentToHandle: urgentTypesFor("order"),
-  log,
-  metrics,
-  onCrash,
+  topic: sagaTopic,
+  groupId: `order-watch-${config.instance}-${newId()}`,
+  watch,
+  onCrash: exitOnConsumerCrash(log),
 });
-
-// Another instance may handle what is watched here: every record on the topic is a hint. What this instance handles is
-// hinted at its commit, so these may come a little later, and cost the less.
-const watchGroup = `order-watch-${config.instance}-${newId()}`;
-const watchConsumer = await consumeTopic({
-  ...kafka,
-  groupId: watchGroup,
-  topic,
-  from: "latest",
-  fetchWaitMs: 50,
-  commitOffsets: false,
-  partitionsConcurrently: 12,
-  batchSizeMax: 1_000,
-  async onBatch(records) {
-    watch.hint(records.flatMap(({ key }) => (key === null ? [] : [new TextDecoder().decode(key)])));
-  },
-  onAssigned: watch.hintAll,
-  onCrash,
-});
-
 const deadlineSweep = startDeadlineSweep({
   commands: { ...commands, database: sagaDatabase },
-  topicProgress: createTopicProgress({ kafka, topic, groupId: "order" }),
+  topicProgress: createTopicProgress({ kafka, topic: sagaTopic, groupId: "order" }),
   log,
   metrics,
 });
@@ -122,22 +96,14 @@ const server = await serveRpc({
   }),
   log,
 });
-const pruning = startInboxPruning({
-  service: "order",
-  database: sagaDatabase,
-  kafka,
-  topic,
-  archiveRetentionHours: config.archiveRetentionHours,
-  log,
-});
 const health = serveHealth({
   host: config.host,
   port: config.healthPort,
   metrics,
   checks: {
+    ...inbox.checks,
     database: async () => (await rpcDatabase.query("SELECT 1")).length === 1,
-    broker: () => consumer.isReady() && watchConsumer.isReady(),
-    inbox: () => !inbox.isStopped(),
+    broker: async () => (await inbox.checks.broker()) && watchFeed.isReady(),
     prices: prices.isLoaded,
   },
 });
@@ -148,25 +114,9 @@ closeOnSignal({
   async close() {
     watch.close();
     prices.close();
-    await Promise.all([
-      server.close(),
-      consumer.close(),
-      watchConsumer.close(),
-      deadlineSweep.close(),
-      pruning.close(),
-    ]);
+    await Promise.all([server.close(), inbox.close(), watchFeed.close(), deadlineSweep.close()]);
     await placer.close();
     hints.close();
-    await Promise.allSettled([rpcDatabase.close(), sagaDatabase.close(), health.close(), deleteGroup()]);
+    await Promise.allSettled([rpcDatabase.close(), sagaDatabase.close(), health.close(), watchFeed.deleteGroup()]);
   },
 });
-
-/** The group was for this run alone. Where the broker is away, it goes by itself: it has committed nothing. */
-async function deleteGroup(): Promise<void> {
-  const deleting = (async () => {
-    const admin = await openAdmin(kafka);
-    await admin.deleteGroup(watchGroup);
-    await admin.close();
-  })();
-  await Promise.race([deleting, Bun.sleep(1_000)]);
-}

@@ -1,0 +1,60 @@
+import { openAdmin } from "../../relay/kafka/admin.ts";
+import type { KafkaOptions } from "../../relay/kafka/client.ts";
+import { consumeTopic } from "../../relay/kafka/consumer.ts";
+import { endsWithin } from "../kit/deadline.ts";
+import type { OrderWatch } from "./watch.ts";
+
+/** The topic as a source of hints for this process's watchers. */
+export interface WatchFeed {
+  isReady(): boolean;
+  close(): Promise<void>;
+  /** Deletes the feed's consumer group after `close`. Gives up after a second. */
+  deleteGroup(): Promise<void>;
+}
+
+/** Long enough to collect many hints in one fetch. This process hints what it handles itself when it commits. */
+const fetchWaitMs = 50;
+const deleteGroupTimeoutMs = 1_000;
+
+/**
+ * Reads every record of the topic as a hint that its order may have changed, because any instance of Order may handle an
+ * order that is watched here. For that, each process has a consumer group to itself.
+ */
+export async function startWatchFeed(options: {
+  readonly kafka: KafkaOptions;
+  readonly topic: string;
+  /** Unique to this run of the process. */
+  readonly groupId: string;
+  readonly watch: Pick<OrderWatch, "hint" | "hintAll">;
+  readonly onCrash: (error: Error) => void;
+}): Promise<WatchFeed> {
+  const { kafka, topic, groupId, watch } = options;
+  const consumer = await consumeTopic({
+    ...kafka,
+    groupId,
+    topic,
+    from: "latest",
+    fetchWaitMs,
+    commitOffsets: false,
+    partitionsConcurrently: 12,
+    batchSizeMax: 1_000,
+    async onBatch(records) {
+      watch.hint(records.flatMap(({ key }) => (key === null ? [] : [new TextDecoder().decode(key)])));
+    },
+    onAssigned: watch.hintAll,
+    onCrash: options.onCrash,
+  });
+  const deleteGroup = async () => {
+    const admin = await openAdmin(kafka);
+    await admin.deleteGroup(groupId);
+    await admin.close();
+  };
+  return {
+    isReady: consumer.isReady,
+    close: consumer.close,
+    async deleteGroup() {
+      // While the broker is away the group stays, and the broker removes it later: it has committed no offsets.
+      await endsWithin(deleteGroup(), deleteGroupTimeoutMs);
+    },
+  };
+}
