@@ -1,11 +1,11 @@
-/** What the relay is measured against, on the same rows, servers and libraries. */
+/** The baselines of the relay's drains. They use the same rows, servers and libraries as the relay. */
 import { toRecord } from "../../proto/envelope.ts";
 import { eventRegistry } from "../../proto/event-table.ts";
 import { openProducer } from "../../relay/kafka/producer.ts";
 import { openOutboxStore } from "../../relay/outbox/store.ts";
 import type { BenchOutbox } from "./outbox.ts";
 
-/** How long rows took, in the parts of a relay that does one thing after another. */
+/** How long the steps of a serial relay took for `rows` rows. */
 export interface SerialTimes {
   readonly rows: number;
   readonly readAndMarkMs: number;
@@ -17,8 +17,8 @@ const sendTimeoutMs = 10_000;
 const encoding = { ceSource: "/shop/order", encoding: "protobuf", registry: eventRegistry } as const;
 
 /**
- * Reads and marks all pending rows, `batchRows` at a time; then, with nothing else going on, makes their records; then
- * produces these, in the same batches. The first `warmUpRows` are not counted.
+ * Drains the outbox one step after the other: reads and marks all pending rows in batches of `batchRows`, then encodes
+ * them, then produces them in the same batches. The first `warmUpRows` rows are not counted.
  */
 export async function measureSerially(
   outbox: BenchOutbox,
@@ -35,22 +35,22 @@ export async function measureSerially(
       const rows = await store.readPending({ afterSeq, exceptKeys: [], limit: batchRows });
       if (rows.length === 0) break;
       await store.markPublished(rows.map(({ id }) => id));
-      const counts = read >= warmUpRows;
-      if (counts) times.readAndMarkMs += performance.now() - startedMs;
-      batches.push({ rows, counts });
+      const isCounted = read >= warmUpRows;
+      if (isCounted) times.readAndMarkMs += performance.now() - startedMs;
+      batches.push({ rows, isCounted });
       read += rows.length;
       afterSeq = rows.at(-1)?.seq ?? afterSeq;
     }
-    const encoded = batches.map(({ rows, counts }) => {
+    const encoded = batches.map(({ rows, isCounted }) => {
       const startedMs = performance.now();
       const records = rows.map((row) => toRecord(row, encoding));
-      if (counts) times.encodeMs += performance.now() - startedMs;
-      return { records, counts };
+      if (isCounted) times.encodeMs += performance.now() - startedMs;
+      return { records, isCounted };
     });
-    for (const { records, counts } of encoded) {
+    for (const { records, isCounted } of encoded) {
       const startedMs = performance.now();
       await producer.send(outbox.topic, records);
-      if (!counts) continue;
+      if (!isCounted) continue;
       times.produceMs += performance.now() - startedMs;
       times.rows += records.length;
     }
@@ -62,7 +62,7 @@ export async function measureSerially(
 
 const textbookReadRows = 100;
 
-/** The relay of the textbooks: reads 100, sends one by one, updates one by one. Rows a second. */
+/** Drains the outbox as a textbook relay does: it reads 100 rows, and sends and marks them one by one. Returns rows a second. */
 export async function measureTextbook(outbox: BenchOutbox, warmUpRows: number): Promise<number> {
   const store = openOutboxStore({ databaseUrl: outbox.relayUrl, table: outbox.table });
   const producer = await openProducer({ ...outbox.kafka, timeoutMs: sendTimeoutMs });

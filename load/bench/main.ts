@@ -1,4 +1,4 @@
-/** `npm run bench -- relay`: the relay's speed, on a MariaDB and a Kafka of its own over TCP. */
+/** `npm run bench -- relay`: measures the relay on a MariaDB and a Kafka of its own, over TCP. */
 import { join } from "node:path";
 import { ConfigError, environment, integer, readConfig } from "../../services/kit/config.ts";
 import { explained, StackError } from "../../services/stack/errors.ts";
@@ -13,13 +13,13 @@ const textbookRows = 2_000;
 const latencySeconds = 20;
 const idleSeconds = 20;
 
-/** Progress goes to the standard error, so that the standard output holds the figures alone. */
+/** Progress goes to standard error, so that standard output holds the figures alone. */
 function report(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
 async function main({ json, ...sizes }: BenchArguments): Promise<void> {
-  // Beside a running stack, and beside the tests, whose offset is 10,000.
+  // The servers can run beside a stack and beside the tests, whose offset is 10,000.
   const { portOffset } = readConfig(environment(), {
     portOffset: integer("BENCH_PORT_OFFSET", { fallback: 12_000, min: 1, max: 40_000 }),
   });

@@ -1,18 +1,18 @@
-/** The relay under measurement: the real process, told by its environment, with its own account. */
+/** The relay under measurement: the real process, configured by its environment, with an account of its own. */
 import { createSocket } from "node:dgram";
 import { readFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { sleep } from "../../services/kit/backoff.ts";
 import { environment, type HostPort } from "../../services/kit/config.ts";
+import { freePort } from "../../services/kit/testing.ts";
 import { relayRuntimeEnvironment } from "../../services/stack/processes.ts";
 import type { BenchOutbox } from "./outbox.ts";
 
-/** A relay at work. */
+/** A running relay. */
 export interface RelayProcess {
   readonly pid: number;
   readonly hints: HostPort;
-  /** The most memory that it has had, in megabytes. */
+  /** The peak of its resident memory, in megabytes. */
   memoryMaxMegabytes(): Promise<number>;
   stop(): Promise<void>;
 }
@@ -22,12 +22,12 @@ const root = join(import.meta.dir, "../..");
 const readyTimeoutMs = 30_000;
 const readyPollMs = 20;
 
-/** Starts it; resolves when it is ready. */
+/** Starts a relay and resolves once it is ready. */
 export async function startRelayProcess(
   outbox: BenchOutbox,
   settings: Readonly<Record<string, string>> = {},
 ): Promise<RelayProcess> {
-  const [healthPort, hintPort] = await Promise.all([freeTcpPort(), freeUdpPort()]);
+  const [healthPort, hintPort] = await Promise.all([freePort(), freeUdpPort()]);
   const { service: name, relayUrl: databaseUrl, table: outboxTable, archiveTable, topic, deadLetterTopic } = outbox;
   const child = Bun.spawn([process.execPath, "relay/main.ts"], {
     cwd: root,
@@ -46,17 +46,7 @@ export async function startRelayProcess(
     stdout: "inherit",
     stderr: "inherit",
   });
-  const deadlineMs = performance.now() + readyTimeoutMs;
-  for (;;) {
-    const isReady = await fetch(`http://${host}:${healthPort}/readyz`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-    if (isReady) break;
-    if (child.exitCode !== null) throw new Error(`The relay ended with exit code ${child.exitCode}.`);
-    if (performance.now() > deadlineMs) throw new Error(`The relay was not ready within ${readyTimeoutMs} ms.`);
-    await sleep(readyPollMs);
-  }
+  await untilReady(child, `http://${host}:${healthPort}/readyz`);
   return {
     pid: child.pid,
     hints: { host, port: hintPort },
@@ -71,13 +61,18 @@ export async function startRelayProcess(
   };
 }
 
-async function freeTcpPort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, host, resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("The server listens on no port.");
-  return address.port;
+async function untilReady(child: Bun.Subprocess, url: string): Promise<void> {
+  const deadlineMs = performance.now() + readyTimeoutMs;
+  for (;;) {
+    const isReady = await fetch(url).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+    if (isReady) return;
+    if (child.exitCode !== null) throw new Error(`The relay ended with exit code ${child.exitCode}.`);
+    if (performance.now() > deadlineMs) throw new Error(`The relay was not ready within ${readyTimeoutMs} ms.`);
+    await sleep(readyPollMs);
+  }
 }
 
 async function freeUdpPort(): Promise<number> {

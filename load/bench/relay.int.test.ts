@@ -1,34 +1,34 @@
-/** The benchmark from end to end, with few rows: that what it measures is right. How fast it is, is not asked. */
+/** Runs the benchmark with few rows and checks that it measures correctly. Speed is not checked. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readTopic } from "../../relay/testing.ts";
 import { testServers } from "../../services/kit/testing.ts";
 import { measureSerially, measureTextbook } from "./baselines.ts";
-import { type BenchOutbox, createBenchOutbox } from "./outbox.ts";
+import { BenchOutbox } from "./outbox.ts";
 import { benchmarkRelay } from "./relay.ts";
 import { startRelayProcess } from "./relay-process.ts";
 import { goalsOf } from "./report.ts";
 
 const rows = 1_200;
 
-describe("all rows arrive once, in order per key, and are marked", () => {
+describe("every relay that the benchmark compares", () => {
   let outbox: BenchOutbox;
   beforeAll(async () => {
-    outbox = await createBenchOutbox(testServers(), { keys: 40 });
+    outbox = await BenchOutbox.create(testServers(), { keys: 40 });
   });
   afterAll(() => outbox.drop());
 
   const relayProcess = async () => {
     const relay = await startRelayProcess(outbox);
-    await outbox.drained(rows);
+    await outbox.untilDrained(rows);
     expect(await relay.memoryMaxMegabytes()).toBeGreaterThan(0);
     await relay.stop();
   };
   for (const [name, deliver] of [
-    ["the relay's process", relayProcess],
-    ["the parts that make the serial bound", () => measureSerially(outbox, { batchRows: 500, warmUpRows: 0 })],
+    ["the relay process", relayProcess],
+    ["the serial baseline", () => measureSerially(outbox, { batchRows: 500, warmUpRows: 0 })],
     ["the textbook relay", () => measureTextbook(outbox, 1)],
   ] as const) {
-    test(name, async () => {
+    test(`${name} delivers every row once, in order per key, and marks it`, async () => {
       await outbox.empty();
       await outbox.fill(rows, "PENDING");
       const events = await outbox.database.query<{ id: string; aggregateId: string; bytes: number }>(
@@ -59,7 +59,7 @@ describe("all rows arrive once, in order per key, and are marked", () => {
   }
 });
 
-test("a whole run has every figure, and a verdict on each goal", async () => {
+test("a run of the benchmark has every figure, and compares each with its goal", async () => {
   const result = await benchmarkRelay({
     ...testServers(),
     rows: 2_000,

@@ -2,13 +2,13 @@ import { describe, expect, test } from "bun:test";
 import { parseLoadArguments } from "./arguments.ts";
 
 describe("parseLoadArguments", () => {
-  test("has defaults, and shorter steps in a ramp", () => {
+  test("arguments have defaults, and a ramp has shorter steps", () => {
     const defaults = { ratePerSecond: 100, seconds: 60, watchShare: 0.1, ramp: false, json: false };
     expect(parseLoadArguments([])).toEqual(defaults);
     expect(parseLoadArguments(["--ramp"])).toEqual({ ...defaults, ramp: true, seconds: 10 });
   });
 
-  test("takes what it is given", () => {
+  test("options override the defaults", () => {
     expect(parseLoadArguments(["--rate", "250", "--seconds=5", "--watch-share", "0", "--json"])).toEqual({
       ratePerSecond: 250,
       seconds: 5,
@@ -27,7 +27,7 @@ describe("parseLoadArguments", () => {
     [["--fast"], "--fast"],
     [["100"], "100"],
   ] as const) {
-    test(`refuses ${args.join(" ")}, naming it`, () => {
+    test(`the arguments ${args.join(" ")} are rejected with a message that names the problem`, () => {
       expect(() => parseLoadArguments(args)).toThrow(problem);
     });
   }

@@ -1,17 +1,17 @@
-/** Where to look for the knee. Rates are orders a second. */
+/** A search for the highest rate that the system keeps up with. Rates are in orders a second. */
 export interface KneeSearch {
   readonly firstRate: number;
-  /** The search ends here even when the system still keeps up. */
+  /** The search ends at this rate even if the system keeps up with it. */
   readonly rateMax: number;
-  /** The search ends when the highest rate that held and the lowest that did not are this close: 0.05 is 5 %. */
+  /** The search ends when the highest rate that held and the lowest that did not differ by this share: 0.05 is 5 %. */
   readonly precision: number;
-  /** Whether the system keeps up with this rate. */
+  /** Whether the system keeps up with a rate. */
   readonly holds: (rate: number) => Promise<boolean>;
 }
 
 /**
- * The highest rate that held: doubled until one does not hold, then bisected. A rate that does not hold is tried a
- * second time, since one pause of a busy machine is not the system's limit. Returns 0 when no rate held.
+ * Finds the highest rate that holds: doubles the rate until one does not hold, then bisects. A rate that does not hold gets
+ * a second attempt, since a single pause of a busy machine is not the system's limit. Returns 0 if no rate holds.
  */
 export async function findKnee({ firstRate, rateMax, precision, holds }: KneeSearch): Promise<number> {
   let held = 0;

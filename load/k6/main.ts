@@ -1,4 +1,4 @@
-/** `npm run load`: the k6 scenario against a running stack, judged by Order's own rows. */
+/** `npm run load`: places orders on a running stack with k6, and judges the run by the rows in Order's database. */
 import { join } from "node:path";
 import { sleep } from "../../services/kit/backoff.ts";
 import { ConfigError, environment } from "../../services/kit/config.ts";
@@ -8,23 +8,23 @@ import { type LoadArguments, parseLoadArguments } from "./arguments.ts";
 import { ensureK6 } from "./k6.ts";
 import { findKnee } from "./knee.ts";
 import { type LoadOptions, measure, readRunningStack } from "./measure.ts";
-import { faultsOf, formatResult, formatStep, type LoadResult } from "./result.ts";
+import { formatResult, formatStep, type LoadResult, problemsOf } from "./result.ts";
 
 const finalMsMax = 1_000;
 const rateMax = 100_000;
 const kneePrecision = 0.05;
 const warmUpSeconds = 5;
-/** Between two steps: what the last one left behind (outboxes, archives, garbage) is not the next one's. */
+/** A pause between two steps, so that the archiving and garbage collection of one do not slow down the next. */
 const settleMs = 2_000;
 
-/** Progress goes to the standard error, so that the standard output holds the figures alone. */
+/** Progress goes to standard error, so that standard output holds the figures alone. */
 function report(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
 async function main(args: LoadArguments, signal: AbortSignal): Promise<boolean> {
   const settings = readStackSettings(environment(), join(import.meta.dir, "../.."));
-  // Asked first: nobody should wait for k6 to be built, only to hear that there is no stack.
+  // Comes first, so that a missing stack is reported before k6 is built.
   await readRunningStack(settings.dataFolder);
   const k6Program = await ensureK6({ cacheFolder: settings.cacheFolder, report });
   const common = { watchShare: args.watchShare, dataFolder: settings.dataFolder, k6Program, signal };
@@ -36,14 +36,16 @@ type CommonOptions = Pick<LoadOptions, "watchShare" | "dataFolder" | "k6Program"
 async function load({ ratePerSecond, seconds, json }: LoadArguments, common: CommonOptions): Promise<boolean> {
   report(`Placing ${ratePerSecond} orders a second for ${seconds} s …`);
   const result = await measure({ ...common, ratePerSecond, seconds, report });
-  const faults = faultsOf(result);
-  console.log(json ? JSON.stringify({ ...result, faults }, undefined, 2) : `\n${formatResult(result)}`);
-  report(faults.length === 0 ? "Every order is final, with no errors." : `Not good: ${faults.join(", ")}.`);
-  return faults.length === 0;
+  const problems = problemsOf(result);
+  console.log(json ? JSON.stringify({ ...result, faults: problems }, undefined, 2) : `\n${formatResult(result)}`);
+  report(
+    problems.length === 0 ? "Every order is final, and there were no errors." : `Problems: ${problems.join(", ")}.`,
+  );
+  return problems.length === 0;
 }
 
 async function ramp({ ratePerSecond, seconds, json }: LoadArguments, common: CommonOptions): Promise<boolean> {
-  const steps: { readonly result: LoadResult; readonly faults: readonly string[] }[] = [];
+  const steps: { readonly result: LoadResult; readonly problems: readonly string[] }[] = [];
   const quiet = () => undefined;
   report(`Warming up: ${ratePerSecond} orders a second for ${warmUpSeconds} s …`);
   await measure({ ...common, ratePerSecond, seconds: warmUpSeconds, report: quiet });
@@ -55,23 +57,25 @@ async function ramp({ ratePerSecond, seconds, json }: LoadArguments, common: Com
     async holds(rate) {
       await sleep(settleMs, common.signal);
       const result = await measure({ ...common, ratePerSecond: rate, seconds, report: quiet });
-      const faults = stepFaults(result);
-      steps.push({ result, faults });
-      report(formatStep(result, faults));
-      if (result.notFinal > 0)
-        throw new StackError("Orders of this step are still not final: a next step would measure them.");
-      return faults.length === 0;
+      const problems = problemsOfStep(result);
+      steps.push({ result, problems });
+      report(formatStep(result, problems));
+      if (result.notFinal > 0) {
+        throw new StackError("Orders of this step are still not final. The next step would measure them too.");
+      }
+      return problems.length === 0;
     },
   });
-  if (json) console.log(JSON.stringify({ kneeOrdersPerSecond: knee, steps }, undefined, 2));
+  const printed = steps.map(({ result, problems }) => ({ result, faults: problems }));
+  if (json) console.log(JSON.stringify({ kneeOrdersPerSecond: knee, steps: printed }, undefined, 2));
   else console.log(knee === 0 ? "\nNo rate held." : `\nKnee: ${knee} orders a second.`);
   return knee > 0;
 }
 
-/** A step holds when it is a good run and its orders were final in time. */
-function stepFaults(result: LoadResult): readonly string[] {
+/** A step holds if the run has no problems and its orders were final in time. */
+function problemsOfStep(result: LoadResult): readonly string[] {
   const p99 = result.finalMs?.p99 ?? 0;
-  return [...faultsOf(result), ...(p99 > finalMsMax ? [`p99 over ${finalMsMax} ms`] : [])];
+  return [...problemsOf(result), ...(p99 > finalMsMax ? [`p99 over ${finalMsMax} ms`] : [])];
 }
 
 const stopping = new AbortController();

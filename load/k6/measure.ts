@@ -17,34 +17,34 @@ export interface LoadOptions {
   readonly watchShare: number;
   readonly dataFolder: string;
   readonly k6Program: string;
-  /** Aborting it stops k6 and throws. */
+  /** Aborting it stops k6 and makes {@link measure} throw. */
   readonly signal: AbortSignal;
   readonly report: (line: string) => void;
 }
 
 const declinedShare = 0.05;
 const outOfStockShare = 0.05;
-/** What can be waited for without an order being dropped: an answer may take a second, a final status five. */
+/** Virtual users per order a second. No iteration is dropped as long as answers take 1 s and final statuses 5 s. */
 const placingUsersPerRate = 1;
 const watchingUsersPerRate = 5;
-/** Few, so that at a low rate none is idle for the ten seconds after which Order closes its connection. */
+/** Few, so that at a low rate no user is idle for ten seconds, after which Order closes its connection. */
 const usersMin = 5;
 const placingUsersMax = 1_500;
 const watchingUsersMax = 500;
 const watchTimeoutSeconds = 30;
-/** Go collects garbage harder from here on; a user takes half a megabyte, and k6 keeps every time that it has measured. */
+/** From here on Go collects garbage more often. A user takes half a megabyte, and k6 keeps every measured time. */
 const k6MemoryLimit = "1500MiB";
 const finalWaitMaxMs = 120_000;
 const finalPollMs = 250;
 const progressIntervalMs = 10_000;
 const statementTimeoutMs = 30_000;
-/** k6 ran to its end and a threshold was crossed: the table says which. */
+/** k6 ran to its end, and a threshold was crossed. The report shows which. */
 const thresholdsCrossed = 99;
 const k6ErrorLinesMax = 10;
 
 /**
- * Runs the scenario once against the running stack, waits until every order of it is final, and counts.
- * @throws StackError when there is no stack or k6 cannot run.
+ * Runs the scenario once against the running stack, waits until its orders are final, and counts.
+ * @throws StackError if no stack runs or k6 fails.
  */
 export async function measure(options: LoadOptions): Promise<LoadResult> {
   const stack = await readRunningStack(options.dataFolder);
@@ -65,7 +65,7 @@ export async function measure(options: LoadOptions): Promise<LoadResult> {
       reporting.abort();
       await reports;
     }
-    // Read again: a process that was restarted has another PID.
+    // Reads the stack file again, since a restarted process has another PID.
     const timesAfter = await readProcessTimes((await readStackFile(options.dataFolder)).processes);
     const machineCpuSeconds = (await readMachineBusySeconds()) - machineBefore;
     const wallSeconds = (performance.now() - startedAtMs) / 1_000;
@@ -76,7 +76,7 @@ export async function measure(options: LoadOptions): Promise<LoadResult> {
       ratePerSecond: options.ratePerSecond,
       seconds: options.seconds,
       ...orders,
-      // A request whose answer was an error may have placed its order: then this is a lower bound, and a bad run anyway.
+      // A lower bound: a request that got an error may have placed its order. The run has problems anyway then.
       lost: Math.max(0, client.acknowledged - orders.placed),
       client,
       cpuSeconds: { ...cpuSecondsBetween(timesBefore, timesAfter), k6: k6CpuSeconds },
@@ -89,8 +89,8 @@ export async function measure(options: LoadOptions): Promise<LoadResult> {
 }
 
 /**
- * What runs on the data folder. A `kill -9` leaves its file behind, so Order is asked too.
- * @throws StackError when no stack runs.
+ * Reads what runs on the data folder. Calls Order too, since a stack that was killed leaves its file behind.
+ * @throws StackError if no stack runs.
  */
 export async function readRunningStack(dataFolder: string): Promise<StackFile> {
   const missing = (error: unknown) => {
@@ -123,7 +123,7 @@ function planOf(options: LoadOptions, stack: StackFile, summaryFile: string): Lo
   };
 }
 
-/** Runs k6 to its end; returns its CPU seconds. */
+/** Runs k6 to its end and returns the CPU seconds that it used. */
 async function runK6(options: LoadOptions, plan: LoadPlan): Promise<number> {
   const command = [options.k6Program, "run", "--quiet", "--no-color", "--address", "", "--log-output", "stderr"];
   const child = Bun.spawn([...command, join(import.meta.dir, "scenario.ts")], {
@@ -131,7 +131,7 @@ async function runK6(options: LoadOptions, plan: LoadPlan): Promise<number> {
       ...environment(),
       LOAD_PLAN: JSON.stringify(plan),
       GOMEMLIMIT: k6MemoryLimit,
-      // It needs no network but the stack's.
+      // k6 must use no network but the stack's.
       K6_NO_USAGE_REPORT: "true",
       K6_AUTO_EXTENSION_RESOLUTION: "false",
     },
@@ -154,7 +154,7 @@ async function runK6(options: LoadOptions, plan: LoadPlan): Promise<number> {
   }
 }
 
-/** The first different errors in k6's log. Its warnings, one for each failed request, say nothing that the script does not. */
+/** The first distinct errors in k6's log. Leaves out its warnings, one per failed request: the script reports those itself. */
 function errorsOf(log: string): string {
   const errors = log.split("\n").filter((line) => line !== "" && !line.includes(" level=warning "));
   const messages = new Set(errors.map((line) => line.replace(/^time=\S+ level=\w+ msg=/, "")));
@@ -173,11 +173,11 @@ async function reportProgress(
   for (let seconds = 0; ; seconds += progressIntervalMs / 1_000) {
     await sleep(progressIntervalMs, signal);
     if (signal.aborted) return;
-    // Its failure says nothing about the orders: the run is judged by its end.
+    // A failure of this query does not matter: the run is judged by its end.
     const counts = await countOrders(database, run).catch(() => undefined);
-    const words =
+    const progress =
       counts === undefined ? "the database does not answer" : `${counts.placed} placed, ${counts.notFinal} not final`;
-    options.report(`after ${seconds + progressIntervalMs / 1_000} s: ${words}`);
+    options.report(`after ${seconds + progressIntervalMs / 1_000} s: ${progress}`);
   }
 }
 
@@ -191,7 +191,7 @@ async function untilAllFinal(options: LoadOptions, database: Queryable, run: str
   }
 }
 
-/** The run's orders: its request ids share their first digits, and the index over owner and request id finds them. */
+/** Selects the run's orders by the first digits of their request ids, with the index over owner and request id. */
 const ofRun = "FROM orders WHERE owner = '' AND request_id LIKE CONCAT(?, '-%')";
 
 async function countOrders(

@@ -1,9 +1,9 @@
-/** What `run.ts` tells the k6 script, and what the script tells it back. Types only: the two run in different engines. */
+/** What measure.ts passes to the k6 script and gets back. Types only, since the script runs in k6's own engine. */
 
 export interface LoadPlan {
-  /** The first eight hexadecimal digits of every request id of the run: they tell its orders from all others. */
+  /** The first eight hexadecimal digits of all request ids of the run. They identify its orders. */
   readonly run: string;
-  /** Order's instances; the virtual users are spread over them. */
+  /** Order's instances. The virtual users are spread over them. */
   readonly httpUrls: readonly string[];
   /** `host:port` for gRPC. */
   readonly grpcAddresses: readonly string[];
@@ -13,7 +13,7 @@ export interface LoadPlan {
   readonly watchShare: number;
   readonly declinedShare: number;
   readonly outOfStockShare: number;
-  /** Virtual users, all made before the start: one that k6 adds later costs a dropped iteration first. */
+  /** Virtual users. All are created before the start, since k6 adds one later only after a dropped iteration. */
   readonly placingUsers: number;
   readonly watchingUsers: number;
   readonly watchTimeoutSeconds: number;
@@ -28,16 +28,16 @@ export interface Quantiles {
   readonly max: number;
 }
 
-/** What k6 counted. Times in milliseconds. */
+/** What k6 counted. Times are in milliseconds. */
 export interface LoadSummary {
-  /** Orders that were answered with an id and PENDING. */
+  /** Requests that were answered with an order id and PENDING. */
   readonly acknowledged: number;
   readonly errors: number;
   readonly droppedIterations: number;
   readonly watched: number;
-  /** Watches that ended, or were given up, without a final status. */
+  /** Watches that ended or timed out without a final status. */
   readonly watchesNotFinal: number;
   readonly answeredMs: Quantiles | undefined;
-  /** From just before PlaceOrder was sent to the final status on the stream. */
+  /** From just before PlaceOrder is sent until the final status arrives on the stream. */
   readonly watchedFinalMs: Quantiles | undefined;
 }

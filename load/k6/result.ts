@@ -1,4 +1,5 @@
-/** What a run came to, whether that is good, and how it is shown. Pure. */
+/** The result of a run, its problems, and its rendering. Pure. */
+import { formatTable } from "../../services/kit/table.ts";
 import type { LoadSummary, Quantiles } from "./plan.ts";
 
 export interface LoadResult {
@@ -11,20 +12,20 @@ export interface LoadResult {
   readonly completed: number;
   readonly failed: Readonly<Record<string, number>>;
   readonly notFinal: number;
-  /** Acknowledged to the client and not in the database. */
+  /** Orders that were acknowledged and are not in the database. */
   readonly lost: number;
   readonly client: LoadSummary;
-  /** `updated_at` − `created_at` of every final order: Order's own rows, by the database's clock. */
+  /** From `created_at` to `updated_at` of every final order, by the database's clock. */
   readonly finalMs: Quantiles | undefined;
-  /** By process, from before the first order until all were final; k6 among them. */
+  /** By process, k6 included, from before the first order until all orders were final. */
   readonly cpuSeconds: Readonly<Record<string, number>>;
-  /** Of the whole machine in the same time. */
+  /** Of the whole machine, in the same time. */
   readonly machineCpuSeconds: number;
-  /** The time that the CPU seconds were counted over. */
+  /** How long CPU seconds were counted. */
   readonly wallSeconds: number;
 }
 
-/** Nearest-rank quantiles; undefined for no values. */
+/** Nearest-rank quantiles. Undefined if there are no values. */
 export function quantilesOf(values: readonly number[]): Quantiles | undefined {
   if (values.length === 0) return undefined;
   const sorted = Float64Array.from(values).sort();
@@ -32,8 +33,8 @@ export function quantilesOf(values: readonly number[]): Quantiles | undefined {
   return { count: sorted.length, p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1) };
 }
 
-/** What must not be, in words; empty for a good run. */
-export function faultsOf(result: LoadResult): readonly string[] {
+/** What is wrong with a run; empty for a good one. */
+export function problemsOf(result: LoadResult): readonly string[] {
   const { client } = result;
   const counts: readonly (readonly [number, string])[] = [
     [client.errors, "errors"],
@@ -42,11 +43,11 @@ export function faultsOf(result: LoadResult): readonly string[] {
     [result.notFinal, "orders not final"],
     [client.watchesNotFinal, "watches without a final status"],
   ];
-  const faults = counts.filter(([count]) => count > 0).map(([count, what]) => `${whole(count)} ${what}`);
-  return result.placed === 0 ? [...faults, "no orders were placed"] : faults;
+  const problems = counts.filter(([count]) => count > 0).map(([count, what]) => `${whole(count)} ${what}`);
+  return result.placed === 0 ? [...problems, "no orders were placed"] : problems;
 }
 
-/** The table that a run ends with. */
+/** Renders orders, latencies and CPU time. */
 export function formatResult(result: LoadResult): string {
   const { client } = result;
   const counts = [
@@ -74,44 +75,37 @@ export function formatResult(result: LoadResult): string {
   return [
     `Run ${result.run}: ${whole(result.ratePerSecond)} orders a second for ${result.seconds} s`,
     "",
-    ...formatTable([["orders", ""], ...counts.map(([name, count]) => [name, whole(count)])]),
+    figures(
+      ["orders", ""],
+      counts.map(([name, count]) => [name, whole(count)]),
+    ),
     "",
-    ...formatTable([
+    figures(
       ["milliseconds", "p50", "p95", "p99", "max"],
-      ...times.map(([name, quantiles]) => [name, ...formatQuantiles(quantiles)]),
-    ]),
+      times.map(([name, quantiles]) => [name, ...formatQuantiles(quantiles)]),
+    ),
     "",
-    ...formatTable([
+    figures(
       ["CPU seconds", ""],
-      ...cpu.map(([name, seconds]) => [name, seconds.toFixed(2)]),
-      ["all", cpuTotal.toFixed(2)],
-    ]),
+      [...cpu.map(([name, seconds]) => [name, seconds.toFixed(2)]), ["all", cpuTotal.toFixed(2)]],
+    ),
     "",
-    `${coresOf(cpuTotal)} cores over ${result.wallSeconds.toFixed(1)} s, ${whole(microsecondsPerOrder)} µs of CPU an order.`,
-    // Latencies are the system's own only where nothing else wanted the machine.
-    `Other programs on this machine took ${coresOf(result.machineCpuSeconds - cpuTotal)} cores meanwhile.`,
+    `${coresOf(cpuTotal)} cores over ${result.wallSeconds.toFixed(1)} s, ${whole(microsecondsPerOrder)} µs of CPU per order.`,
+    // The latencies are the system's own only if other programs left the machine alone.
+    `Other programs on this machine used ${coresOf(result.machineCpuSeconds - cpuTotal)} cores at the same time.`,
   ].join("\n");
 }
 
-/** One step of the ramp, as a line. */
-export function formatStep(result: LoadResult, faults: readonly string[]): string {
-  const verdict = faults.length === 0 ? "holds" : `does not hold: ${faults.join(", ")}`;
+/** Renders one step of the ramp as a line. */
+export function formatStep(result: LoadResult, problems: readonly string[]): string {
+  const verdict = problems.length === 0 ? "holds" : `does not hold: ${problems.join(", ")}`;
   const [p50 = "", , p99 = ""] = formatQuantiles(result.finalMs);
   return `${whole(result.ratePerSecond).padStart(6)}/s  p50 ${p50.padStart(8)}  p99 ${p99.padStart(8)} ms  ${verdict}`;
 }
 
-/** Rows as lines, the first column to the left and the others to the right. */
-export function formatTable(rows: readonly (readonly string[])[]): readonly string[] {
-  const columnsCount = Math.max(0, ...rows.map((row) => row.length));
-  const widths = Array.from({ length: columnsCount }, (_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0)),
-  );
-  return rows.map((row) =>
-    row
-      .map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
-      .join("  ")
-      .trimEnd(),
-  );
+/** A table whose first column is text and whose other columns are figures. */
+function figures(headings: readonly string[], rows: readonly (readonly string[])[]): string {
+  return formatTable(headings, rows, { rightAligned: headings.map((_, column) => column).slice(1) });
 }
 
 function formatQuantiles(quantiles: Quantiles | undefined): readonly string[] {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { faultsOf, formatResult, formatStep, formatTable, type LoadResult, quantilesOf } from "./result.ts";
+import { formatResult, formatStep, type LoadResult, problemsOf, quantilesOf } from "./result.ts";
 
 const good: LoadResult = {
   run: "0a1b2c3d",
@@ -26,25 +26,25 @@ const good: LoadResult = {
 };
 
 describe("quantilesOf", () => {
-  test("takes the nearest rank", () => {
+  test("a quantile is the value at the nearest rank", () => {
     const values = Array.from({ length: 100 }, (_, index) => 100 - index);
     expect(quantilesOf(values)).toEqual({ count: 100, p50: 50, p95: 95, p99: 99, max: 100 });
   });
 
-  test("of one value is that value, of none nothing", () => {
+  test("every quantile of one value is that value, and no values have no quantiles", () => {
     expect(quantilesOf([7])).toEqual({ count: 1, p50: 7, p95: 7, p99: 7, max: 7 });
     expect(quantilesOf([])).toBeUndefined();
   });
 });
 
-describe("faultsOf", () => {
-  test("a good run has none", () => {
-    expect(faultsOf(good)).toEqual([]);
+describe("problemsOf", () => {
+  test("a good run has no problems", () => {
+    expect(problemsOf(good)).toEqual([]);
   });
 
-  test("names each that there is", () => {
+  test("every problem of a run is named with its count", () => {
     const client = { ...good.client, errors: 2, droppedIterations: 3, watchesNotFinal: 4 };
-    expect(faultsOf({ ...good, client, lost: 1, notFinal: 1_200 })).toEqual([
+    expect(problemsOf({ ...good, client, lost: 1, notFinal: 1_200 })).toEqual([
       "2 errors",
       "3 dropped iterations",
       "1 acknowledged orders not in the database",
@@ -53,22 +53,13 @@ describe("faultsOf", () => {
     ]);
   });
 
-  test("a run that placed nothing is not good", () => {
-    expect(faultsOf({ ...good, placed: 0 })).toEqual(["no orders were placed"]);
+  test("a run without orders is a problem", () => {
+    expect(problemsOf({ ...good, placed: 0 })).toEqual(["no orders were placed"]);
   });
 });
 
-describe("the table", () => {
-  test("lines up its columns", () => {
-    expect(
-      formatTable([
-        ["a", "1"],
-        ["long name", "1,000"],
-      ]),
-    ).toEqual(["a              1", "long name  1,000"]);
-  });
-
-  test("shows every figure", () => {
+describe("the report", () => {
+  test("the report of a run shows every figure", () => {
     const lines = formatResult(good)
       .split("\n")
       .map((line) => line.replaceAll(/ {2,}/g, " "));
@@ -78,11 +69,11 @@ describe("the table", () => {
     expect(lines).toContain("placed → final, by the database 11.0 20.0 31.0 90.0");
     expect(lines).toContain("placed → final, as watched – – – –");
     expect(lines).toContain("all 12.00");
-    expect(lines).toContain("0.20 cores over 60.0 s, 2,000 µs of CPU an order.");
-    expect(lines).toContain("Other programs on this machine took 0.30 cores meanwhile.");
+    expect(lines).toContain("0.20 cores over 60.0 s, 2,000 µs of CPU per order.");
+    expect(lines).toContain("Other programs on this machine used 0.30 cores at the same time.");
   });
 
-  test("a step is one line with its verdict", () => {
+  test("a step of the ramp is one line with its verdict", () => {
     expect(formatStep(good, [])).toEndWith("p99     31.0 ms  holds");
     expect(formatStep(good, ["2 errors"])).toEndWith("does not hold: 2 errors");
   });

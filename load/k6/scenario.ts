@@ -1,6 +1,6 @@
 /**
- * The k6 script: orders at a constant rate whatever the answers take (an open model: a slow system is not spared by
- * callers that wait for it), and a share of them watched until final. Runs in k6's own engine; `run.ts` starts it.
+ * The k6 script: places orders at a constant rate and watches a share of them until they are final. The model is open: the
+ * rate does not depend on how fast the system answers. measure.ts starts the script in k6's own engine.
  */
 import exec from "k6/execution";
 import http from "k6/http";
@@ -10,7 +10,7 @@ import type { Options, Scenario } from "k6/options";
 import type { LoadPlan, LoadSummary, Quantiles } from "./plan.ts";
 
 const planText = __ENV.LOAD_PLAN;
-if (planText === undefined) throw new Error("LOAD_PLAN is not set: start this by npm run load.");
+if (planText === undefined) throw new Error("LOAD_PLAN is not set. Use npm run load to start this script.");
 const plan: LoadPlan = JSON.parse(planText);
 
 const answerTimeout = "10s";
@@ -29,7 +29,7 @@ const watchedFinalMs = new Trend("order_watched_final_ms", true);
 export const options: Options = {
   scenarios: {
     place: arrivals("place", 1 - plan.watchShare, plan.placingUsers),
-    // Users of their own: only these hold a gRPC connection, and one that waits for a final status places no orders.
+    // Watchers are separate users: only they hold a gRPC connection, and a user who waits for a final status places no orders.
     ...(plan.watchShare > 0 ? { watch: arrivals("watch", plan.watchShare, plan.watchingUsers) } : {}),
   },
   thresholds: {
@@ -38,7 +38,7 @@ export const options: Options = {
     watches_not_final: ["count==0"],
   },
   summaryTrendStats: ["count", "med", "p(95)", "p(99)", "max"],
-  // Every tag makes every sample dearer, and nothing here is told apart by them.
+  // Each further tag makes every sample more expensive, and the summary does not need them.
   systemTags: ["scenario"],
 };
 
@@ -46,7 +46,7 @@ function arrivals(name: "place" | "watch", share: number, users: number): Scenar
   return {
     executor: "constant-arrival-rate",
     exec: name,
-    // By the minute, so that a small share of a small rate is still a whole number.
+    // Per minute, so that a small share of a low rate is still a whole number.
     rate: Math.max(1, Math.round(plan.ratePerSecond * share * 60)),
     timeUnit: "60s",
     duration: `${plan.seconds}s`,
@@ -56,7 +56,7 @@ function arrivals(name: "place" | "watch", share: number, users: number): Scenar
   };
 }
 
-// k6 loads schemas in the init context only.
+// k6 loads schemas only while it initializes a user.
 const client = new Client();
 client.load(["../proto"], "shop/order/v1/order_service.proto");
 let isConnected = false;
@@ -69,7 +69,7 @@ export function place(): void {
 export async function watch(): Promise<void> {
   const startedAtMs = Date.now();
   try {
-    // Before the order is placed: a connection that is being made is no time of the order's.
+    // Connects before the order is placed, so that the time to connect is not counted as the order's.
     connect();
   } catch (error) {
     fail(`WatchOrder: ${error}`);
@@ -79,16 +79,16 @@ export async function watch(): Promise<void> {
   const orderId = placeOrder();
   if (orderId === undefined) return;
   watched.add(1);
-  const fault = await untilFinal(orderId);
-  if (fault === undefined) {
+  const problem = await watchUntilFinal(orderId);
+  if (problem === undefined) {
     watchedFinalMs.add(Date.now() - connectedAtMs);
   } else {
     watchesNotFinal.add(1);
-    report(`WatchOrder ${orderId} after ${Date.now() - startedAtMs} ms: ${fault}`);
+    report(`WatchOrder ${orderId} after ${Date.now() - startedAtMs} ms: ${problem}`);
   }
 }
 
-/** Places a random order; returns its id, or undefined where that failed. */
+/** Places a random order. Returns its id, or undefined if it was not acknowledged. */
 function placeOrder(): string | undefined {
   const response = http.post(`${instance(plan.httpUrls)}/shop.order.v1.OrderService/PlaceOrder`, randomOrder(), {
     headers: { "content-type": "application/json" },
@@ -121,34 +121,34 @@ function randomOrder(): string {
   });
 }
 
-/** Watches until the final status. Returns what went wrong instead, if something did. */
-function untilFinal(orderId: string): Promise<string | undefined> {
+/** Watches an order until it is final. Returns the problem if there was one. */
+function watchUntilFinal(orderId: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     let isFinal = false;
     let version = 0;
-    let fault: string | undefined;
+    let problem: string | undefined;
     const stream = new Stream(client, "shop.order.v1.OrderService/WatchOrder", {
       timeout: `${plan.watchTimeoutSeconds}s`,
     });
     stream.on("data", (message) => {
       const { order } = message as { order?: { status: string; version: number } };
       if (order === undefined) return;
-      if (order.version <= version) fault = `version ${order.version} came after ${version}`;
+      if (order.version <= version) problem = `version ${order.version} came after ${version}`;
       version = order.version;
       isFinal = order.status === "COMPLETED" || order.status === "FAILED";
     });
     stream.on("error", (error) => {
-      fault ??= JSON.stringify(error);
+      problem ??= JSON.stringify(error);
     });
     stream.on("end", () => {
-      resolve(fault ?? (isFinal ? undefined : `it ended at version ${version}, which is not final`));
+      resolve(problem ?? (isFinal ? undefined : `the stream ended at version ${version}, which is not final`));
     });
     stream.write({ orderId });
     stream.end();
   });
 }
 
-/** Once for each virtual user; the connection mends itself. */
+/** Connects once per virtual user. k6 reconnects by itself. */
 function connect(): void {
   if (isConnected) return;
   client.connect(instance(plan.grpcAddresses), { plaintext: true, timeout: connectTimeout });
@@ -164,7 +164,7 @@ function fail(message: string): void {
   report(message);
 }
 
-/** A user's first failure says what is wrong; a thousand of them say no more. */
+/** Prints only a user's first failure, since the others rarely add anything. */
 function report(message: string): void {
   if (hasReported) return;
   hasReported = true;

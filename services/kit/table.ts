@@ -3,17 +3,27 @@
 /** Columns with numbers are right-aligned; null is shown as a dash. */
 export type Cell = string | number | null;
 
-/** A table with a line of headings. Each cell is shown on one line. */
-export function formatTable(headings: readonly string[], rows: readonly (readonly Cell[])[]): string {
+/**
+ * A table with a line of headings. Each cell is shown on one line.
+ * @param options.rightAligned indexes of columns to right-align although their cells are text, such as formatted figures.
+ */
+export function formatTable(
+  headings: readonly string[],
+  rows: readonly (readonly Cell[])[],
+  options: { readonly rightAligned?: readonly number[] } = {},
+): string {
   const shown = rows.map((row) => row.map((cell) => oneLine(cell === null ? "–" : String(cell))));
   const widths = headings.map((heading, column) =>
     Math.max(heading.length, ...shown.map((row) => row[column]?.length ?? 0)),
   );
-  const isNumeric = headings.map((_, column) => rows.some((row) => typeof row[column] === "number"));
+  const isRightAligned = headings.map(
+    (_, column) =>
+      options.rightAligned?.includes(column) === true || rows.some((row) => typeof row[column] === "number"),
+  );
   const line = (cells: readonly string[]) =>
     cells
       .map((cell, column) =>
-        isNumeric[column] ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
+        isRightAligned[column] ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
       )
       .join("  ")
       .trimEnd();

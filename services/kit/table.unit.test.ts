@@ -17,6 +17,18 @@ test("each column of a table is as wide as its widest cell, and numbers are righ
   ]);
 });
 
+test("a column of formatted figures is right-aligned if the caller says so", () => {
+  const shown = formatTable(
+    ["orders", ""],
+    [
+      ["placed", "1,000"],
+      ["lost", "0"],
+    ],
+    { rightAligned: [1] },
+  );
+  expect(shown.split("\n")).toEqual(["orders", "──────  ─────", "placed  1,000", "lost        0"]);
+});
+
 test("a table replaces control characters and shows each cell on one line", () => {
   expect(printable("a\u001b[31mb\tc\nd")).toBe("a�[31mb\tc\nd");
   expect(
