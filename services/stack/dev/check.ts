@@ -1,19 +1,22 @@
-/** `npm run check`: everything that can be told without running the system. Every check runs, then the verdict. */
+/** `npm run check`: every check that needs no running system. All of them run, even if one fails. */
 
 import { join } from "node:path";
 import { messageOf } from "../../kit/errors.ts";
 import { requireCommand } from "../run-command.ts";
 
 const root = join(import.meta.dir, "../../..");
+const proto = join(root, "proto");
 
 const checks: Readonly<Record<string, () => Promise<void>>> = {
   "types (tsc)": () => requireCommand(["tsc", "--noEmit", "--project", root], { folder: root }),
   "lint and format (Biome)": () => requireCommand(["biome", "check", "--error-on-warnings", "."], { folder: root }),
-  "Protobuf (buf lint, buf format)": async () => {
-    await requireCommand(["buf", "lint"], { folder: join(root, "proto") });
-    await requireCommand(["buf", "format", "--diff", "--exit-code"], { folder: join(root, "proto") });
+  "Protobuf style (buf lint, buf format)": async () => {
+    await requireCommand(["buf", "lint"], { folder: proto });
+    await requireCommand(["buf", "format", "--diff", "--exit-code"], { folder: proto });
   },
-  "generated code is current": () =>
+  "Protobuf compatibility with the last release (buf breaking)": () =>
+    requireCommand(["buf", "breaking", "--against", "released.binpb"], { folder: proto }),
+  "generated code is up to date": () =>
     requireCommand([process.execPath, "services/stack/dev/generate.ts", "--check"], { folder: root }),
   "tidy rules": () =>
     requireCommand([process.execPath, "test", "services/stack/dev/tidy.unit.test.ts"], { folder: root }),

@@ -1,29 +1,33 @@
 /**
- * `npm run generate`: the Protobuf code, the descriptor set that the relay reads, and the migrations that bring the
- * database to each schema.ts. With `--check` nothing is changed, and what is not current is named.
+ * `npm run generate`: writes the Protobuf code, the descriptor set that the relay reads, and the migrations that bring
+ * each database to its `schema.ts`. `--check` changes nothing and names the files that are out of date. `--release`
+ * records today's messages as released in `proto/released.binpb`: `npm run check` refuses changes that break them.
  */
 import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
+import { parseArgs } from "node:util";
 import { requireCommand } from "../run-command.ts";
 import { serviceNames } from "../services.ts";
 
 const root = join(import.meta.dir, "../../..");
+const proto = join(root, "proto");
 
 /** Generates into `proto/gen` and the services' `migrations`. */
 async function generate(): Promise<void> {
-  await generateProtobuf(join(root, "proto/gen"));
+  await generateProtobuf(join(proto, "gen"));
   for (const service of serviceNames) await generateMigrations(service, join(root, "services", service, "migrations"));
 }
 
 async function generateProtobuf(folder: string): Promise<void> {
-  const proto = join(root, "proto");
   await rm(folder, { recursive: true, force: true });
   await requireCommand(["buf", "generate", "--output", join(folder, "..")], { folder: proto });
-  const descriptors = join(folder, "descriptors.binpb");
-  await requireCommand(["buf", "build", "--as-file-descriptor-set", "--exclude-source-info", "--output", descriptors], {
-    folder: proto,
-  });
+  await buildImage(join(folder, "descriptors.binpb"), ["--as-file-descriptor-set"]);
+}
+
+/** Writes the schema as one binary file. */
+async function buildImage(file: string, options: readonly string[] = []): Promise<void> {
+  await requireCommand(["buf", "build", "--exclude-source-info", ...options, "--output", file], { folder: proto });
 }
 
 async function generateMigrations(service: string, folder: string): Promise<void> {
@@ -34,12 +38,12 @@ async function generateMigrations(service: string, folder: string): Promise<void
   });
 }
 
-/** The files that generating anew would change. */
-async function outdated(): Promise<readonly string[]> {
+/** The files that `npm run generate` would change. */
+async function outdatedFiles(): Promise<readonly string[]> {
   const folder = await mkdtemp(join(tmpdir(), "order-saga-generate-"));
   try {
     await generateProtobuf(join(folder, "gen"));
-    const found = await differences(join(root, "proto/gen"), join(folder, "gen"), "proto/gen");
+    const found = await differences(join(proto, "gen"), join(folder, "gen"), "proto/gen");
     for (const service of serviceNames) {
       const name = `services/${service}/migrations`;
       const copy = join(folder, service);
@@ -73,13 +77,15 @@ async function filesIn(folder: string): Promise<Set<string>> {
   );
 }
 
-if (process.argv.includes("--check")) {
-  const files = await outdated();
-  for (const file of files) console.error(`not current: ${file}`);
+const { values } = parseArgs({ options: { check: { type: "boolean" }, release: { type: "boolean" } } });
+if (values.check) {
+  const files = await outdatedFiles();
+  for (const file of files) console.error(`out of date: ${file}`);
   if (files.length > 0) {
-    console.error("Run npm run generate, and commit what it writes.");
+    console.error("Run npm run generate and commit the result.");
     process.exit(1);
   }
 } else {
   await generate();
+  if (values.release) await buildImage(join(proto, "released.binpb"));
 }
