@@ -2,7 +2,8 @@
 import { sleep } from "../../services/kit/backoff.ts";
 import { withDeadline } from "../../services/kit/deadline.ts";
 import { messageOf } from "../../services/kit/errors.ts";
-import { type AuditReport, audit } from "../../services/ops/audit/audit.ts";
+import { audit } from "../../services/ops/audit/audit.ts";
+import type { AuditReport } from "../../services/ops/audit/report.ts";
 import { say } from "../../services/stack/console.ts";
 import type { StackSettings } from "../../services/stack/settings.ts";
 import { createRandom } from "../model/random.ts";

@@ -9,7 +9,7 @@ import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
 import type { KafkaOptions } from "../../relay/kafka/client.ts";
 import { openDatabase } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
-import type { AuditSources } from "../../services/ops/audit/audit.ts";
+import type { AuditSources } from "../../services/ops/audit/reader.ts";
 import { say } from "../../services/stack/console.ts";
 import { requireFreePorts } from "../../services/stack/free-ports.ts";
 import { lockDataFolder } from "../../services/stack/lock.ts";

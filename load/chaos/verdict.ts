@@ -1,7 +1,7 @@
 /** What is still unfinished or wrong after the faults have ended. Each finding is a line of text; none is a good run. */
 import type { ServiceName } from "../../proto/event-table.ts";
 import { sleep } from "../../services/kit/backoff.ts";
-import type { AuditReport } from "../../services/ops/audit/audit.ts";
+import type { AuditReport } from "../../services/ops/audit/report.ts";
 import { findStuck } from "../../services/ops/stuck/stuck.ts";
 import { deadLetterTopic } from "../../services/stack/provision.ts";
 import { serviceNames } from "../../services/stack/services.ts";

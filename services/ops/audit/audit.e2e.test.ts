@@ -1,6 +1,6 @@
 /**
- * The auditor and `stuck` on a running stack: nothing is found where nothing is wrong, also while orders flow; every kind
- * of damage is found when it is put in by hand; and whoever holds an order up is named.
+ * The auditor and `stuck` on a running stack. The auditor finds nothing on a healthy system, even under load, and finds
+ * every kind of damage done by hand. `stuck` names the service that holds up an order.
  */
 import { Database as Ledger } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
@@ -22,11 +22,13 @@ import { readOpsSettings } from "../settings.ts";
 import { findStuck, type StuckOrder } from "../stuck/stuck.ts";
 import { auditVerb } from "../verbs/audit.ts";
 import { stuckVerb } from "../verbs/stuck.ts";
-import { type AuditReport, type AuditSources, audit, openAuditor } from "./audit.ts";
-import type { PromiseId } from "./promises.ts";
+import { audit, openAuditor } from "./audit.ts";
+import type { PromiseId } from "./promises/promises.ts";
+import type { AuditSources } from "./reader.ts";
+import type { AuditReport } from "./report.ts";
 
 const ordersCount = 200;
-/** Shorter than in production: most of these tests read a stack at rest. */
+/** Shorter than in production: most of these tests read an idle stack. */
 const settleMs = 300;
 
 let stack: TestStack;
@@ -50,7 +52,7 @@ async function placeOrders(count: number): Promise<string[]> {
   return (await Promise.all(placed)).map(({ orderId }) => orderId);
 }
 
-/** Cancelled while the gateway still thinks: some of them are charged first, and then voided. */
+/** Cancels orders while the gateway call is in flight, so that some are charged first and voided then. */
 async function placeAndCancel(count: number): Promise<string[]> {
   return await Promise.all(
     Array.from({ length: count }, async (_, index) => {
@@ -78,8 +80,8 @@ async function pidOf(name: string): Promise<number> {
   return pid;
 }
 
-/** Holds a process for as long as `work` takes: shorter than a consumer's session, so that its group stays as it is. */
-async function whileFrozen<T>(name: string, work: () => Promise<T>): Promise<T> {
+/** Pauses a process during `work`. Shorter than a consumer's session, so its group does not rebalance. */
+async function whilePaused<T>(name: string, work: () => Promise<T>): Promise<T> {
   const pid = await pidOf(name);
   process.kill(pid, "SIGSTOP");
   try {
@@ -89,7 +91,7 @@ async function whileFrozen<T>(name: string, work: () => Promise<T>): Promise<T> 
   }
 }
 
-/** What a verb is given when an operator calls it on the stack. To be closed. */
+/** The context of a verb that an operator runs on the stack. Close `settings` afterwards. */
 async function operator() {
   const settings = await readOpsSettings(environment(), join(import.meta.dir, "../../.."), "test");
   const context = {
@@ -117,13 +119,13 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => stack.stop(), 60_000);
 
-describe("nothing is wrong", () => {
-  test("while orders of every kind flow, and once they have come to their end", async () => {
+describe("a healthy system", () => {
+  test("the auditor finds nothing while orders of every kind flow, nor once they are final", async () => {
     let audits = 0;
     let isOver = false;
     const flow = (async () => {
       const placed: string[] = [];
-      // Until the auditor has looked several times.
+      // Until several audits have run.
       for (let round = 0; round < 10 || (audits < 3 && !isOver); round++) {
         placed.push(...(await placeOrders(ordersCount / 10 - 2)));
         if (round % 5 === 0) placed.push(...(await placeAndCancel(10)));
@@ -153,13 +155,13 @@ describe("nothing is wrong", () => {
     await untilFinal(acknowledged);
     const report = await auditor.run();
     await auditor.close();
-    console.log(`${audits} audits beside ${acknowledged.length} orders; ${suspects} orders were read again`);
+    console.log(`${audits} audits during ${acknowledged.length} orders; ${suspects} orders were read again`);
     expect(audits).toBeGreaterThan(2);
     expect(brokenOf(report)).toEqual([]);
     expect(report).toMatchObject({ ok: true, unsettledCount: 0 });
     for (const { checked } of report.promises) expect(checked).toBeGreaterThanOrEqual(acknowledged.length / 2);
 
-    // Not the oldest ones, whose events could have been pruned.
+    // The newest ones: the events of the oldest could have been pruned.
     const rows = await stack.databases.order.query<{ reason: string; order_id: string }>(
       `SELECT COALESCE(failure_reason, 'NONE') AS reason, MAX(order_id) AS order_id FROM orders
         WHERE order_id IN (?) GROUP BY 1`,
@@ -172,7 +174,7 @@ describe("nothing is wrong", () => {
     outOfStock = byReason.get("OUT_OF_STOCK") ?? "";
   });
 
-  test("after 1,000 buyers at once of something of which there is one piece: one has it", async () => {
+  test("of 1,000 concurrent orders for the last piece, one completes and the auditor finds nothing", async () => {
     const buyers = Array.from({ length: 1_000 }, () => stack.connect.placeOrder(orderRequest({ sku: "sku-rare" })));
     const orderIds = (await Promise.all(buyers)).map(({ orderId }) => orderId);
     await untilFinal(orderIds);
@@ -196,7 +198,7 @@ describe("nothing is wrong", () => {
     expect(report).toMatchObject({ ok: true, unsettledCount: 0, hinderedCount: 0 });
   });
 
-  test("as the operator's verb", async () => {
+  test("the verbs audit and stuck say that nothing is wrong", async () => {
     const { context, settings } = await operator();
     const outcome = await auditVerb.run(context, parseOpsArguments(["audit"], [auditVerb]));
     expect(outcome.text).toContain("Every promise is kept.");
@@ -209,7 +211,7 @@ describe("nothing is wrong", () => {
 
 type Undo = () => Promise<unknown>;
 
-/** Damage to one row, and how it is mended. */
+/** Damages rows. Returns the repair. */
 async function change(
   service: ServiceName,
   statement: string,
@@ -220,8 +222,8 @@ async function change(
   return () => stack.databases[service].execute(undo, values);
 }
 
-/** Takes rows out of a table; put back as they were. */
-async function take(service: ServiceName, table: string, where: string, values: readonly SqlValue[]): Promise<Undo> {
+/** Deletes rows. Returns the repair, which inserts them again. */
+async function remove(service: ServiceName, table: string, where: string, values: readonly SqlValue[]): Promise<Undo> {
   const database = stack.databases[service];
   const rows = await database.query<Record<string, SqlValue>>(`SELECT * FROM ${table} WHERE ${where}`, values);
   expect(rows.length).toBeGreaterThan(0);
@@ -236,7 +238,7 @@ async function take(service: ServiceName, table: string, where: string, values: 
     );
 }
 
-/** A copy of an event in the outbox under a new id, as if it had been published. */
+/** Copies an event in the outbox under a new id, marked as published. */
 async function copyEvent(
   service: ServiceName,
   orderId: string,
@@ -309,13 +311,13 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I1",
-    name: "an acknowledged order that is gone",
+    name: "an acknowledged order that was deleted",
     subject: () => completed,
-    put: () => take("order", "orders", "order_id = ?", [completed]),
+    put: () => remove("order", "orders", "order_id = ?", [completed]),
   },
   {
     promise: "I1",
-    name: "one request that made two orders",
+    name: "one request that created two orders",
     subject: () => doubledRequestId,
     put: async () => {
       const { order } = stack.databases;
@@ -350,7 +352,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I2",
-    name: "a piece is held for nobody",
+    name: "a piece is held without a reservation",
     subject: () => "sku-0009",
     put: () =>
       change(
@@ -362,13 +364,13 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I5",
-    name: "a sold reservation that is gone",
+    name: "a sold reservation that was deleted",
     subject: () => completed,
-    put: () => take("inventory", "reservation", "order_id = ?", [completed]),
+    put: () => remove("inventory", "reservation", "order_id = ?", [completed]),
   },
   {
     promise: "I3",
-    name: "a second live authorisation, by another key",
+    name: "a second live authorisation, with another idempotency key",
     subject: () => completed,
     put: () => authorize(completed),
   },
@@ -380,7 +382,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I3",
-    name: "another amount authorised than the total",
+    name: "an authorised amount that differs from the total",
     subject: () => completed,
     put: async () => {
       const where = `kind = 'AUTHORIZATION' AND order_id = ?`;
@@ -393,7 +395,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I5",
-    name: "a completed order that reads FAILED",
+    name: "a completed order whose row says FAILED",
     subject: () => completed,
     put: () =>
       change(
@@ -419,7 +421,7 @@ const damages: readonly Damage[] = [
     promise: "I5",
     name: "a completed order without a payment",
     subject: () => completed,
-    put: () => take("payment", "payment", "order_id = ?", [completed]),
+    put: () => remove("payment", "payment", "order_id = ?", [completed]),
   },
   {
     promise: "I5",
@@ -429,10 +431,12 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I6",
-    name: "an outbox row that is gone",
+    name: "an outbox row that was deleted",
     subject: () => completed,
     put: () =>
-      take("inventory", inventoryOutbox, "aggregate_id = ? AND type = 'shop.inventory.v1.StockReserved'", [completed]),
+      remove("inventory", inventoryOutbox, "aggregate_id = ? AND type = 'shop.inventory.v1.StockReserved'", [
+        completed,
+      ]),
   },
   {
     promise: "I6",
@@ -442,7 +446,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I6",
-    name: "two events the other way round",
+    name: "two events with swapped positions",
     subject: () => completed,
     put: async () => {
       const { order } = stack.databases;
@@ -468,10 +472,10 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I6",
-    name: "an event that was overtaken",
+    name: "an event that later events have overtaken",
     subject: () => completed,
     put: async () => {
-      // From before all others, and never sent: dead, so that the relay leaves it alone.
+      // Before all others and never sent. It is dead, so that the relay does not send it.
       const eventId = Bun.randomUUIDv7();
       const { order } = stack.databases;
       await order.execute(
@@ -484,10 +488,10 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I7",
-    name: "an event that a service passed over",
+    name: "an event that a service has skipped",
     subject: () => completed,
     put: () =>
-      take("payment", "payment_inbox_event", "aggregate_id = ? AND type = 'shop.inventory.v1.StockReserved'", [
+      remove("payment", "payment_inbox_event", "aggregate_id = ? AND type = 'shop.inventory.v1.StockReserved'", [
         completed,
       ]),
   },
@@ -506,7 +510,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I7",
-    name: "a handled event that nobody wrote",
+    name: "a handled event that no service wrote",
     subject: () => completed,
     put: async () => {
       const columns =
@@ -522,7 +526,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I7",
-    name: "a change of status without its event",
+    name: "a status change without its event",
     subject: () => declined,
     put: () =>
       change(
@@ -534,7 +538,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I9",
-    name: "other lines reserved than were told",
+    name: "reserved lines that differ from the published lines",
     subject: () => completed,
     put: () =>
       change(
@@ -546,7 +550,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I9",
-    name: "another amount authorised than was told",
+    name: "an authorised amount that differs from the published amount",
     subject: () => completed,
     put: () =>
       change(
@@ -558,7 +562,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I9",
-    name: "another total than was told",
+    name: "a total that differs from the published total",
     subject: () => completed,
     put: () =>
       change(
@@ -570,7 +574,7 @@ const damages: readonly Damage[] = [
   },
   {
     promise: "I9",
-    name: "another reason than was told",
+    name: "a failure reason that differs from the published reason",
     subject: () => outOfStock,
     put: () =>
       change(
@@ -582,9 +586,9 @@ const damages: readonly Damage[] = [
   },
 ];
 
-describe("damage that is put in by hand is found", () => {
+describe("damage", () => {
   for (const { promise, name, subject, put } of damages) {
-    test(`${promise}: ${name}`, async () => {
+    test(`the auditor finds damage to ${promise}: ${name}`, async () => {
       const auditor = await openAuditor({ ...sources, acknowledged, settleMs });
       try {
         const undo = await put();
@@ -604,19 +608,19 @@ describe("damage that is put in by hand is found", () => {
     });
   }
 
-  test("I4: an order that does not get on; and why, where a key is frozen", async () => {
+  test("the auditor finds damage to I4: an order that makes no progress, unless it waits for an operator", async () => {
     const overdueAfterMs = 1_000;
-    const [orderId, eventId] = await whileFrozen("payment", async () => {
+    const [orderId, eventId] = await whilePaused("payment", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());
       await sleep(1_500);
       const report = await audit({ ...sources, settleMs, overdueAfterMs });
       expect(brokenOf(report).map((it) => it.promise)).toEqual(["I4"]);
       const found = brokenOf(report)[0]?.findings ?? [];
       expect(found.every(({ subject }) => subject === placed.orderId)).toBe(true);
-      expect(found.map(({ what }) => what.replace(/\d+ s$/, "")).sort()).toEqual([
-        "STOCK_RESERVED since ",
-        "payment has not handled OrderPlaced since ",
-        "payment has not handled StockReserved since ",
+      expect(found.map(({ what }) => what.replace(/ after \d+ s$/, "")).sort()).toEqual([
+        "payment has not handled OrderPlaced",
+        "payment has not handled StockReserved",
+        "still STOCK_RESERVED",
       ]);
 
       const deadId = Bun.randomUUIDv7();
@@ -647,12 +651,12 @@ test("an order whose void the gateway refuses waits for an operator", async () =
   const report = await audit({ ...sources, settleMs });
   await payment.execute("UPDATE payment SET status = 'AUTHORIZED', refusal = NULL WHERE order_id = ?", [completed]);
   expect(report.hindered).toEqual([{ orderId: completed, why: "the gateway refuses to void: answered 403 to void" }]);
-  // It is COMPLETED, which makes it wrong besides.
+  // The order is COMPLETED, so its payment must be AUTHORIZED.
   expect(brokenOf(report).map(({ promise }) => promise)).toContain("I5");
   expect(brokenOf(await audit({ ...sources, settleMs }))).toEqual([]);
 });
 
-describe("stuck names whoever holds an order up", () => {
+describe("stuck", () => {
   const lookFor = async (orderId: string): Promise<StuckOrder | undefined> =>
     (await findStuck(stack.databases, { olderThanMs: 0, limit: 100 })).orders.find((it) => it.orderId === orderId);
   const owedTo = async (orderId: string) =>
@@ -663,8 +667,8 @@ describe("stuck names whoever holds an order up", () => {
       expect(rows).toEqual([{ status }]);
     }, 4_000);
 
-  test("payment", async () => {
-    const orderId = await whileFrozen("payment", async () => {
+  test("stuck names payment if it has not handled an event", async () => {
+    const orderId = await whilePaused("payment", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());
       await statusIs(placed.orderId, "STOCK_RESERVED");
       await eventually(async () => expect(await owedTo(placed.orderId)).toEqual(["payment: HANDLE StockReserved"]));
@@ -672,7 +676,7 @@ describe("stuck names whoever holds an order up", () => {
       expect(stuck?.owed[0]?.waitsFor).toEqual(["shop.payment.v1.PaymentAuthorized", "shop.payment.v1.PaymentFailed"]);
       expect(stuck?.owed[0]?.knows.inbox).toBeNull();
 
-      // One of two answers is in: inventory's.
+      // Inventory has answered the cancel, payment has not.
       await stack.connect.cancelOrder({ orderId: placed.orderId, reason: "" });
       await eventually(
         async () => expect(await owedTo(placed.orderId)).toEqual(["payment: HANDLE OrderCancelRequested"]),
@@ -684,8 +688,8 @@ describe("stuck names whoever holds an order up", () => {
     expect(await lookFor(orderId)).toBeUndefined();
   });
 
-  test("the gateway, for which payment waits", async () => {
-    const orderId = await whileFrozen("gateway", async () => {
+  test("stuck names payment while it waits for the gateway", async () => {
+    const orderId = await whilePaused("gateway", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());
       await statusIs(placed.orderId, "STOCK_RESERVED");
       await eventually(
@@ -700,9 +704,9 @@ describe("stuck names whoever holds an order up", () => {
     await untilFinal([orderId]);
   });
 
-  test("the gateway, which refuses to void", async () => {
+  test("stuck shows what the gateway said when it refuses to void", async () => {
     const { context, settings } = await operator();
-    const orderId = await whileFrozen("gateway", async () => {
+    const orderId = await whilePaused("gateway", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());
       await statusIs(placed.orderId, "STOCK_RESERVED");
       await stack.connect.cancelOrder({ orderId: placed.orderId, reason: "" });
@@ -723,13 +727,13 @@ describe("stuck names whoever holds an order up", () => {
       return placed.orderId;
     });
     await settings.close();
-    // Asked for again, it is confirmed.
+    // The next attempt is confirmed.
     await untilFinal([orderId]);
     expect(brokenOf(await audit({ ...sources, settleMs }))).toEqual([]);
   });
 
-  test("the relay", async () => {
-    const orderId = await whileFrozen("relay", async () => {
+  test("stuck names the relay if it has not published an event", async () => {
+    const orderId = await whilePaused("relay", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());
       expect(await owedTo(placed.orderId)).toEqual(["relay: DELIVER OrderPlaced"]);
       const debt = (await lookFor(placed.orderId))?.owed[0];
@@ -739,8 +743,8 @@ describe("stuck names whoever holds an order up", () => {
     await untilFinal([orderId]);
   });
 
-  test("inventory", async () => {
-    const orderId = await whileFrozen("inventory", async () => {
+  test("stuck names inventory if it has not handled an event", async () => {
+    const orderId = await whilePaused("inventory", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());
       await eventually(
         async () => expect(await owedTo(placed.orderId)).toEqual(["inventory: HANDLE OrderPlaced"]),
@@ -751,18 +755,18 @@ describe("stuck names whoever holds an order up", () => {
     await untilFinal([orderId]);
   });
 
-  test("order itself", async () => {
+  test("stuck names order itself if it has not handled an answer", async () => {
     const placed = await stack.connect.placeOrder(orderRequest({ paymentMethod: "pm_slow" }));
     await statusIs(placed.orderId, "STOCK_RESERVED");
-    await whileFrozen("order", () =>
+    await whilePaused("order", () =>
       eventually(async () => expect(await owedTo(placed.orderId)).toEqual(["order: HANDLE PaymentAuthorized"]), 4_000),
     );
     await untilFinal([placed.orderId]);
   });
 });
 
-/** What is on the topic stays there, so this damage is put into a copy of it. */
-describe("a topic that was tampered with", () => {
+/** Records on a topic cannot be changed, so the damage is done to a copy. */
+describe("a damaged topic", () => {
   const source = "/shop/order";
   const headerOf = (record: EventRecord, name: string) => record.headers[name] ?? "";
 
@@ -802,7 +806,7 @@ describe("a topic that was tampered with", () => {
     const topic = `test.${crypto.randomUUID()}`;
     const admin = await openAdmin(sources.kafka);
     await admin.createTopics([{ topic, partitions: 2, replication: 1, config: {} }]);
-    // A broker may not know at once that it leads a new partition.
+    // A broker may learn a little later that it leads a new partition.
     await eventually(() => admin.endOffsets(topic));
     const producer = await openProducer({ ...sources.kafka, timeoutMs: 5_000 });
     try {
@@ -822,7 +826,7 @@ describe("a topic that was tampered with", () => {
       findings.map(({ promise, subject, what }) => `${promise} ${subject}: ${what}`),
     );
 
-  test("duplicates are nothing; an event that came late, one that nobody wrote and one that is missing are found", async () => {
+  test("the auditor accepts duplicates on the topic, and finds an event that is late, missing or forged", async () => {
     // An order's last event may still be on its way when the order is final.
     await eventually(async () => {
       const sql = "SELECT COUNT(*) AS n FROM order_outbox_event WHERE status = 'PENDING'";
@@ -842,22 +846,22 @@ describe("a topic that was tampered with", () => {
     const name = (record: EventRecord) =>
       `order's ${headerOf(record, "ce_type").split(".").at(-1)} ${headerOf(record, "ce_id")}`;
     expect(findingsOf(await auditCopy([...others, ended, placed]))).toEqual([
-      `I6 ${completed}: ${name(placed)} came after a later event`,
+      `I6 ${completed}: ${name(placed)} is on the topic after a later event`,
     ]);
     expect(findingsOf(await auditCopy([...others, ended]))).toEqual([
-      `I6 ${completed}: ${name(placed)} is PUBLISHED, and not on the topic`,
+      `I6 ${completed}: ${name(placed)} is PUBLISHED, but not on the topic`,
     ]);
     const forged = {
       ...ended,
       headers: { ...ended.headers, ce_id: Bun.randomUUIDv7(), ce_sequence: "9007199254740991" },
     };
     expect(findingsOf(await auditCopy([...records, forged]))).toEqual([
-      `I6 ${completed}: ${name(forged)} is on the topic, and no row of order's is like it`,
+      `I6 ${completed}: ${name(forged)} is on the topic, but order has no such row`,
     ]);
   });
 });
 
-test("at the end all of it left nothing wrong behind", async () => {
+test("after all repairs the auditor finds nothing", async () => {
   const report = await audit({ ...sources, acknowledged, settleMs });
   expect(brokenOf(report)).toEqual([]);
   expect(report.unsettledCount).toBe(0);

@@ -1,31 +1,31 @@
+/** Where `audit` and `stuck` read. */
 import type { OperatedSource } from "../../../relay/operations/source.ts";
 import { type HostPort, hostPorts, readConfig, url } from "../../kit/config.ts";
 import { DomainError } from "../../kit/errors.ts";
 import { silentLogger } from "../../kit/log.ts";
+import { byService } from "../../stack/services.ts";
 import { readStackSettings } from "../../stack/settings.ts";
 import { readStackFile } from "../../stack/stack-file.ts";
-import type { AuditSources } from "./audit.ts";
-import { type Databases, services } from "./books.ts";
+import type { Databases } from "./books.ts";
+import type { AuditSources } from "./reader.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The three services' databases among an operator's sources. @throws DomainError that names one that is missing. */
+/** The services' databases among an operator's sources. @throws DomainError naming a service without a source. */
 export function databasesOf(sources: readonly OperatedSource[]): Databases {
-  const [order, inventory, payment] = services.map((service) => find(sources, service).database);
-  if (order === undefined || inventory === undefined || payment === undefined)
-    throw new Error("There are three services.");
-  return { order, inventory, payment };
+  return byService((service) => find(sources, service).database);
 }
 
 function find(sources: readonly OperatedSource[], name: string): OperatedSource {
   const source = sources.find((it) => it.name === name);
-  if (source === undefined) throw new DomainError("NOT_FOUND", `There is no source ${name}.`);
+  if (source === undefined)
+    throw new DomainError("NOT_FOUND", `There is no source ${name}. Audit and stuck need a source for every service.`);
   return source;
 }
 
 /**
- * Where an auditor looks: the local stack, or with `OPS_SOURCES` what `KAFKA_BROKERS` and `GATEWAY_URL` say.
- * @throws ConfigError naming each faulty variable; Error when there is no stack.
+ * The sources of an audit: the local stack, or, if `OPS_SOURCES` is set, `KAFKA_BROKERS` and `GATEWAY_URL`.
+ * @throws ConfigError naming each wrong variable; Error if there is no local stack.
  */
 export async function readAuditSources(
   env: Environment,

@@ -1,7 +1,4 @@
-/**
- * What an order waits for, and who owes it: read off the event table, Order's own domain and the events that there are.
- * A pure function.
- */
+/** What an order waits for and who owes it, derived from the event table, Order's domain and the order's events. Pure. */
 import { create } from "@bufbuild/protobuf";
 import { eventTable, type HandledBy, type Reaction, type ServiceName } from "../../../proto/event-table.ts";
 import type { InboxOutcome, OutboxStatus } from "../../../relay/tables.ts";
@@ -14,17 +11,20 @@ export interface KnownEvent {
   readonly status: OutboxStatus;
 }
 
-/** What became of events at a service, by event id. */
+/** A service's outcomes by event id; no entry for an event that it has not received. */
 export type Outcomes = ReadonlyMap<string, InboxOutcome>;
 
-/** One thing that has to happen before the order goes on. */
+/** A step that must happen before the order can go on. */
 export interface Owed {
-  /** DELIVER: put the event on the topic. HANDLE: react to it. ANSWER: it was handled, and the answer is still to come. */
+  /**
+   * DELIVER: publish the event to the topic. HANDLE: handle the event. ANSWER: publish the answer to an event that was
+   * handled already.
+   */
   readonly step: "DELIVER" | "HANDLE" | "ANSWER";
   readonly by: ServiceName | "relay";
-  /** The types of which the order waits for any one. */
+  /** The order goes on with any one of these event types. */
   readonly waitsFor: readonly string[];
-  /** The event that is to be delivered, handled or answered. */
+  /** The event to deliver, handle or answer. */
   readonly event: { readonly eventId: string; readonly type: string };
 }
 
@@ -34,7 +34,7 @@ function typesAwaited(state: OrderState): ReadonlySet<string> {
   return new Set(
     eventTable.flatMap(({ schema, reactions }) => {
       if (!reactions.some(({ service }) => service === "order")) return [];
-      // Order's reaction depends on the type alone.
+      // Order reacts to the type alone, so an empty message will do.
       const message = create(schema, { orderId }) as HandledBy<"order">;
       return decide(state, message).length > 0 ? [schema.typeName] : [];
     }),
@@ -42,10 +42,10 @@ function typesAwaited(state: OrderState): ReadonlySet<string> {
 }
 
 /**
- * What is owed to an order that is not final; nothing for one that is. For an order that is not final an empty list means
- * that no event under way will ever move it: then something was lost.
- * @param events every event of the order, whoever published it.
- * @param inboxes Order's has every event of the topic.
+ * Lists what is owed to an order. A final order is owed nothing. If the list is empty for any other order, no event on its
+ * way can move it: something was lost.
+ * @param events every event of the order, from all publishers.
+ * @param inboxes Order's has every event on the topic.
  */
 export function owedTo(
   state: OrderState,
@@ -55,34 +55,33 @@ export function owedTo(
   const awaited = typesAwaited(state);
   const awaitedAmong = (reaction: Reaction) =>
     reaction.answers.map(({ typeName }) => typeName).filter((type) => awaited.has(type));
-  // An answer that Order has let pass settles nothing: the one that counts is still to come.
+  // An answer that Order ignored does not count: the order still waits for another one.
   const answered = (types: readonly string[]) =>
     events.some(({ eventId, type }) => types.includes(type) && inboxes.order.get(eventId) !== "IGNORED");
 
   const owed: Owed[] = [];
-  for (const event of events) {
-    const reactions: readonly Reaction[] =
-      eventTable.find(({ schema }) => schema.typeName === event.type)?.reactions ?? [];
-    const { eventId, type, status } = event;
-    const onTopic = status === "PUBLISHED" || inboxes.order.has(eventId);
-    const asks = reactions.flatMap(
-      (reaction): { readonly service: ServiceName; readonly waitsFor: readonly string[] }[] => {
-        const { service } = reaction;
-        const waitsFor = service === "order" ? [type].filter((it) => awaited.has(it)) : awaitedAmong(reaction);
-        return waitsFor.length > 0 ? [{ service, waitsFor }] : [];
-      },
-    );
-    if (asks.length === 0 || status === "DISCARDED") continue;
-    if (!onTopic) {
-      const waitsFor = [...new Set(asks.flatMap((ask) => ask.waitsFor))];
-      owed.push({ step: "DELIVER", by: "relay", waitsFor, event: { eventId, type } });
+  for (const { eventId, type, status } of events) {
+    if (status === "DISCARDED") continue;
+    const event = { eventId, type };
+    const reactions: readonly Reaction[] = eventTable.find(({ schema }) => schema.typeName === type)?.reactions ?? [];
+    const debts = reactions
+      .map((reaction) => ({
+        service: reaction.service,
+        waitsFor: reaction.service === "order" ? [type].filter((it) => awaited.has(it)) : awaitedAmong(reaction),
+      }))
+      .filter(({ waitsFor }) => waitsFor.length > 0);
+    if (debts.length === 0) continue;
+    const isOnTopic = status === "PUBLISHED" || inboxes.order.has(eventId);
+    if (!isOnTopic) {
+      const waitsFor = [...new Set(debts.flatMap((debt) => debt.waitsFor))];
+      owed.push({ step: "DELIVER", by: "relay", waitsFor, event });
       continue;
     }
-    for (const { service, waitsFor } of asks) {
+    for (const { service, waitsFor } of debts) {
       const outcome = inboxes[service].get(eventId);
-      const isOpen = outcome === undefined || outcome === "PARKED";
-      if (!isOpen && (service === "order" || outcome === "IGNORED" || answered(waitsFor))) continue;
-      owed.push({ step: isOpen ? "HANDLE" : "ANSWER", by: service, waitsFor, event: { eventId, type } });
+      const isUnhandled = outcome === undefined || outcome === "PARKED";
+      if (!isUnhandled && (service === "order" || outcome === "IGNORED" || answered(waitsFor))) continue;
+      owed.push({ step: isUnhandled ? "HANDLE" : "ANSWER", by: service, waitsFor, event });
     }
   }
   return owed;

@@ -17,7 +17,7 @@ const types = {
 } as const;
 type Name = keyof typeof types;
 
-/** An event with where it has got to: its outbox status, and what became of it at each service that has received it. */
+/** An event with its outbox status and its outcome at each service that has received it. */
 interface Given {
   readonly name: Name;
   readonly status?: OutboxStatus;
@@ -62,7 +62,7 @@ function owed(state: OrderState, given: readonly Given[]): readonly string[] {
 describe("PENDING", () => {
   const reserved = "StockReserved|StockReservationFailed";
 
-  test("not on the topic yet: the relay", () => {
+  test("PENDING, OrderPlaced is not on the topic: the relay owes its delivery", () => {
     for (const status of ["PENDING", "FAILED", "DEAD"] as const) {
       expect(owed(orderIn("PENDING"), [{ name: "OrderPlaced", status }])).toEqual([
         `relay owes ${reserved}: DELIVER OrderPlaced`,
@@ -70,24 +70,24 @@ describe("PENDING", () => {
     }
   });
 
-  test("on the topic: inventory, and not payment, which owes no answer to it", () => {
+  test("PENDING, OrderPlaced is on the topic: inventory owes a reaction, payment owes no answer", () => {
     expect(owed(orderIn("PENDING"), [{ name: "OrderPlaced" }])).toEqual([
       `inventory owes ${reserved}: HANDLE OrderPlaced`,
     ]);
   });
 
-  test("sent, and not yet marked as published: inventory", () => {
+  test("PENDING, OrderPlaced is on the topic but not marked yet: inventory owes a reaction", () => {
     const placed = { name: "OrderPlaced", status: "PENDING", seen: { order: "IGNORED" } } as const;
     expect(owed(orderIn("PENDING"), [placed])).toEqual([`inventory owes ${reserved}: HANDLE OrderPlaced`]);
   });
 
-  test("parked at inventory: inventory", () => {
+  test("PENDING, OrderPlaced is parked at inventory: inventory owes a reaction", () => {
     expect(owed(orderIn("PENDING"), [{ name: "OrderPlaced", seen: { inventory: "PARKED" } }])).toEqual([
       `inventory owes ${reserved}: HANDLE OrderPlaced`,
     ]);
   });
 
-  test("answered, and the answer not on the topic: the relay", () => {
+  test("PENDING, inventory's answer is not on the topic: the relay owes its delivery", () => {
     for (const name of ["StockReserved", "StockReservationFailed"] as const) {
       expect(
         owed(orderIn("PENDING"), [
@@ -98,19 +98,19 @@ describe("PENDING", () => {
     }
   });
 
-  test("answered, and the answer on the topic: order", () => {
+  test("PENDING, inventory's answer is on the topic: order owes a reaction", () => {
     expect(owed(orderIn("PENDING"), [{ name: "OrderPlaced", seen: handled }, { name: "StockReserved" }])).toEqual([
       "order owes StockReserved: HANDLE StockReserved",
     ]);
   });
 
-  test("handled and never answered: still inventory", () => {
+  test("PENDING, inventory handled OrderPlaced without an answer: inventory owes the answer", () => {
     expect(owed(orderIn("PENDING"), [{ name: "OrderPlaced", seen: handled }])).toEqual([
       `inventory owes ${reserved}: ANSWER OrderPlaced`,
     ]);
   });
 
-  test("no event at all, or a discarded one: nobody", () => {
+  test("PENDING without events, or with a discarded one: nothing can move the order", () => {
     expect(owed(orderIn("PENDING"), [])).toEqual([]);
     expect(owed(orderIn("PENDING"), [{ name: "OrderPlaced", status: "DISCARDED" }])).toEqual([]);
   });
@@ -121,7 +121,7 @@ describe("STOCK_RESERVED", () => {
   const reservedSeen = { name: "StockReserved", seen: { order: "HANDLED" } } as const;
   const decision = "PaymentAuthorized|PaymentFailed";
 
-  test("payment has not received it, has parked it, or asks the gateway", () => {
+  test("STOCK_RESERVED, payment has not received it, has parked it, or is asking the gateway: payment owes the decision", () => {
     const state = orderIn("STOCK_RESERVED");
     expect(owed(state, [...before, reservedSeen])).toEqual([`payment owes ${decision}: HANDLE StockReserved`]);
     expect(owed(state, [...before, { ...reservedSeen, seen: { order: "HANDLED", payment: "PARKED" } }])).toEqual([
@@ -132,7 +132,7 @@ describe("STOCK_RESERVED", () => {
     ]);
   });
 
-  test("payment has answered", () => {
+  test("STOCK_RESERVED, payment has answered: the relay owes delivery, then order owes a reaction", () => {
     for (const name of ["PaymentAuthorized", "PaymentFailed"] as const) {
       const events = [...before, { name: "StockReserved", seen: handled } as const];
       expect(owed(orderIn("STOCK_RESERVED"), [...events, { name, status: "FAILED" }])).toEqual([
@@ -150,20 +150,20 @@ describe("COMPENSATING", () => {
   ];
   const cancelled: Given = { name: "OrderCancelRequested", seen: { order: "IGNORED" } };
 
-  test("cancelled, not on the topic yet: the relay owes both answers", () => {
+  test("COMPENSATING, OrderCancelRequested is not on the topic: the relay owes its delivery", () => {
     expect(owed(orderIn("COMPENSATING"), [...before, { name: "OrderCancelRequested", status: "PENDING" }])).toEqual([
       "relay owes StockReleased|PaymentVoided: DELIVER OrderCancelRequested",
     ]);
   });
 
-  test("both answers outstanding; the authorisation that was asked for before is none of them", () => {
+  test("COMPENSATING, no answer yet: inventory and payment owe one each, and no authorisation is awaited", () => {
     expect(owed(orderIn("COMPENSATING"), [...before, cancelled])).toEqual([
       "inventory owes StockReleased: HANDLE OrderCancelRequested",
       "payment owes PaymentVoided: HANDLE OrderCancelRequested",
     ]);
   });
 
-  test("one answer outstanding", () => {
+  test("COMPENSATING, one answer is in: the other service owes its answer", () => {
     const released: Given = { name: "StockReleased", seen: { order: "HANDLED" } };
     const seen = { ...cancelled, seen: { order: "IGNORED", inventory: "HANDLED", payment: "HANDLED" } } as const;
     expect(owed(orderIn("COMPENSATING", { stock: false, payment: true }), [...before, seen, released])).toEqual([
@@ -176,7 +176,7 @@ describe("COMPENSATING", () => {
     ]);
   });
 
-  test("both answers given: one on its way, one for order to handle", () => {
+  test("COMPENSATING, both answers are published: the relay owes delivery of one, order a reaction to the other", () => {
     const seen = { ...cancelled, seen: { order: "IGNORED", inventory: "HANDLED", payment: "HANDLED" } } as const;
     expect(
       owed(orderIn("COMPENSATING"), [
@@ -188,14 +188,14 @@ describe("COMPENSATING", () => {
     ).toEqual(["order owes StockReleased: HANDLE StockReleased", "relay owes PaymentVoided: DELIVER PaymentVoided"]);
   });
 
-  test("cancelled before inventory had heard of the order: only the cancel's answer counts", () => {
+  test("COMPENSATING before inventory has handled OrderPlaced: only the answer to the cancel is awaited", () => {
     expect(owed(orderIn("COMPENSATING"), [{ name: "OrderPlaced" }, cancelled])).toEqual([
       "inventory owes StockReleased: HANDLE OrderCancelRequested",
       "payment owes PaymentVoided: HANDLE OrderCancelRequested",
     ]);
   });
 
-  test("an answer that Order has let pass does not count", () => {
+  test("COMPENSATING, order ignored an answer: the service still owes one", () => {
     const seen = { ...cancelled, seen: { order: "IGNORED", inventory: "HANDLED", payment: "HANDLED" } } as const;
     const passed: Given = { name: "StockReleased", seen: { order: "IGNORED" } };
     expect(owed(orderIn("COMPENSATING", { stock: true, payment: false }), [...before, passed, seen])).toEqual([
@@ -203,7 +203,7 @@ describe("COMPENSATING", () => {
     ]);
   });
 
-  test("declined: inventory owes the stock, payment nothing", () => {
+  test("COMPENSATING after a declined payment: inventory owes the release, payment owes nothing", () => {
     const declined: Given = { name: "PaymentFailed", seen: { order: "HANDLED" } };
     expect(owed(orderIn("COMPENSATING", { stock: true, payment: false }), [...before, declined])).toEqual([
       "inventory owes StockReleased: HANDLE PaymentFailed",

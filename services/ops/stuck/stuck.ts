@@ -1,29 +1,28 @@
-/** Where does it hang: the orders that are not final past a limit, what each waits for, and who owes it. */
+/** Finds the orders that are not final after some time: what each waits for, which service owes it, and why it is late. */
 import type { ServiceName } from "../../../proto/event-table.ts";
 import type { OrderState, OrderStatus } from "../../order/domain.ts";
-import {
-  type DatabaseBooks,
-  type Databases,
-  type EventRow,
-  findParking,
-  type InboxRow,
-  type OrderRow,
-  type PaymentRow,
-  type ReservationRow,
-  readDatabases,
-  services,
+import { byService, serviceNames } from "../../stack/services.ts";
+import type {
+  DatabaseBooks,
+  Databases,
+  EventRow,
+  InboxRow,
+  OrderRow,
+  PaymentRow,
+  ReservationRow,
 } from "../audit/books.ts";
+import { findParking, readDatabases } from "../audit/databases.ts";
 import { type Owed, owedTo } from "./owed.ts";
 
-/** What whoever owes something knows of the order. */
+/** What the debtor's own database says about the order: this is where to look for the cause. */
 export interface Knowledge {
-  /** Whether the event was received: null where it was not. */
+  /** What became of the event that it owes a reaction to; null if it has not received the event. */
   readonly inbox: Pick<InboxRow, "outcome" | "handledAt"> | null;
-  /** Its undelivered events of this order; of the relay, the event that it owes and those before it. */
+  /** Its own undelivered events of the order. For the relay: the event that it owes, and those before it. */
   readonly undelivered: readonly Undelivered[];
-  /** Why the order's key is parked there. */
+  /** Why the order's key is parked there; null if it is not. */
   readonly parked: string | null;
-  /** Inventory's and payment's row of the order; null where there is none, and for the others. */
+  /** Inventory's or payment's row of the order; null if there is none. */
   readonly row: ReservationRow | PaymentRow | null;
 }
 
@@ -37,21 +36,22 @@ export interface Debt extends Owed {
 export interface StuckOrder {
   readonly orderId: string;
   readonly status: OrderStatus;
-  /** Since it was placed, by Order's database. */
+  /** Time since the order was placed, by the clock of Order's database. */
   readonly ageMs: number;
-  /** Since its status changed last. */
+  /** Time since the order's last status change. */
   readonly unchangedMs: number;
-  /** Empty: no event under way will ever move it. */
+  /** Empty if no event on its way can move the order: something was lost. */
   readonly owed: readonly Debt[];
 }
 
 export interface StuckReport {
   /** The oldest of them. */
   readonly orders: readonly StuckOrder[];
+  /** How many there are in all. */
   readonly total: number;
 }
 
-/** @param options.limit how many orders are looked at closely. */
+/** @param options.limit how many orders are described; the report counts all of them. */
 export async function findStuck(
   databases: Databases,
   options: { readonly olderThanMs: number; readonly limit: number },
@@ -74,7 +74,7 @@ export async function findStuck(
     const found = books.get(orderId);
     return found?.orderRow === undefined ? [] : [describe(found, found.orderRow)];
   });
-  // Between the two reads some may have come to their end.
+  // An order may have become final between the two reads.
   return {
     orders: orders.filter(({ status }) => status !== "COMPLETED" && status !== "FAILED"),
     total: count?.total ?? 0,
@@ -82,14 +82,11 @@ export async function findStuck(
 }
 
 function describe(books: DatabaseBooks, order: OrderRow): StuckOrder {
-  const events = services.flatMap((service) => books[service].events);
-  const outcomes = (service: ServiceName) =>
-    new Map(books[service].inbox.map(({ eventId, outcome }) => [eventId, outcome]));
-  const owed = owedTo(stateOf(books.orderId, order), events, {
-    order: outcomes("order"),
-    inventory: outcomes("inventory"),
-    payment: outcomes("payment"),
-  });
+  const events = serviceNames.flatMap((service) => books[service].events);
+  const outcomes = byService(
+    (service) => new Map(books[service].inbox.map(({ eventId, outcome }) => [eventId, outcome])),
+  );
+  const owed = owedTo(stateOf(books.orderId, order), events, outcomes);
   const now = books.readAt.order.getTime();
   return {
     orderId: books.orderId,
@@ -112,25 +109,40 @@ function stateOf(
 }
 
 function knowledgeOf(books: DatabaseBooks, { by, event }: Owed): Knowledge {
-  const isUndelivered = ({ status }: EventRow) => status !== "PUBLISHED" && status !== "DISCARDED";
-  const undelivered = (rows: readonly EventRow[]) => rows.filter(isUndelivered).map(toUndelivered);
-  if (by === "relay") {
-    const source = services.find((service) => books[service].events.some(({ eventId }) => eventId === event.eventId));
-    const rows = source === undefined ? [] : books[source].events;
-    const position = rows.findIndex(({ eventId }) => eventId === event.eventId);
-    return { inbox: null, undelivered: undelivered(rows.slice(0, position + 1)), parked: null, row: null };
-  }
+  if (by === "relay")
+    return { inbox: null, undelivered: undeliveredUpTo(books, event.eventId), parked: null, row: null };
   const { events, inbox, parked } = books[by];
   const received = inbox.find(({ eventId }) => eventId === event.eventId);
-  const row = by === "inventory" ? books.reservation : by === "payment" ? books.paymentRow : undefined;
   return {
     inbox: received === undefined ? null : { outcome: received.outcome, handledAt: received.handledAt },
-    undelivered: undelivered(events),
+    undelivered: undeliveredOf(events),
     parked: parked ?? null,
-    row: row ?? null,
+    row: rowOf(books, by) ?? null,
   };
 }
 
-function toUndelivered({ eventId, type, status, retryCount, lastError, nextAttemptAt }: EventRow): Undelivered {
-  return { eventId, type, status, retryCount, lastError, nextAttemptAt };
+function rowOf(books: DatabaseBooks, service: ServiceName): ReservationRow | PaymentRow | undefined {
+  if (service === "inventory") return books.reservation;
+  return service === "payment" ? books.paymentRow : undefined;
+}
+
+/** The event and those before it in its outbox: any of them may hold the key. */
+function undeliveredUpTo(books: DatabaseBooks, eventId: string): readonly Undelivered[] {
+  const isIt = (event: EventRow) => event.eventId === eventId;
+  const publisher = serviceNames.find((service) => books[service].events.some(isIt));
+  const events = publisher === undefined ? [] : books[publisher].events;
+  return undeliveredOf(events.slice(0, events.findIndex(isIt) + 1));
+}
+
+function undeliveredOf(events: readonly EventRow[]): readonly Undelivered[] {
+  return events
+    .filter(({ status }) => status !== "PUBLISHED" && status !== "DISCARDED")
+    .map(({ eventId, type, status, retryCount, lastError, nextAttemptAt }) => ({
+      eventId,
+      type,
+      status,
+      retryCount,
+      lastError,
+      nextAttemptAt,
+    }));
 }

@@ -1,7 +1,7 @@
 /** `npm run ops -- stuck`: the orders that are not final, and what each waits for. */
 import { type Cell, formatTable } from "../../kit/table.ts";
 import { type OpsArguments, parseWholeNumber, type VerbUsage } from "../arguments.ts";
-import { shortNameOf } from "../audit/promises.ts";
+import { shortNameOf } from "../audit/books.ts";
 import { databasesOf } from "../audit/sources.ts";
 import { errorLengthMax, type Verb } from "../context.ts";
 import { counted, cut, duration } from "../rendering.ts";
