@@ -14,7 +14,7 @@ export const archiveStatusVerb: Verb = {
   name: "archive status",
   flags: sourceFlag,
   synopsis: "[--source S]",
-  summary: "how many published events are still in the outbox, and how many are in the archive",
+  summary: "how many events are in the outbox and in the archive",
   async run(context, args) {
     const { results, failures } = await readEach(sourcesOf(context, args), async (source) => {
       const { oldestPublishedAt, ...counts } = await archiveStatus(source.database, source);
@@ -46,7 +46,7 @@ export const archiveRunVerb: Verb = {
   name: "archive run",
   flags: { ...sourceFlag, "older-than": "AGE" },
   synopsis: "[--older-than AGE] [--source S]",
-  summary: `moves events that were published more than AGE ago (default ${olderThanDefault}) to the archive now`,
+  summary: `moves events published more than AGE ago (default ${olderThanDefault}) to the archive`,
   stopsWhenAsked: true,
   async run(context, args) {
     const olderThan = args.text("older-than") ?? olderThanDefault;

@@ -22,8 +22,7 @@ export const auditVerb: Verb = {
   name: "audit",
   flags: { watch: true, "overdue-after": "SECONDS", "metrics-port": "PORT" },
   synopsis: "[--watch [--metrics-port PORT]] [--overdue-after SECONDS]",
-  summary:
-    "checks the promises I1 to I7 and I9 on the running system, and shows the rows that break one; --watch: every 10 s",
+  summary: "checks the promises on the running system; --watch: every 10 s",
   stopsWhenAsked: true,
   async run(context, args) {
     const numberOf = (flag: string, max: number) => {

@@ -41,7 +41,7 @@ export const backlogVerb: Verb = {
   name: "backlog",
   flags: sourceFlag,
   synopsis: "[--source S]",
-  summary: "how many events of each source wait for the relay, for how long, and which connection relays them",
+  summary: "how far the relay is behind each source",
   async run(context, args) {
     const { results, failures } = await readEach(sourcesOf(context, args), readBacklog);
     return {
@@ -72,7 +72,7 @@ export const deadVerb: Verb = {
   name: "dead",
   flags: { ...sourceFlag, failed: true },
   synopsis: "[--failed] [--source S]",
-  summary: "the events that the relay has given up; with --failed also those that it will retry",
+  summary: "events that the relay has given up; --failed: also those that it retries",
   async run(context, args) {
     const failed = args.has("failed");
     const { results, failures } = await readEach(sourcesOf(context, args), (source) =>
@@ -107,7 +107,7 @@ export const deadShowVerb: Verb = {
   operand: { name: "ID", required: true },
   flags: sourceFlag,
   synopsis: "ID [--source S]",
-  summary: "one event of any status with its payload, from the outbox or the archive",
+  summary: "one event with its payload, from the outbox or the archive",
   async run(context, args) {
     const { event } = await findInSources(sourcesOf(context, args), operandOf(args));
     return { document: { event }, text: describeEvent(event) };
@@ -119,7 +119,7 @@ export const retryVerb: Verb = {
   operand: { name: "ID", required: false },
   flags: { ...sourceFlag, all: true },
   synopsis: "ID | --all [--source S]",
-  summary: "sends failed or dead events again now; each key keeps its order",
+  summary: "sends failed or dead events again now, in order per key",
   async run(context, args) {
     requireOperandOrAll(args);
     return args.has("all") ? await retryEach(context, args) : await retryOne(context, args, operandOf(args));
@@ -164,7 +164,7 @@ export const discardVerb: Verb = {
   flags: { ...sourceFlag, reason: "TEXT" },
   required: ["reason"],
   synopsis: "ID --reason TEXT [--source S]",
-  summary: "gives up a failed or dead event: it moves to the archive, and later events of its key are sent",
+  summary: "gives up a failed or dead event, so that its key goes on",
   async run(context, args) {
     const id = operandOf(args);
     const reason = args.text("reason") ?? "";
@@ -187,7 +187,7 @@ export const republishVerb: Verb = {
   flags: { ...sourceFlag, from: "T", to: "T", key: "KEY", "dry-run": true },
   required: ["source", "from"],
   synopsis: "--source S --from T [--to T] [--key KEY] [--dry-run]",
-  summary: "sends published events of that time again (default --to now); the relay of the source pauses meanwhile",
+  summary: "sends published events again; the relay pauses meanwhile",
   stopsWhenAsked: true,
   async run(context, args) {
     const from = parseTime("from", args.text("from") ?? "");

@@ -35,7 +35,7 @@ export const parkedVerb: Verb = {
   name: "parked",
   flags: serviceFlag,
   synopsis: "[--service S]",
-  summary: "the keys with an event that a service could not handle, and how many events wait",
+  summary: "keys with an event that a service could not handle",
   async run(context, args) {
     const { keys, failures } = await parkedKeysOf(context, args);
     const isCut = keys.length === listRowsMax;
@@ -65,7 +65,7 @@ export const parkedShowVerb: Verb = {
   operand: { ...keyOperand, required: true },
   flags: serviceFlag,
   synopsis: "KEY [--service S]",
-  summary: "one parked key with its events in order and their payloads",
+  summary: "a parked key with its events and their payloads",
   async run(context, args) {
     const key = operandOf(args);
     const { results, failures } = await readEach(servicesOf(context, args), async (source) => ({
@@ -96,7 +96,7 @@ export const parkedRedeliverVerb: Verb = {
   operand: { ...keyOperand, required: false },
   flags: { ...serviceFlag, all: true },
   synopsis: "KEY | --all [--service S]",
-  summary: "asks the service to handle the events of a parked key again, in order",
+  summary: "asks the service to handle a parked key's events again",
   async run(context, args) {
     requireOperandOrAll(args);
     const key = args.has("all") ? undefined : operandOf(args);

@@ -16,7 +16,7 @@ export const stuckVerb: Verb = {
   name: "stuck",
   flags: { "older-than": "SECONDS", limit: "N" },
   synopsis: "[--older-than SECONDS] [--limit N]",
-  summary: `orders that are not final after ${olderThanSecondsDefault} s: the event that each waits for, which service owes it, and why it is late`,
+  summary: `orders that are not final after ${olderThanSecondsDefault} s, and what each waits for`,
   async run(context, args) {
     const olderThanSeconds = numberOf(args, "older-than", olderThanSecondsDefault, olderThanSecondsMax);
     const limit = numberOf(args, "limit", limitDefault, limitMax);
