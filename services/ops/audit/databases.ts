@@ -76,7 +76,7 @@ export async function readDatabases(
 ): Promise<ReadonlyMap<string, DatabaseBooks>> {
   const read = (service: ServiceName) =>
     inSnapshot(databases[service], async (query) => ({
-      aggregates: (await readAggregates[service]?.(query, selection)) ?? new Map<string, Partial<Aggregates>>(),
+      aggregates: await readAggregates(query, service, selection),
       books: await readServiceBooks(query, service, parking.has(service), selection),
       now: await readNow(query),
     }));
@@ -113,10 +113,23 @@ type Aggregates = Pick<DatabaseBooks, "orderRow" | "reservation" | "paymentRow">
 const noAggregates: Aggregates = { orderRow: undefined, reservation: undefined, paymentRow: undefined };
 const noBooks: ServiceBooks = { events: [], inbox: [], parked: undefined };
 
-/** By order id. A service that is not here has no promise about rows of its own. */
-const readAggregates: Partial<
-  Record<ServiceName, (query: Query, selection: Selection) => Promise<ReadonlyMap<string, Partial<Aggregates>>>>
-> = { order: readOrders, inventory: readReservations, payment: readPayments };
+/** By order id. A service without promises about its own rows has none. */
+async function readAggregates(
+  query: Query,
+  service: ServiceName,
+  selection: Selection,
+): Promise<ReadonlyMap<string, Partial<Aggregates>>> {
+  switch (service) {
+    case "order":
+      return await readOrders(query, selection);
+    case "inventory":
+      return await readReservations(query, selection);
+    case "payment":
+      return await readPayments(query, selection);
+    default:
+      return new Map();
+  }
+}
 
 async function readOrders(query: Query, selection: Selection) {
   const where = condition("order_id", selection);

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import type { ServiceName } from "../../../proto/event-table.ts";
 import type { InboxOutcome, OutboxStatus } from "../../../relay/tables.ts";
 import type { Awaiting, OrderState, OrderStatus } from "../../order/domain.ts";
+import { byService } from "../../stack/services.ts";
 import { owedTo } from "./owed.ts";
 
 const types = {
@@ -24,7 +25,7 @@ interface Given {
   readonly seen?: Partial<Record<ServiceName, InboxOutcome>>;
 }
 
-const handled = { order: "HANDLED", inventory: "HANDLED", payment: "HANDLED" } as const;
+const handled = byService(() => "HANDLED" as const);
 
 function orderIn(status: OrderStatus, awaiting: Awaiting = { stock: true, payment: true }): OrderState {
   const common = { orderId: "order-1", version: 1 };
@@ -52,9 +53,8 @@ function owed(state: OrderState, given: readonly Given[]): readonly string[] {
         return outcome === undefined ? [] : [[`${index}`, outcome] as const];
       }),
     );
-  const inboxes = { order: outcomes("order"), inventory: outcomes("inventory"), payment: outcomes("payment") };
   const short = (type: string) => type.split(".").at(-1);
-  return owedTo(state, events, inboxes).map(
+  return owedTo(state, events, byService(outcomes)).map(
     ({ by, step, waitsFor, event }) => `${by} owes ${waitsFor.map(short).join("|")}: ${step} ${short(event.type)}`,
   );
 }
@@ -165,7 +165,7 @@ describe("COMPENSATING", () => {
 
   test("COMPENSATING, one answer is in: the other service owes its answer", () => {
     const released: Given = { name: "StockReleased", seen: { order: "HANDLED" } };
-    const seen = { ...cancelled, seen: { order: "IGNORED", inventory: "HANDLED", payment: "HANDLED" } } as const;
+    const seen = { ...cancelled, seen: { ...handled, order: "IGNORED" } } as const;
     expect(owed(orderIn("COMPENSATING", { stock: false, payment: true }), [...before, seen, released])).toEqual([
       "payment owes PaymentVoided: ANSWER OrderCancelRequested",
     ]);
@@ -177,7 +177,7 @@ describe("COMPENSATING", () => {
   });
 
   test("COMPENSATING, both answers are published: the relay owes delivery of one, order a reaction to the other", () => {
-    const seen = { ...cancelled, seen: { order: "IGNORED", inventory: "HANDLED", payment: "HANDLED" } } as const;
+    const seen = { ...cancelled, seen: { ...handled, order: "IGNORED" } } as const;
     expect(
       owed(orderIn("COMPENSATING"), [
         ...before,
@@ -196,7 +196,7 @@ describe("COMPENSATING", () => {
   });
 
   test("COMPENSATING, order ignored an answer: the service still owes one", () => {
-    const seen = { ...cancelled, seen: { order: "IGNORED", inventory: "HANDLED", payment: "HANDLED" } } as const;
+    const seen = { ...cancelled, seen: { ...handled, order: "IGNORED" } } as const;
     const passed: Given = { name: "StockReleased", seen: { order: "IGNORED" } };
     expect(owed(orderIn("COMPENSATING", { stock: true, payment: false }), [...before, passed, seen])).toEqual([
       "inventory owes StockReleased: ANSWER OrderCancelRequested",

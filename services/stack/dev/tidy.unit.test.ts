@@ -43,8 +43,6 @@ const exceptions = {
     "load/model/mutants/mutants.ts": 1,
     "load/model/walks.ts": 1,
     "load/model/world.ts": 1,
-    "services/ops/stuck/owed.unit.test.ts": 5,
-    "services/ops/stuck/stuck.ts": 1,
   },
 } as const satisfies Readonly<Record<string, Readonly<Record<string, number>>>>;
 
