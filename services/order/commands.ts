@@ -1,4 +1,4 @@
-/** What is done to an order from outside the saga: a cancel by its owner, a timeout by the sweeper. */
+/** The two commands that change an order from outside the event flow: cancel, by its owner, and time out, by the deadline sweep. */
 import type { NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { Database, Transaction } from "../kit/database.ts";
@@ -21,15 +21,15 @@ export interface CommandDeps {
   readonly outbox: Outbox;
   readonly newId: () => string;
   readonly sagas: Pick<SagaMetrics, "stepped">;
-  /** After a commit that changed these orders. Must not throw. */
+  /** Called after a commit that changed these orders. Must not throw. */
   readonly onChanged: (orderIds: readonly string[]) => void;
 }
 
 const reasonLengthMax = 500;
 
-/** The reason as it is kept. @throws DomainError INVALID_ARGUMENT when it is too long. */
+/** Returns the reason unchanged. @throws DomainError INVALID_ARGUMENT if it is longer than 500 characters. */
 export function parseCancelReason(reason: string): string {
-  // What a reader counts, and the column: an emoji is one.
+  // Counts characters as the database column does: an emoji is one, although a JavaScript string has two units for it.
   const length = [...reason].length;
   if (length <= reasonLengthMax) return reason;
   throw new DomainError(
@@ -39,32 +39,32 @@ export function parseCancelReason(reason: string): string {
 }
 
 /**
- * Cancels an order that is not decided yet; answers its state after that. One that is being undone, or is, stays as it is.
- * Against a completion that arrives at the same time, one of the two wins: both lock the order's row.
- * @throws DomainError NOT_FOUND; FAILED_PRECONDITION for a completed order.
+ * Cancels an undecided order and returns its new state. No-op if compensation has started or finished. If a completion
+ * arrives at the same time, one of the two wins, because both lock the order's row.
+ * @throws DomainError NOT_FOUND; DomainError FAILED_PRECONDITION for a completed order.
  */
 export async function cancelOrder(deps: CommandDeps, orderId: string, reason: string): Promise<OrderView> {
-  let tried = nothing;
+  let attempted = noChanges;
   const cancel = () =>
     deps.database.transaction(async (transaction) => {
       const order = await lockOrder(transaction, orderId);
       if (order === undefined) throw notFound(orderId);
       if (order.state.status === "COMPLETED") {
-        throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and cannot be cancelled any more.`);
+        throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and can no longer be cancelled.`);
       }
-      tried = await carryOut(deps, transaction, [order], { $typeName: "CancelOrder" });
-      if (tried.orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
-      return tried;
+      attempted = await applyCommand(deps, transaction, [order], { $typeName: "CancelOrder" });
+      if (attempted.orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
+      return attempted;
     });
   try {
-    committed(deps, await cancel());
+    report(deps, await cancel());
   } catch (error) {
     if (!(error instanceof CommitOutcomeUnknownError)) throw error;
-    const lost = tried;
-    const { orderIds } = await cancel();
-    // With nothing left to do, the one whose answer was lost has done it, or somebody else has meanwhile: then it is
-    // told twice.
-    committed(deps, orderIds.length > 0 ? tried : lost);
+    const unconfirmed = attempted;
+    const repeated = await cancel();
+    // If the second attempt finds nothing to do, the first one did commit. (Or another caller cancelled in between; then
+    // the change is reported twice.)
+    report(deps, repeated.orderIds.length > 0 ? repeated : unconfirmed);
   }
   const [order] = await readOrders(deps.database, [orderId]);
   if (order === undefined) throw notFound(orderId);
@@ -72,55 +72,55 @@ export async function cancelOrder(deps: CommandDeps, orderId: string, reason: st
 }
 
 /**
- * Gives up to `countMax` orders up whose deadline had passed at `asOf`, by the database's clock; tells how many. Safe in
- * several instances at once.
+ * Times out at most `countMax` orders whose deadline had passed at `asOf`, by the database's clock. Returns how many.
+ * Several instances may call it at once.
  */
 export async function timeOutOrders(deps: CommandDeps, asOf: Date, countMax: number): Promise<number> {
-  const carriedOut = await deps.database.transaction(async (transaction) => {
+  const changes = await deps.database.transaction(async (transaction) => {
     const orders = await lockOverdueOrders(transaction, asOf, countMax);
-    return await carryOut(deps, transaction, orders, { $typeName: "TimeOutOrder" });
+    return await applyCommand(deps, transaction, orders, { $typeName: "TimeOutOrder" });
   });
-  committed(deps, carriedOut);
-  return carriedOut.orderIds.length;
+  report(deps, changes);
+  return changes.orderIds.length;
 }
 
-/** What a command came to. */
-interface CarriedOut {
-  /** The orders that changed. */
+/** What a command changed. */
+interface Changes {
   readonly orderIds: readonly string[];
   readonly facts: readonly OrderFact[];
 }
 
-const nothing: CarriedOut = { orderIds: [], facts: [] };
+const noChanges: Changes = { orderIds: [], facts: [] };
 
-function committed(deps: CommandDeps, { orderIds, facts }: CarriedOut): void {
+/** Counts committed changes and notifies the watchers. */
+function report(deps: CommandDeps, { orderIds, facts }: Changes): void {
   if (orderIds.length === 0) return;
   deps.sagas.stepped(facts.map((fact) => ({ fact })));
   deps.onChanged(orderIds);
 }
 
-/** Decides the command on each locked order, writes what changed and what others must hear. */
-async function carryOut(
+/** Decides the command on each locked order; writes the changed rows and the events. */
+async function applyCommand(
   deps: CommandDeps,
   transaction: Transaction,
   orders: readonly LockedOrder[],
   command: OrderCommand,
-): Promise<CarriedOut> {
-  const changes: { before: OrderState; after: OrderState }[] = [];
-  const happened: OrderFact[] = [];
+): Promise<Changes> {
+  const changed: { before: OrderState; after: OrderState }[] = [];
+  const allFacts: OrderFact[] = [];
   const events: NewEvent[] = [];
   for (const { state, headers } of orders) {
     const facts = decide(state, command);
     if (facts.length === 0) continue;
-    changes.push({ before: state, after: facts.reduce(evolve, state) });
-    happened.push(...facts);
+    changed.push({ before: state, after: facts.reduce(evolve, state) });
+    allFacts.push(...facts);
     for (const fact of facts) {
       const message = toEvent(state.orderId, fact);
       if (message !== undefined) events.push({ id: deps.newId(), aggregateId: state.orderId, message, headers });
     }
   }
-  await transaction.pipeline([...updateOrders(changes), ...deps.outbox.statements(events)]);
-  return { orderIds: changes.map(({ before }) => before.orderId), facts: happened };
+  await transaction.pipeline([...updateOrders(changed), ...deps.outbox.statements(events)]);
+  return { orderIds: changed.map(({ before }) => before.orderId), facts: allFacts };
 }
 
 function notFound(orderId: string): DomainError {

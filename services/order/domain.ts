@@ -1,6 +1,12 @@
 /**
- * An order's saga, as pure functions: what a message means for an order, and what the order is after it.
- * No I/O, no clock, no randomness. The table of events is proto/event-table.ts.
+ * An order's saga as pure functions: `decide` says what a message means for an order, `evolve` gives the order's next
+ * state. No I/O, no clock, no randomness.
+ *
+ *     PENDING → STOCK_RESERVED → COMPLETED
+ *     PENDING or STOCK_RESERVED → COMPENSATING → FAILED
+ *     PENDING → FAILED, if the stock is short: there is nothing to compensate
+ *
+ * The events between the services are listed in proto/event-table.ts.
  */
 import { create, type Message } from "@bufbuild/protobuf";
 import type { HandledBy } from "../../proto/event-table.ts";
@@ -14,13 +20,13 @@ import { unreachable } from "../kit/errors.ts";
 
 export type FailureReason = "OUT_OF_STOCK" | "PAYMENT_DECLINED" | "TIMED_OUT" | "CANCELLED";
 
-/** Which answers a compensation still waits for. */
+/** The services whose answer a compensation still awaits. */
 export interface Awaiting {
   readonly stock: boolean;
   readonly payment: boolean;
 }
 
-/** Where an order stands. `version` grows by one with every change of status. */
+/** An order in the saga. `version` grows by one with each change of status. */
 export type OrderState = { readonly orderId: string; readonly version: number } & (
   | { readonly status: "PENDING" }
   | { readonly status: "STOCK_RESERVED" }
@@ -31,22 +37,22 @@ export type OrderState = { readonly orderId: string; readonly version: number } 
 
 export type OrderStatus = OrderState["status"];
 
-/** Nothing changes any more. */
+/** True if the status can no longer change. */
 export function isFinal(status: OrderStatus): boolean {
   return status === "COMPLETED" || status === "FAILED";
 }
 
-/** What is asked of an order from outside the saga: both are messages that its state may ignore. */
+/** A message that comes from Order itself and not from another service. */
 export type OrderCommand =
-  /** Its owner does not want it any more. */
+  /** The owner cancels the order. */
   | { readonly $typeName: "CancelOrder" }
-  /** Its deadline has passed. */
+  /** The order's deadline has passed. */
   | { readonly $typeName: "TimeOutOrder" };
 
-/** What can happen to an order. */
+/** Everything that an order can receive. */
 export type OrderMessage = HandledBy<"order"> | OrderCommand;
 
-/** What did happen. {@link toEvent} says which facts the other services hear of. */
+/** A change of an order. {@link toEvent} says which changes are published to the other services. */
 export type OrderFact =
   | { readonly kind: "StockWasReserved" }
   | { readonly kind: "Completed" }
@@ -55,7 +61,7 @@ export type OrderFact =
   | { readonly kind: "PaymentAnswered" }
   | { readonly kind: "Failed"; readonly reason: FailureReason };
 
-/** What a message means for an order. Late, doubled and out-of-order messages mean nothing. */
+/** What a message changes. A late, duplicate or out-of-order message changes nothing: the list is empty. */
 export function decide(state: OrderState, message: OrderMessage): readonly OrderFact[] {
   switch (message.$typeName) {
     case "shop.inventory.v1.StockReserved":
@@ -65,7 +71,7 @@ export function decide(state: OrderState, message: OrderMessage): readonly Order
     case "shop.payment.v1.PaymentAuthorized":
       return state.status === "STOCK_RESERVED" ? [{ kind: "Completed" }] : [];
     case "shop.payment.v1.PaymentFailed":
-      // Nothing is charged, so only the stock is to be undone; inventory does so on the same event.
+      // Nothing was charged, so only the stock must be released. Inventory does that on the same event.
       return state.status === "STOCK_RESERVED"
         ? [{ kind: "CompensationStarted", reason: "PAYMENT_DECLINED", awaiting: { stock: true, payment: false } }]
         : [];
@@ -88,7 +94,10 @@ export function decide(state: OrderState, message: OrderMessage): readonly Order
   }
 }
 
-/** Whatever may have been done by now is undone: both others answer, also where they had nothing to undo. */
+/**
+ * Starts to undo an undecided order. Order cannot know how far inventory and payment have got, so it awaits an answer
+ * from both; each answers even if it had nothing to undo.
+ */
 function compensate(state: OrderState, reason: FailureReason): readonly OrderFact[] {
   return state.status === "PENDING" || state.status === "STOCK_RESERVED"
     ? [{ kind: "CompensationStarted", reason, awaiting: { stock: true, payment: true } }]
@@ -106,6 +115,7 @@ export function evolve(state: OrderState, fact: OrderFact): OrderState {
       return { orderId, version, status: "COMPLETED" };
     case "CompensationStarted":
       return { orderId, version, status: "COMPENSATING", failureReason: fact.reason, awaiting: fact.awaiting };
+    // An answer alone keeps the status, so it keeps the version too.
     case "StockAnswered":
       return state.status === "COMPENSATING" ? { ...state, awaiting: { ...state.awaiting, stock: false } } : state;
     case "PaymentAnswered":
@@ -117,7 +127,7 @@ export function evolve(state: OrderState, fact: OrderFact): OrderState {
   }
 }
 
-/** The event that tells the other services of a fact; undefined for what is Order's own business. */
+/** The event that publishes a fact; undefined if the fact concerns only Order. */
 export function toEvent(orderId: string, fact: OrderFact): Message | undefined {
   switch (fact.kind) {
     case "Completed":
@@ -125,7 +135,7 @@ export function toEvent(orderId: string, fact: OrderFact): Message | undefined {
     case "Failed":
       return create(OrderFailedSchema, { orderId, reason: Order_FailureReason[fact.reason] });
     case "CompensationStarted":
-      // Where payment declined, both others know already.
+      // If payment declined, PaymentFailed has already informed inventory, and payment has nothing to undo.
       return fact.awaiting.payment
         ? create(OrderCancelRequestedSchema, { orderId, reason: Order_FailureReason[fact.reason] })
         : undefined;

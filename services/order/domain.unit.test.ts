@@ -44,7 +44,7 @@ const compensating = (stock: boolean, payment: boolean): OrderState => ({
   awaiting: { stock, payment },
 });
 
-/** The state after the messages, and the types of the events that were published on the way. */
+/** The state after the messages, and the types of the events that they published. */
 function given(state: OrderState, ...messages: readonly OrderMessage[]) {
   const published: string[] = [];
   for (const message of messages) {
@@ -57,22 +57,22 @@ function given(state: OrderState, ...messages: readonly OrderMessage[]) {
   return { state, published };
 }
 
-describe("an order", () => {
-  test("completes: stock reserved, then payment authorised", () => {
+describe("decide and evolve", () => {
+  test("an order completes once its stock is reserved and its payment authorised", () => {
     expect(given(pending, stockReserved, authorized)).toEqual({
       state: { orderId, version: 3, status: "COMPLETED" },
       published: ["shop.order.v1.OrderCompleted"],
     });
   });
 
-  test("without stock fails at once: there is nothing to undo", () => {
+  test("an order that is out of stock fails at once, because there is nothing to undo", () => {
     expect(given(pending, reservationFailed)).toEqual({
       state: { orderId, version: 2, status: "FAILED", failureReason: "OUT_OF_STOCK" },
       published: ["shop.order.v1.OrderFailed"],
     });
   });
 
-  test("that is declined waits for its stock to be released before it fails", () => {
+  test("an order whose payment is declined fails once its stock is released", () => {
     expect(given(pending, stockReserved, declined)).toEqual({ state: compensating(true, false), published: [] });
     expect(given(pending, stockReserved, declined, stockReleased)).toEqual({
       state: { orderId, version: 4, status: "FAILED", failureReason: "PAYMENT_DECLINED" },
@@ -80,7 +80,7 @@ describe("an order", () => {
     });
   });
 
-  test("that was cancelled fails once both answers are in, in either order", () => {
+  test("a cancelled order fails once inventory and payment have answered, in either order", () => {
     for (const answers of [
       [stockReleased, voided],
       [voided, stockReleased],
@@ -96,7 +96,7 @@ describe("an order", () => {
     }
   });
 
-  test("is compensated when it is cancelled or timed out, once, as long as nothing has been decided", () => {
+  test("a cancel or a timeout starts the compensation of an undecided order, once", () => {
     for (const [command, failureReason] of [
       [cancel, "CANCELLED"],
       [timeOut, "TIMED_OUT"],
@@ -117,7 +117,7 @@ describe("an order", () => {
     }
   });
 
-  test("ignores the same message a second time", () => {
+  test("a message that is delivered twice changes an order once", () => {
     const paths = [
       [stockReserved, authorized],
       [reservationFailed],
@@ -129,7 +129,7 @@ describe("an order", () => {
     }
   });
 
-  test("that is final ignores every message", () => {
+  test("a final order ignores every message", () => {
     const finals: readonly OrderState[] = [
       { orderId, version: 3, status: "COMPLETED" },
       { orderId, version: 4, status: "FAILED", failureReason: "TIMED_OUT" },
@@ -137,7 +137,7 @@ describe("an order", () => {
     for (const state of finals) for (const message of everyMessage) expect(decide(state, message)).toEqual([]);
   });
 
-  test("ignores what comes out of order", () => {
+  test("an order ignores messages that arrive out of order", () => {
     for (const message of [authorized, declined, stockReleased, voided]) expect(decide(pending, message)).toEqual([]);
     for (const message of [stockReserved, reservationFailed, stockReleased, voided]) {
       expect(decide(reserved, message)).toEqual([]);
@@ -147,15 +147,15 @@ describe("an order", () => {
     }
   });
 
-  test("keeps its failure reason to the end", () => {
+  test("an order keeps its first failure reason", () => {
     const state = compensating(true, true);
     const { state: failed } = given(state, declined, stockReleased, voided);
     expect(failed).toMatchObject({ status: "FAILED", failureReason: "CANCELLED" });
   });
 });
 
-describe("what other services hear", () => {
-  test("a cancel or a timeout is requested of both; a declined payment is known to both already", () => {
+describe("toEvent", () => {
+  test("a cancel or a timeout is published; a declined payment is not, because PaymentFailed has been published already", () => {
     const awaiting = { stock: true, payment: true };
     expect(toEvent(orderId, { kind: "CompensationStarted", reason: "TIMED_OUT", awaiting })).toEqual(
       create(OrderCancelRequestedSchema, { orderId, reason: Order_FailureReason.TIMED_OUT }),
@@ -169,7 +169,7 @@ describe("what other services hear", () => {
     ).toBeUndefined();
   });
 
-  test("a failure tells its reason", () => {
+  test("OrderFailed carries the failure reason", () => {
     expect(toEvent(orderId, { kind: "Failed", reason: "OUT_OF_STOCK" })).toEqual(
       create(OrderFailedSchema, { orderId, reason: Order_FailureReason.OUT_OF_STOCK }),
     );

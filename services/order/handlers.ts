@@ -1,3 +1,4 @@
+import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/inbox/handler.ts";
 import { answerTo, causeOf } from "../../relay/outbox/append.ts";
@@ -8,7 +9,10 @@ import { lockOrders, updateOrders } from "./repository.ts";
 /** The event types that Order reacts to. */
 export const handledTypes = eventTypesHandledBy("order");
 
-/** Handles a batch of events: every order concerned is locked once, decided event by event, written once. */
+/**
+ * Handles a batch of events: locks all orders concerned in one read, decides event by event in memory, and writes each
+ * changed order once.
+ */
 export function orderHandler(deps: {
   readonly newId: () => string;
   readonly sagas: Pick<SagaMetrics, "stepped">;
@@ -17,12 +21,12 @@ export function orderHandler(deps: {
     const before = await lockOrders(transaction, [...new Set(events.map(({ message }) => message.orderId))]);
     const after = new Map(before);
     const steps: OrderStep[] = [];
-    const publish = [];
-    const ignored = [];
+    const publish: NewEvent[] = [];
+    const ignored: string[] = [];
     for (const { envelope, message } of events) {
       const { orderId } = message;
       const order = after.get(orderId);
-      // An order that nobody placed here: the topic may be shared with another environment's leftovers.
+      // The order may be unknown here, for example if another environment left its events on the topic.
       const facts = order === undefined ? [] : decide(order.state, message);
       if (order === undefined || facts.length === 0) {
         ignored.push(envelope.id);

@@ -1,6 +1,6 @@
 /**
- * The sagas as figures: how many begin, how they end and after how long, how often one is undone, how many are in flight.
- * Counted after the commit, by the instance that made it: over all instances, each saga once.
+ * Metrics of the sagas: how many start, how they end and after how long, how many are compensated, how many are in flight.
+ * Each instance counts its own commits, so that the sum over all instances counts each saga once.
  */
 import { Counter, Histogram, type Registry as Metrics } from "prom-client";
 import type { Queryable } from "../kit/database.ts";
@@ -9,10 +9,10 @@ import type { Logger } from "../kit/log.ts";
 import type { FailureReason, OrderFact, OrderStatus } from "./domain.ts";
 import { countOrdersInFlight } from "./repository.ts";
 
-/** Something that happened to an order, and is committed. */
+/** A committed change of an order. */
 export interface OrderStep {
   readonly fact: OrderFact;
-  /** Since the order was placed. Left out by commands: none of them ends an order. */
+  /** Time since the order was placed. Commands leave it out, because none of them ends an order. */
   readonly ageSeconds?: number;
 }
 
@@ -23,7 +23,7 @@ export interface SagaMetrics {
 
 const failureReasons: readonly FailureReason[] = ["OUT_OF_STOCK", "PAYMENT_DECLINED", "TIMED_OUT", "CANCELLED"];
 
-/** One a process. */
+/** Registers the metrics. Call it once per process. */
 export function createSagaMetrics(options: {
   readonly database: Queryable;
   readonly log: Logger;
@@ -32,7 +32,7 @@ export function createSagaMetrics(options: {
   const registers = [options.metrics];
   const started = new Counter({
     name: "order_sagas_started_total",
-    help: "Orders that were placed.",
+    help: "Orders placed.",
     registers,
   });
   const completed = new Counter({
@@ -54,17 +54,17 @@ export function createSagaMetrics(options: {
   });
   const duration = new Histogram({
     name: "order_saga_seconds",
-    help: "From placed to final, by the database's clock; result is COMPLETED, or why it FAILED.",
+    help: "Time from placed to final, by the database's clock. The result is COMPLETED, or the reason for FAILED.",
     labelNames: ["result"],
     buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 3_600],
     registers,
   });
-  // Shown from the start, so that the first of them is seen as a rise.
+  // Exported as 0 from the start, so that the first increment shows as an increase.
   for (const reason of failureReasons) failed.inc({ reason }, 0);
   for (const reason of failureReasons) if (reason !== "OUT_OF_STOCK") compensations.inc({ reason }, 0);
   createCountGauge({
     name: "order_sagas_in_flight",
-    help: "Orders that are not final, by status. Read from the database, so each instance shows all: take the max, not the sum.",
+    help: "Orders that are not final, by status. Read from the database, so every instance reports all of them: use max, not sum.",
     label: "status",
     values: ["PENDING", "STOCK_RESERVED", "COMPENSATING"] satisfies readonly OrderStatus[],
     count: () => countOrdersInFlight(options.database),

@@ -1,4 +1,4 @@
-/** Order's rows on a real server: placing in groups, requests that race, lost commits, batches of events, watchers. */
+/** Order on a real database: group commit, racing requests, lost commits, batches of events, commands, metrics, watchers. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { create, type Message } from "@bufbuild/protobuf";
 import { Registry as Metrics } from "prom-client";
@@ -51,7 +51,7 @@ const deadlineMs = 300_000;
 const forever = new AbortController().signal;
 const uncounted = { stepped: () => undefined };
 
-/** Order's inbox as main.ts makes it, on a database of the test's choice. */
+/** Order's inbox as main.ts creates it, on the given database. */
 const inboxOf = (on: Database, sagas: Parameters<typeof orderHandler>[0]["sagas"] = uncounted) =>
   createInbox({
     service: "order",
@@ -73,13 +73,13 @@ async function countOf(table: string, where: string, values: readonly unknown[])
 }
 
 describe("placing", () => {
-  test("many concurrent requests share a transaction, and each gets its own order", async () => {
+  test("concurrent requests share a transaction, and each gets its own order", async () => {
     const { place } = placer();
     const placements = Array.from({ length: 150 }, () => placement());
     const before = await readCounters("Com_commit");
     const placed = await Promise.all(placements.map((it) => place(it, forever)));
     const commits = ((await readCounters("Com_commit")).get("Com_commit") ?? 0) - (before.get("Com_commit") ?? 0);
-    // The first is committed at once, alone; the rest waited for it: 100 in the next, 49 in the last.
+    // The first request is committed at once, alone. The others wait for it: 100 in the next transaction, 49 in the last.
     expect(commits).toBe(3);
     expect(placed.map((it) => it.orderId)).toEqual(placements.map((it) => it.order.orderId));
     const ids = [placements.map((it) => it.order.orderId)];
@@ -87,7 +87,7 @@ describe("placing", () => {
     expect(await countOf("order_outbox_event", "aggregate_id IN (?) AND status = 'PENDING'", ids)).toBe(150);
   });
 
-  test("a bad one among them fails alone", async () => {
+  test("an order that the database refuses does not fail the other orders of its group", async () => {
     const { place } = placer();
     const good = Array.from({ length: 9 }, () => placement());
     const bad = placement();
@@ -104,7 +104,7 @@ describe("placing", () => {
     expect(await countOf("order_outbox_event", "aggregate_id = ?", [bad.order.orderId])).toBe(0);
   });
 
-  test("one request that arrives at several instances at once makes one order", async () => {
+  test("the same request at several instances at once makes one order", async () => {
     const requestId = newId();
     const placements = Array.from({ length: 12 }, () => placement({ requestId }));
     const placers = [placer(), placer(schema.open()), placer(schema.open())];
@@ -114,7 +114,7 @@ describe("placing", () => {
     expect(await countOf("order_outbox_event", "aggregate_id = ?", [placed[0]?.orderId])).toBe(1);
   });
 
-  test("the same request with other fields is refused, and neighbours in its group are not", async () => {
+  test("a request id that is reused with other fields is refused, and the other requests of its group are not", async () => {
     const { place } = placer();
     const first = placement();
     await place(first, forever);
@@ -124,7 +124,7 @@ describe("placing", () => {
     await expect(place(other, forever)).rejects.toMatchObject({ code: "ALREADY_EXISTS" });
   });
 
-  test("a COMMIT whose answer was lost is settled by looking, whether or not it took place", async () => {
+  test("a request whose COMMIT answer is lost makes one order, whether or not the COMMIT took place", async () => {
     for (const committed of [true, false]) {
       let lost = 0;
       const losing: Database = {
@@ -164,7 +164,7 @@ describe("a batch of events", () => {
   const completedEvents = (orderIds: readonly string[]) =>
     countOf("order_outbox_event", "aggregate_id IN (?) AND type = 'shop.order.v1.OrderCompleted'", [orderIds]);
 
-  test("moves several orders, some by several steps, and writes what others must hear", async () => {
+  test("a batch of events moves several orders, some by several steps, and publishes what follows", async () => {
     const orderIds = await placedOrders(3);
     const [first = "", second = "", third = ""] = orderIds;
     await inbox.handle([reserved(first), reserved(second), authorized(first), authorized(third)]);
@@ -182,7 +182,7 @@ describe("a batch of events", () => {
     expect(outcomes.map((row) => row.outcome).sort()).toEqual(["HANDLED", "HANDLED", "HANDLED", "IGNORED"]);
   });
 
-  test("with duplicates, in it and after it, has each effect once", async () => {
+  test("events that are delivered twice, in one batch or in two, take effect once", async () => {
     const [orderId = ""] = await placedOrders(1);
     const [a, b] = [reserved(orderId), authorized(orderId)];
     await inbox.handle([a, a, b, b]);
@@ -191,7 +191,7 @@ describe("a batch of events", () => {
     expect((await readOrders(database, [orderId]))[0]?.version).toBe(3);
   });
 
-  test("that two instances handle at once has each effect once", async () => {
+  test("events that several instances handle at the same time take effect once", async () => {
     const orderIds = await placedOrders(50);
     const records = orderIds.flatMap((orderId) => [reserved(orderId), authorized(orderId)]);
     await Promise.all([
@@ -203,7 +203,7 @@ describe("a batch of events", () => {
     expect(await countOf("orders", "order_id IN (?) AND version = 3", [orderIds])).toBe(50);
   });
 
-  test("is done again, whole, after a lost COMMIT that had taken place, and changes nothing", async () => {
+  test("a batch that is repeated because the answer to its COMMIT was lost changes nothing", async () => {
     const [orderId = ""] = await placedOrders(1);
     const records = [reserved(orderId), authorized(orderId)];
     const losing: Database = {
@@ -218,7 +218,7 @@ describe("a batch of events", () => {
     expect(await completedEvents([orderId])).toBe(1);
   });
 
-  test("records events that Order does not handle, its own included, and events of orders that it does not know", async () => {
+  test("Order records events that it does not handle, its own included, and events of unknown orders", async () => {
     const orderId = newId();
     await inbox.handle([record(create(OrderCompletedSchema, { orderId })), reserved(orderId)]);
     const rows = await database.query(
@@ -231,7 +231,7 @@ describe("a batch of events", () => {
     ]);
   });
 
-  test("that Order only records is one statement, and recorded once however often it comes", async () => {
+  test("events that Order only records take one statement and are recorded once, however often they are delivered", async () => {
     const records = [newId(), newId()].map((orderId) => record(create(OrderCompletedSchema, { orderId })));
     const before = await readCounters("Com_%");
     await inbox.handle(records);
@@ -244,7 +244,7 @@ describe("a batch of events", () => {
     expect(await countOf("order_inbox_event", "aggregate_id IN (?) AND outcome = 'IGNORED'", [keys])).toBe(3);
   });
 
-  test("takes the same number of statements for 1 record and for 200", async () => {
+  test("a batch of 200 events takes as many statements as a batch of one", async () => {
     const statements = async (count: number) => {
       const records = (await placedOrders(count)).flatMap((orderId) => [reserved(orderId), authorized(orderId)]);
       const before = await readCounters("Com_%");
@@ -292,7 +292,7 @@ describe("cancelling and timing out", () => {
       [orderId],
     );
 
-  test("a cancel compensates, once, with its reason kept, in the order's own trace", async () => {
+  test("a cancel starts the compensation once, in the order's own trace, and stores its reason", async () => {
     for (const status of ["PENDING", "STOCK_RESERVED"]) {
       const orderId = await place(deadlineMs);
       await set(orderId, status);
@@ -308,7 +308,7 @@ describe("cancelling and timing out", () => {
     }
   });
 
-  test("a cancel whose COMMIT was lost is done and told of once, whether or not it took place", async () => {
+  test("a cancel whose COMMIT answer is lost takes effect and is reported once, whether or not the COMMIT took place", async () => {
     for (const committed of [true, false]) {
       const orderId = await place(deadlineMs);
       let lost = 0;
@@ -328,37 +328,37 @@ describe("cancelling and timing out", () => {
           throw new CommitOutcomeUnknownError("lost");
         },
       };
-      const told: string[] = [];
+      const notified: string[] = [];
       const facts: string[] = [];
       const deps = {
         ...commands(),
         database: losing,
         sagas: { stepped: (steps: readonly OrderStep[]) => void facts.push(...steps.map(({ fact }) => fact.kind)) },
-        onChanged: (orderIds: readonly string[]) => void told.push(...orderIds),
+        onChanged: (orderIds: readonly string[]) => void notified.push(...orderIds),
       };
       expect(await cancelOrder(deps, orderId, "lost")).toMatchObject({ status: "COMPENSATING", version: 2 });
       expect(lost).toBe(2);
-      expect(told).toEqual([orderId]);
+      expect(notified).toEqual([orderId]);
       expect(facts).toEqual(["CompensationStarted"]);
       expect(await countOf("orders", "order_id = ? AND cancel_reason = 'lost'", [orderId])).toBe(1);
     }
   });
 
-  test("a completed order cannot be cancelled; an unknown one is not found; a long reason is refused", async () => {
+  test("a cancel is refused for a completed order, for an unknown order, and with too long a reason", async () => {
     const orderId = await place(deadlineMs);
     await set(orderId, "COMPLETED");
     await expect(cancelOrder(commands(), orderId, "")).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
     await expect(cancelOrder(commands(), newId(), "")).rejects.toMatchObject({ code: "NOT_FOUND" });
     expect(() => parseCancelReason("x".repeat(501))).toThrow(/at most 500 characters, but has 501/);
     expect(parseCancelReason("x".repeat(500))).toHaveLength(500);
-    // The longest one is kept whole, in whatever script.
+    // The longest reason fits the column, in any script.
     const emojis = "🙂".repeat(500);
     const other = await place(deadlineMs);
     await cancelOrder(commands(), other, parseCancelReason(emojis));
     expect(await countOf("orders", "order_id = ? AND cancel_reason = ?", [other, emojis])).toBe(1);
   });
 
-  test("a cancel and a completion at the same time: one wins, and the other sees it", async () => {
+  test("of a cancel and a completion at the same time one wins, and the other has no effect", async () => {
     const inbox = inboxOf(schema.open());
     const outcomes = new Set<string>();
     for (let round = 0; round < 20; round++) {
@@ -385,7 +385,7 @@ describe("cancelling and timing out", () => {
     expect(outcomes.size).toBeGreaterThan(0);
   });
 
-  test("overdue orders are given up, those that are not or are decided stay, in several instances at once", async () => {
+  test("several instances at once time out each overdue order once, and leave decided and younger orders alone", async () => {
     const overdue = await Promise.all(Array.from({ length: 25 }, () => place(0)));
     const decided = await place(0);
     await database.execute("UPDATE orders SET status = 'COMPLETED', deadline_at = NULL WHERE order_id = ?", [decided]);
@@ -465,25 +465,25 @@ describe("cancelling and timing out", () => {
   });
 });
 
-describe("the figures of the sagas", () => {
+describe("saga metrics", () => {
   const shown = (text: string, series: string) =>
     text
       .split("\n")
       .find((line) => line.startsWith(`${series} `))
       ?.slice(series.length + 1);
   const record = (message: Message & { readonly orderId: string }) =>
-    asTopicRecord({ id: newId(), aggregateId: message.orderId, message, headers: {} }, { source: "/shop/somebody" });
+    asTopicRecord({ id: newId(), aggregateId: message.orderId, message, headers: {} }, { source: "/shop/test" });
 
   const commandDeps = { outbox, newId, sagas: uncounted, onChanged: () => undefined };
 
-  test("count what was committed, once, and time it by the database's clock", async () => {
+  test("the saga metrics count each committed change once, and measure time by the database's clock", async () => {
     const metrics = new Metrics();
     const sagas = createSagaMetrics({ database, log: silentLogger, metrics });
     const inbox = inboxOf(database, sagas);
     const { place } = createOrderPlacer({ database, outbox, deadlineMs, onPlaced: sagas.started });
     const requests = Array.from({ length: 6 }, () => placement());
     const orderIds = (await Promise.all(requests.map((it) => place(it, forever)))).map(({ orderId }) => orderId);
-    // The same request again is no new saga.
+    // Repeating a request starts no new saga.
     const again = await place(placement({ requestId: requests[0]?.order.requestId ?? "" }), forever);
     expect(again.orderId).toBe(orderIds[0] ?? "");
     const [completed = "", declined = "", outOfStock = "", cancelled = "", timedOut = "", open = ""] = orderIds;
@@ -545,7 +545,7 @@ describe("the figures of the sagas", () => {
           String(await countOf("orders", "status = ?", [status])),
         ),
       );
-    // By now this file has left orders in every status.
+    // The tests before this one have left orders in every status.
     expect(await figures(database)).toEqual(await counted());
     expect((await counted()).map(Number).every((count) => count > 0)).toBe(true);
 
@@ -555,7 +555,7 @@ describe("the figures of the sagas", () => {
       const after = await readCounters("Handler_read%");
       return [...after].reduce((sum, [name, value]) => sum + value - (before.get(name) ?? 0), 0);
     };
-    // Nobody's deadline had passed by then.
+    // No deadline had passed at that time.
     const sweep = () => timeOutOrders({ ...commandDeps, database }, new Date("2020-01-01T00:00:00Z"), 100);
     const reads = [await readsOf(() => countOrdersInFlight(database)), await readsOf(sweep)];
     await database.execute(
@@ -585,7 +585,7 @@ describe("watching", () => {
   const move = (orderId: string, status: string, version: number) =>
     database.execute("UPDATE orders SET status = ?, version = ? WHERE order_id = ?", [status, version, orderId]);
 
-  test("sends the current state, then what hints lead to, and ends after the final one", async () => {
+  test("a watcher gets the current state, then each change that a hint announces, and its stream ends after the final state", async () => {
     const watch = watchOn(database);
     const orderId = await place();
     const seen: string[] = [];
@@ -594,7 +594,7 @@ describe("watching", () => {
       seen.push(`${update.order.version} ${update.order.status}`);
       if (update.order.version < 3) {
         const next = update.order.version + 1;
-        // The hint comes first, as it may: the second looks find the change.
+        // The hint arrives before the change, so that only a reread finds it.
         watch.hint([orderId]);
         setTimeout(() => move(orderId, next === 3 ? "COMPLETED" : "STOCK_RESERVED", next), 30);
       }
@@ -603,7 +603,7 @@ describe("watching", () => {
     watch.close();
   });
 
-  test("a slow watcher gets the latest state, not a queue", async () => {
+  test("a slow watcher skips states and gets the latest one", async () => {
     const watch = watchOn(database);
     const orderId = await place();
     const updates = watch.watch(orderId, 0, forever);
@@ -621,7 +621,7 @@ describe("watching", () => {
     watch.close();
   });
 
-  test("a quiet stream carries heartbeats, and a watcher that leaves frees everything", async () => {
+  test("a quiet stream carries heartbeats, and a watcher that leaves is no longer counted", async () => {
     const metrics = new Metrics();
     const watch = createOrderWatch({ database, log: silentLogger, metrics, heartbeatIntervalMs: 10 });
     const leaving = new AbortController();
@@ -632,13 +632,13 @@ describe("watching", () => {
     expect(await metrics.metrics()).toContain("order_watchers 1");
     const waiting = updates.next();
     leaving.abort();
-    // It may have been quiet for long enough once more before it saw that the caller has left.
+    // One more heartbeat may have been sent before the caller left.
     for (let step = await waiting; !step.done; step = await updates.next());
     expect(await metrics.metrics()).toContain("order_watchers 0");
     watch.close();
   });
 
-  test("stays open while the database is away, and goes on where it was", async () => {
+  test("a stream stays open while the database is away, and continues where it was", async () => {
     let away = false;
     const flaky: Database = {
       ...database,
@@ -662,13 +662,13 @@ describe("watching", () => {
     watch.close();
   });
 
-  test("an unknown order is NOT_FOUND; a process that closes says so", async () => {
+  test("watching an unknown order fails with NOT_FOUND, and a stream says so when its process shuts down", async () => {
     const watch = watchOn(database);
     await expect(watch.watch(newId(), 0, forever).next()).rejects.toMatchObject({ code: "NOT_FOUND" });
     const updates = watch.watch(await place(), 0, forever);
     await updates.next();
     const next = updates.next();
     watch.close();
-    await expect(next).rejects.toThrow("closing");
+    await expect(next).rejects.toThrow("shutting down");
   });
 });

@@ -1,4 +1,4 @@
-/** PlaceOrder's way into the database: requests that arrive while a transaction commits share the next one. */
+/** Places orders by group commit: requests that arrive while a transaction commits share the next one. */
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { Database } from "../kit/database.ts";
 import { CommitOutcomeUnknownError, isDuplicateKey, isOutage } from "../kit/database-errors.ts";
@@ -6,7 +6,7 @@ import { DomainError } from "../kit/errors.ts";
 import { createGroupCommit } from "../kit/group-commit.ts";
 import { type Placement, type PlacementResult, placeNewOrders, placeOrders, requestKey } from "./repository.ts";
 
-/** An order that exists: a new one, or the one that the same request placed before. */
+/** The order of a request: a new one, or the one that the same request has placed before. */
 export interface PlacedOrder {
   readonly orderId: string;
   readonly status: Exclude<PlacementResult, DomainError>["status"];
@@ -14,26 +14,26 @@ export interface PlacedOrder {
 
 export interface OrderPlacer {
   /**
-   * Resolves once the order is committed.
-   * @throws DomainError ALREADY_EXISTS when the request id was used for something else; UnavailableError when the
-   * database did not answer (the order may exist: the same request again settles it).
+   * Resolves once the order is committed. If `signal` is aborted before its transaction starts, the order is not placed.
+   * @throws DomainError ALREADY_EXISTS if the request id was used for a different order; UnavailableError if the database
+   * did not answer. Then the order may exist, and repeating the request is safe.
    */
   place(placement: Placement, signal: AbortSignal): Promise<PlacedOrder>;
   close(): Promise<void>;
 }
 
-/** Orders in one transaction, at the most. */
+/** The most orders in one transaction. */
 const groupSizeMax = 100;
-/** Requests that may wait for a transaction: seconds of work at the highest rates measured. */
+/** The most requests that may wait for a transaction: several seconds of work at the highest rate measured. */
 const waitingMax = 5_000;
-/** Looks after a lost COMMIT or a request that raced with itself, before giving up. */
-const settleAttemptsMax = 4;
+/** The most attempts at one group if COMMIT's answer is lost or another instance places the same request. */
+const attemptsMax = 4;
 
-/** @param deps.onPlaced called after a commit that placed something, with how many orders are new. */
+/** @param deps.onPlaced called after a commit with the number of new orders, if there are any. */
 export function createOrderPlacer(deps: {
   readonly database: Database;
   readonly outbox: Outbox;
-  /** How long an order may stay undecided. */
+  /** After this time an undecided order is given up. */
   readonly deadlineMs: number;
   readonly onPlaced: (count: number) => void;
 }): OrderPlacer {
@@ -45,16 +45,16 @@ export function createOrderPlacer(deps: {
     async commit(placements) {
       for (let attempt = 1; ; attempt++) {
         try {
-          // Hardly a request comes twice: whether one did is only looked at when its key is there already.
+          // Requests rarely come twice, so the first attempt does not look for existing orders.
           const place = attempt === 1 ? placeNewOrders : placeOrders;
           const results = await place(deps.database, deps.outbox, placements, deps.deadlineMs);
           const count = results.filter((result) => "isNew" in result && result.isNew).length;
           if (count > 0) deps.onPlaced(count);
           return results;
         } catch (error) {
-          // Doing it again looks first: what is there already is answered, not placed a second time.
-          const settles = error instanceof CommitOutcomeUnknownError || isDuplicateKey(error);
-          if (!settles || attempt >= settleAttemptsMax) throw error;
+          // Some of the orders may exist. The next attempt looks for them first and places only the others.
+          const mayExist = error instanceof CommitOutcomeUnknownError || isDuplicateKey(error);
+          if (!mayExist || attempt >= attemptsMax) throw error;
         }
       }
     },

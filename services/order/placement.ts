@@ -1,9 +1,9 @@
-/** What a new order must look like, and the order that a request makes. Pure. */
+/** Turns a request into a new order: checks the request, adds prices and the total. Pure, like domain.ts. */
 import { create } from "@bufbuild/protobuf";
 import { type OrderPlaced, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { DomainError } from "../kit/errors.ts";
 
-/** A price, in minor units of its currency. */
+/** An amount of money in minor units of its currency, such as cents. */
 export interface Price {
   readonly currencyCode: string;
   readonly minorUnits: bigint;
@@ -15,7 +15,7 @@ export interface OrderLine {
   readonly unitPrice: Price;
 }
 
-/** A request for an order. `owner` is empty until there is authentication. */
+/** What a client asks for. `owner` is empty until there is authentication. */
 export interface PlacementRequest {
   readonly owner: string;
   readonly requestId: string;
@@ -23,7 +23,7 @@ export interface PlacementRequest {
   readonly paymentMethod: string;
 }
 
-/** An order that is about to be placed: its id is made before the transaction, so that a lost answer can be settled. */
+/** An order that is not stored yet. Its id is chosen before the transaction, so that it can be looked up if COMMIT's answer is lost. */
 export interface NewOrder {
   readonly orderId: string;
   readonly owner: string;
@@ -38,7 +38,7 @@ const quantityMax = 1_000;
 const paymentMethodPattern = /^pm_[a-z0-9_]{1,60}$/;
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
-/** `value` as a UUID in lower case. @throws DomainError INVALID_ARGUMENT that names `field`. */
+/** The UUID in lower case. @throws DomainError INVALID_ARGUMENT that names `field`. */
 export function parseUuid(field: string, value: string): string {
   const lower = value.toLowerCase();
   if (!uuidPattern.test(lower)) throw invalid(field, `must be a UUID, but is ${quoted(value)}`);
@@ -46,8 +46,8 @@ export function parseUuid(field: string, value: string): string {
 }
 
 /**
- * The order that `request` asks for, at the prices of `priceOf`.
- * @throws DomainError INVALID_ARGUMENT that names the first faulty field.
+ * The order for a request, at the prices of `priceOf`.
+ * @throws DomainError INVALID_ARGUMENT that names the first faulty field; what `priceOf` throws.
  */
 export function newOrder(
   orderId: string,
@@ -57,7 +57,7 @@ export function newOrder(
   const requestId = parseUuid("request_id", request.requestId);
   if (request.lines.length === 0) throw invalid("lines", "must not be empty: an order has 1 to 100 lines");
   if (request.lines.length > linesMax) {
-    throw invalid("lines", `must be at most ${linesMax}, but are ${request.lines.length}`);
+    throw invalid("lines", `must be at most ${linesMax}, but there are ${request.lines.length}`);
   }
   const seen = new Set<string>();
   const lines = request.lines.map(({ sku, quantity }, index): OrderLine => {
@@ -66,12 +66,12 @@ export function newOrder(
     }
     const unitPrice = priceOf(sku);
     if (unitPrice === undefined) throw invalid(`lines[${index}].sku`, `is not for sale: ${quoted(sku)}`);
-    if (seen.has(sku)) throw invalid(`lines[${index}].sku`, `is there twice: ${quoted(sku)}; add up the quantities`);
+    if (seen.has(sku)) throw invalid(`lines[${index}].sku`, `appears twice: ${quoted(sku)}; add up the quantities`);
     seen.add(sku);
     return { sku, quantity, unitPrice };
   });
   if (!paymentMethodPattern.test(request.paymentMethod)) {
-    throw invalid("payment_method", "must be a token like pm_ok: pm_ and 1 to 60 of a-z, 0-9 and _");
+    throw invalid("payment_method", "must be a token like pm_ok: pm_ followed by 1 to 60 characters of a-z, 0-9 and _");
   }
   const currencyCode = lines[0]?.unitPrice.currencyCode ?? "";
   if (lines.some((line) => line.unitPrice.currencyCode !== currencyCode)) {
@@ -88,7 +88,7 @@ export function newOrder(
   };
 }
 
-/** The event that tells of a new order. */
+/** The event that publishes a new order. */
 export function orderPlaced(order: NewOrder): OrderPlaced {
   return create(OrderPlacedSchema, {
     orderId: order.orderId,
@@ -98,7 +98,7 @@ export function orderPlaced(order: NewOrder): OrderPlaced {
   });
 }
 
-/** Whether two requests ask for the same: prices are not theirs to say. */
+/** True if two requests ask for the same. Ignores prices, because they are Order's and may have changed in between. */
 export function sameRequest(a: Pick<NewOrder, "lines" | "paymentMethod">, b: typeof a): boolean {
   return (
     a.paymentMethod === b.paymentMethod &&
@@ -111,7 +111,7 @@ function invalid(field: string, problem: string): DomainError {
   return new DomainError("INVALID_ARGUMENT", `${field} ${problem}.`);
 }
 
-/** A caller's text in an error: cut, so that a megabyte of it does not come back. */
+/** A caller's text for an error message, shortened: it may be a megabyte long. */
 function quoted(value: string): string {
   return JSON.stringify(value.length > 64 ? `${value.slice(0, 64)}…` : value);
 }

@@ -18,7 +18,7 @@ const good: PlacementRequest = {
   paymentMethod: "pm_ok",
 };
 
-test("a new order has our prices, their sum, and the request id in lower case", () => {
+test("a new order has Order's prices, their total, and the request id in lower case", () => {
   const order = newOrder(orderId, good, priceOf);
   expect(order.total).toEqual({ currencyCode: "EUR", minorUnits: 1_750n });
   expect(order.requestId).toBe("3f2504e0-4f89-41d3-9a0c-0305e82c3301");
@@ -30,11 +30,11 @@ test("a new order has our prices, their sum, and the request id in lower case", 
   expect(orderPlaced(order)).toMatchObject({ orderId, paymentMethod: "pm_ok", total: { minorUnits: 1_750n } });
 });
 
-describe("a faulty request names its field", () => {
+describe("a faulty request", () => {
   const line = { sku: "sku-0001", quantity: 1 };
   const cases: readonly [string, Partial<PlacementRequest>, RegExp][] = [
     ["no lines", { lines: [] }, /^lines must not be empty/],
-    ["101 lines", { lines: Array(101).fill(line) }, /^lines must be at most 100, but are 101/],
+    ["101 lines", { lines: Array(101).fill(line) }, /^lines must be at most 100, but there are 101/],
     [
       "an unknown SKU",
       { lines: [line, { sku: "sku-9999", quantity: 1 }] },
@@ -42,15 +42,15 @@ describe("a faulty request names its field", () => {
     ],
     ["quantity 0", { lines: [{ ...line, quantity: 0 }] }, /^lines\[0\]\.quantity must be 1 to 1000, but is 0/],
     ["quantity 1001", { lines: [{ ...line, quantity: 1_001 }] }, /^lines\[0\]\.quantity/],
-    ["a SKU twice", { lines: [line, line] }, /^lines\[1\]\.sku is there twice/],
+    ["a SKU twice", { lines: [line, line] }, /^lines\[1\]\.sku appears twice/],
     ["two currencies", { lines: [line, { sku: "sku-usd", quantity: 1 }] }, /^lines must all be priced in one currency/],
     ["a payment method in capitals", { paymentMethod: "pm_OK" }, /^payment_method/],
     ["an empty payment method", { paymentMethod: "pm_" }, /^payment_method/],
     ["a payment method of 64 characters", { paymentMethod: `pm_${"a".repeat(61)}` }, /^payment_method/],
-    ["a request id that is no UUID", { requestId: "42" }, /^request_id must be a UUID, but is "42"/],
+    ["a request id that is not a UUID", { requestId: "42" }, /^request_id must be a UUID, but is "42"/],
   ];
   for (const [name, change, message] of cases) {
-    test(name, () => {
+    test(`a request with ${name} is refused with an error that names the field`, () => {
       expect(() => newOrder(orderId, { ...good, ...change }, priceOf)).toThrow(
         expect.objectContaining({ code: "INVALID_ARGUMENT", message: expect.stringMatching(message) }),
       );
@@ -58,11 +58,11 @@ describe("a faulty request names its field", () => {
   }
 });
 
-test("a caller's text comes back cut", () => {
+test("an error message repeats only the beginning of a long text", () => {
   expect(() => parseUuid("order_id", "x".repeat(10_000))).toThrow(/^.{0,150}$/);
 });
 
-test("the same request is told by its lines and payment method, not by prices", () => {
+test("two requests are the same if their lines and payment method are, whatever the prices", () => {
   const order = newOrder(orderId, good, priceOf);
   expect(
     sameRequest(

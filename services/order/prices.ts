@@ -5,9 +5,9 @@ import type { Logger } from "../kit/log.ts";
 import type { Price } from "./placement.ts";
 import { readPrices } from "./repository.ts";
 
-/** Order's own price list, in memory: a client never sends a price, and placing an order looks none up. */
+/** Order's own price list, held in memory so that placing an order needs no query for prices. Clients never send prices. */
 export interface PriceList {
-  /** @throws UnavailableError until the list was read for the first time. */
+  /** The price of a SKU; undefined if it is not for sale. @throws UnavailableError until the list has been read once. */
   priceOf(sku: string): Price | undefined;
   isLoaded(): boolean;
   close(): void;
@@ -16,26 +16,26 @@ export interface PriceList {
 const refreshIntervalMs = 30_000;
 const retryIntervalMs = 500;
 
-/** Reads the list now and every 30 s; while the database is away, the last one read goes on. */
+/** Reads the list now and every 30 s. While the database is away, the last list stays in use and it retries twice a second. */
 export function loadPriceList(database: Database, log: Logger): PriceList {
   const closing = new AbortController();
   let list: ReadonlyMap<string, Price> | undefined;
-  const refresh = async () => {
+  const keepRefreshing = async () => {
     while (!closing.signal.aborted) {
       let waitMs = refreshIntervalMs;
       try {
         list = await readPrices(database);
       } catch (error) {
-        log.warn({ err: error }, "the price list could not be read");
+        log.warn({ err: error }, "price list not read");
         waitMs = retryIntervalMs;
       }
       await sleep(waitMs, closing.signal);
     }
   };
-  void refresh();
+  void keepRefreshing();
   return {
     priceOf(sku) {
-      if (list === undefined) throw new UnavailableError("The price list is not loaded yet; ask again.");
+      if (list === undefined) throw new UnavailableError("The price list is not loaded yet; try again.");
       return list.get(sku);
     },
     isLoaded: () => list !== undefined,

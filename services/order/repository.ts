@@ -1,16 +1,17 @@
-/** Order's rows. What is done for many orders at once is raw SQL: one statement, however many orders. */
+/** Reads and writes Order's rows. What a batch needs is raw SQL: one statement for any number of orders. */
 import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { Database, Queryable, Transaction } from "../kit/database.ts";
+import type { DriverRow } from "../kit/driver-row.ts";
 import { DomainError, unreachable } from "../kit/errors.ts";
 import { type Statement, updateStatements } from "../kit/statements.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
 import { type NewOrder, type OrderLine, type Price, sameRequest } from "./placement.ts";
-import { prices } from "./schema.ts";
+import { type orders, prices } from "./schema.ts";
 
-/** An order as it is shown. */
+/** An order as clients see it. */
 export interface OrderView {
   readonly orderId: string;
   readonly status: OrderStatus;
@@ -22,39 +23,46 @@ export interface OrderView {
   readonly updatedAt: Date;
 }
 
-/** A new order with the event that tells of it. Both ids are made before the transaction. */
+/** A new order and the event that publishes it. */
 export interface Placement {
   readonly order: NewOrder;
   readonly event: NewEvent;
 }
 
-/** What a placement came to: the order that now exists, or the caller's mistake. */
+/** The result of a placement: the order that now exists, or the caller's mistake. */
 export type PlacementResult =
   | { readonly orderId: string; readonly status: OrderStatus; readonly isNew: boolean }
   | DomainError;
 
-interface OrderRow extends Record<string, unknown> {
-  order_id: string;
-  owner: string;
-  request_id: string;
-  status: OrderStatus;
-  failure_reason: FailureReason | null;
-  awaits_stock: number;
-  awaits_payment: number;
-  version: number;
-  lines_json: string;
-  currency_code: string;
-  total_minor: number | string;
-  payment_method: string;
-  traceparent: string | null;
-  age_seconds: number | string;
-  created_at: Date;
-  updated_at: Date;
-}
+type OrderRow = DriverRow<typeof orders>;
+
+/** The columns that make up an order's state in the saga. */
+type StateRow = Pick<
+  OrderRow,
+  "order_id" | "version" | "status" | "failure_reason" | "awaits_stock" | "awaits_payment"
+>;
+type LockedRow = StateRow & Pick<OrderRow, "request_id" | "traceparent">;
+type RequestRow = Pick<
+  OrderRow,
+  "order_id" | "owner" | "request_id" | "status" | "lines_json" | "currency_code" | "payment_method"
+>;
+type ViewRow = Pick<
+  OrderRow,
+  | "order_id"
+  | "status"
+  | "failure_reason"
+  | "version"
+  | "lines_json"
+  | "currency_code"
+  | "total_minor"
+  | "created_at"
+  | "updated_at"
+>;
 
 /**
- * Places orders that nobody has placed before, in one transaction, each with its event.
- * @throws what {@link isDuplicateKey} knows when a request was placed before: then nothing is placed.
+ * Places orders, each with its event, in one transaction and one round trip. Assumes that no request was placed before.
+ * @param deadlineMs after this time an undecided order is given up.
+ * @throws an error for which `isDuplicateKey` is true if a request was placed before; then no order is placed.
  */
 export async function placeNewOrders(
   database: Database,
@@ -62,14 +70,13 @@ export async function placeNewOrders(
   placements: readonly Placement[],
   deadlineMs: number,
 ): Promise<readonly PlacementResult[]> {
-  await database.commit(placing(outbox, placements, deadlineMs));
-  return placements.map(placedNow);
+  await database.commit(placementStatements(outbox, placements, deadlineMs));
+  return placements.map(newOrderResult);
 }
 
 /**
- * Places orders in one transaction, each with its event. A request that was placed before answers the order of then,
- * so doing it again after a lost COMMIT settles it. No two placements may have the same owner and request id.
- * @param deadlineMs after this time an order that is not decided is given up.
+ * Like {@link placeNewOrders}, but looks for existing orders first: a request that was placed before returns that order.
+ * So it is safe to repeat after a lost COMMIT. No two placements may have the same owner and request id.
  */
 export async function placeOrders(
   database: Database,
@@ -80,28 +87,33 @@ export async function placeOrders(
   return await database.transaction(async (transaction) => {
     const existing = await findByRequest(transaction, placements);
     const fresh = placements.filter(({ order }) => !existing.has(requestKey(order.owner, order.requestId)));
-    // A request that came in elsewhere meanwhile is a duplicate key here: everything is undone, and tried again.
-    if (fresh.length > 0) await transaction.pipeline(placing(outbox, fresh, deadlineMs));
+    // If another instance places one of these requests in the meantime, this fails with a duplicate key and the caller
+    // repeats the whole transaction.
+    if (fresh.length > 0) await transaction.pipeline(placementStatements(outbox, fresh, deadlineMs));
     return placements.map((placement) => {
       const { order } = placement;
       const row = existing.get(requestKey(order.owner, order.requestId));
-      if (row === undefined) return placedNow(placement);
-      const before = { lines: decodeLines(row.lines_json, row.currency_code), paymentMethod: row.payment_method };
-      if (sameRequest(before, order))
+      if (row === undefined) return newOrderResult(placement);
+      const placed = { lines: decodeLines(row.lines_json, row.currency_code), paymentMethod: row.payment_method };
+      if (sameRequest(placed, order))
         return { orderId: row.order_id, status: row.status, isNew: row.order_id === order.orderId };
       return new DomainError(
         "ALREADY_EXISTS",
-        `request_id ${order.requestId} has placed an order with other lines or another payment method; use a new request_id for a new order.`,
+        `request_id ${order.requestId} was already used for an order with other lines or another payment method; use a new request_id for a new order.`,
       );
     });
   });
 }
 
-function placing(outbox: Outbox, placements: readonly Placement[], deadlineMs: number): readonly Statement[] {
+function placementStatements(
+  outbox: Outbox,
+  placements: readonly Placement[],
+  deadlineMs: number,
+): readonly Statement[] {
   return [insertOrders(placements, deadlineMs), ...outbox.statements(placements.map(({ event }) => event))];
 }
 
-function placedNow({ order }: Placement): PlacementResult {
+function newOrderResult({ order }: Placement): PlacementResult {
   return { orderId: order.orderId, status: "PENDING", isNew: true };
 }
 
@@ -131,7 +143,7 @@ function insertOrders(placements: readonly Placement[], deadlineMs: number): Sta
     order.paymentMethod,
     event.headers.traceparent ?? null,
   ]);
-  // The deadline is counted by the database's clock, by which it will be judged.
+  // The database's clock sets the deadline, because that clock will also judge it.
   const row = `(${orderColumns.map(() => "?").join(", ")}, CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND)`;
   return {
     sql: `INSERT INTO orders (${orderColumns.join(", ")}, deadline_at) VALUES ${rows.map(() => row).join(", ")}`,
@@ -142,8 +154,8 @@ function insertOrders(placements: readonly Placement[], deadlineMs: number): Sta
 async function findByRequest(
   transaction: Transaction,
   placements: readonly Placement[],
-): Promise<Map<string, OrderRow>> {
-  const rows = await transaction.query<OrderRow>(
+): Promise<ReadonlyMap<string, RequestRow>> {
+  const rows = await transaction.query<RequestRow>(
     `SELECT order_id, owner, request_id, status, lines_json, currency_code, payment_method
        FROM orders WHERE (owner, request_id) IN (?)`,
     [placements.map(({ order }) => [order.owner, order.requestId])],
@@ -151,24 +163,24 @@ async function findByRequest(
   return new Map(rows.map((row) => [requestKey(row.owner, row.request_id), row]));
 }
 
-/** One request of one owner, as a map's key. */
+/** One owner's request as a map key. */
 export function requestKey(owner: string, requestId: string): string {
   return `${requestId} ${owner}`;
 }
 
-/** An order that is locked, with how long ago it was placed, by the database's clock. */
+/** A locked order, with the time since it was placed by the database's clock. */
 export interface AgedOrder {
   readonly state: OrderState;
   readonly ageSeconds: number;
 }
 
-/** Locks the orders' rows, in the order of their ids, and reads where they stand. Unknown ids are left out. */
+/** Locks the orders' rows, in the order of their ids, and reads their states. Leaves out unknown ids. */
 export async function lockOrders(
   transaction: Transaction,
   orderIds: readonly string[],
 ): Promise<ReadonlyMap<string, AgedOrder>> {
-  // By force: a scan, which a small table invites, would wait for rows that are none of ours, in no fixed order.
-  const rows = await transaction.query<OrderRow>(
+  // FORCE INDEX: on a small table the optimizer may scan, and a scan would block on other orders' locks, in any order.
+  const rows = await transaction.query<StateRow & { age_seconds: number | string }>(
     `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment,
             TIMESTAMPDIFF(MICROSECOND, created_at, CURRENT_TIMESTAMP(3)) / 1000000 AS age_seconds
        FROM orders FORCE INDEX (PRIMARY) WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
@@ -177,28 +189,28 @@ export async function lockOrders(
   return new Map(rows.map((row) => [row.order_id, { state: stateOf(row), ageSeconds: Number(row.age_seconds) }]));
 }
 
-/** An order that is locked, with what an event that no other event caused needs. */
+/** A locked order, with the headers for an event that no other event caused. */
 export interface LockedOrder {
   readonly state: OrderState;
   readonly headers: EventHeaders;
 }
 
-/** Locks one order's row; undefined where there is none. */
+/** Locks one order's row. Returns undefined if there is none. */
 export async function lockOrder(transaction: Transaction, orderId: string): Promise<LockedOrder | undefined> {
-  const [row] = await transaction.query<OrderRow>(`${lockedOrderSelect} WHERE order_id = ? FOR UPDATE`, [orderId]);
+  const [row] = await transaction.query<LockedRow>(`${lockedOrderSelect} WHERE order_id = ? FOR UPDATE`, [orderId]);
   return row === undefined ? undefined : lockedOrderOf(row);
 }
 
 /**
- * Locks up to `countMax` orders whose deadline had passed at `asOf`, the longest overdue first. Skips those that are
- * locked.
+ * Locks at most `countMax` orders whose deadline had passed at `asOf`, the longest overdue first. Skips orders that are
+ * locked already.
  */
 export async function lockOverdueOrders(
   transaction: Transaction,
   asOf: Date,
   countMax: number,
 ): Promise<readonly LockedOrder[]> {
-  const rows = await transaction.query<OrderRow>(
+  const rows = await transaction.query<LockedRow>(
     `${lockedOrderSelect} FORCE INDEX (orders_deadline_at)
       WHERE deadline_at <= ? ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
     [asOf, countMax],
@@ -206,14 +218,14 @@ export async function lockOverdueOrders(
   return rows.map(lockedOrderOf);
 }
 
-/** The time by Order's database, by which deadlines are set and judged. */
+/** The time of Order's database, which sets and judges deadlines. */
 export async function readClock(database: Queryable): Promise<Date> {
   const [clock] = await database.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
-  if (clock === undefined) throw new Error("The database does not tell the time.");
+  if (clock === undefined) throw new Error("The database returned no time.");
   return clock.now;
 }
 
-/** How many orders are in each status that is not final. Reads index entries and rows of those orders alone. */
+/** The number of orders in each status that is not final. Reads only these orders, by two indexes. */
 export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<OrderStatus, number>> {
   const rows = await database.query<{ status: OrderStatus; orders: number | string }>(
     `SELECT status, COUNT(*) AS orders FROM orders FORCE INDEX (orders_deadline_at)
@@ -228,17 +240,17 @@ export async function countOrdersInFlight(database: Queryable): Promise<Readonly
 const lockedOrderSelect = `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment, request_id,
   traceparent FROM orders`;
 
-function lockedOrderOf(row: OrderRow): LockedOrder {
+function lockedOrderOf(row: LockedRow): LockedOrder {
   const traceparent = childTraceparent(row.traceparent ?? undefined);
   return { state: stateOf(row), headers: { traceparent, correlationId: row.request_id } };
 }
 
-/** Notes why its owner cancelled an order. The row is locked. */
+/** Stores why the owner cancelled an order. The row must be locked. */
 export async function saveCancelReason(transaction: Transaction, orderId: string, reason: string): Promise<void> {
   await transaction.execute("UPDATE orders SET cancel_reason = ? WHERE order_id = ?", [reason, orderId]);
 }
 
-/** Writes where the orders stand now. Their rows are locked. */
+/** Statements that write the orders' new states. The rows must be locked. */
 export function updateOrders(
   changes: readonly { readonly before: OrderState; readonly after: OrderState }[],
 ): readonly Statement[] {
@@ -267,10 +279,10 @@ export function updateOrders(
   });
 }
 
-/** The orders with these ids, in no order; unknown ids are left out. */
+/** The orders with these ids, in any order. Leaves out unknown ids. */
 export async function readOrders(database: Queryable, orderIds: readonly string[]): Promise<readonly OrderView[]> {
   if (orderIds.length === 0) return [];
-  const rows = await database.query<OrderRow>(
+  const rows = await database.query<ViewRow>(
     `SELECT order_id, status, failure_reason, version, lines_json, currency_code, total_minor, created_at, updated_at
        FROM orders WHERE order_id IN (?)`,
     [orderIds],
@@ -293,7 +305,7 @@ export async function readPrices(database: Database): Promise<ReadonlyMap<string
   return new Map(rows.map(({ sku, currencyCode, minorUnits }) => [sku, { currencyCode, minorUnits }]));
 }
 
-function stateOf(row: OrderRow): OrderState {
+function stateOf(row: StateRow): OrderState {
   const common = { orderId: row.order_id, version: row.version };
   switch (row.status) {
     case "PENDING":
@@ -314,15 +326,16 @@ function stateOf(row: OrderRow): OrderState {
   }
 }
 
-function reasonOf(row: OrderRow): FailureReason {
+function reasonOf(row: StateRow): FailureReason {
   if (row.failure_reason === null) throw new Error(`Order ${row.order_id} is ${row.status} without a failure_reason.`);
   return row.failure_reason;
 }
 
+/** A line in the column `lines_json`. */
 interface StoredLine {
   readonly sku: string;
   readonly quantity: number;
-  /** Decimal. */
+  /** A decimal number as text: JSON has no BIGINT. */
   readonly unitPriceMinor: string;
 }
 

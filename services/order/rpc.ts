@@ -1,10 +1,11 @@
-/** `shop.order.v1.OrderService`: routes as a function of the router, the same in memory, on Bun.serve and on h2c. */
+/** `shop.order.v1.OrderService` as a function of the router, so that the same routes serve in memory, HTTP/1.1 and h2c. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { Order_FailureReason, Order_Status, OrderSchema } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
 import type { Queryable } from "../kit/database.ts";
+import { withDeadline } from "../kit/deadline.ts";
 import { DomainError, UnavailableError } from "../kit/errors.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import { type CommandDeps, cancelOrder, parseCancelReason } from "./commands.ts";
@@ -23,9 +24,9 @@ export interface RpcDeps {
   readonly newId: () => string;
 }
 
-/** Unary calls answer within this, if only that the database does not. */
-const answerWithinMs = 1_800;
-/** Until there is authentication, all requests are one owner's. */
+/** A unary call is answered within this time, with UNAVAILABLE if the database is too slow. */
+const answerDeadlineMs = 1_800;
+/** Until there is authentication, all requests belong to one owner. */
 const owner = "";
 
 export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
@@ -43,13 +44,13 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
             correlationId: order.requestId,
           },
         };
-        const placed = await answering((signal) => deps.placer.place({ order, event }, signal));
+        const placed = await answerInTime((signal) => deps.placer.place({ order, event }, signal));
         return { orderId: placed.orderId, status: Order_Status[placed.status] };
       },
 
       async getOrder(request) {
         const orderId = parseUuid("order_id", request.orderId);
-        const [order] = await answering(() => readOrders(deps.database, [orderId]));
+        const [order] = await answerInTime(() => readOrders(deps.database, [orderId]));
         if (order === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
         return { order: toMessage(order) };
       },
@@ -57,7 +58,7 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
       async cancelOrder(request) {
         const orderId = parseUuid("order_id", request.orderId);
         const reason = parseCancelReason(request.reason);
-        const order = await answering(() => cancelOrder(deps.commands, orderId, reason));
+        const order = await answerInTime(() => cancelOrder(deps.commands, orderId, reason));
         return { order: toMessage(order) };
       },
 
@@ -65,8 +66,8 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
         const orderId = parseUuid("order_id", request.orderId);
         const updates = deps.watch.watch(orderId, request.afterVersion, context.signal);
         try {
-          // Only the first answer has a time limit: then it is known that the order exists.
-          let next = await answering(() => updates.next());
+          // Only the first update has a deadline: it shows that the order exists. Later ones may take any time.
+          let next = await answerInTime(() => updates.next());
           for (; !next.done; next = await updates.next()) {
             const update = next.value;
             yield "order" in update
@@ -74,30 +75,21 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
               : { event: { case: "heartbeat" as const, value: { sentAt: timestampFromDate(update.heartbeat) } } };
           }
         } finally {
-          // Not awaited: it waits for a read that is under way, and whoever gave up on that has an answer to give.
+          // Not awaited: it would wait for a read that may have just missed the deadline.
           void updates.return(undefined).catch(() => undefined);
         }
       },
     });
 }
 
-/** @throws UnavailableError when `work` takes longer than a caller should wait; its signal is aborted then. */
-async function answering<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+/** The result of `work`. @throws UnavailableError after 1.8 s; the signal that `work` received is then aborted. */
+function answerInTime<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const expired = new AbortController();
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    const error = new UnavailableError("The database did not answer in time; ask again (with the same request_id).");
+  return withDeadline(work(expired.signal), answerDeadlineMs, () => {
+    const error = new UnavailableError("The database did not answer in time; try again (with the same request_id).");
     expired.abort(error);
-    late.reject(error);
-  }, answerWithinMs);
-  const answer = work(expired.signal);
-  // Its failure after the time limit has been answered already.
-  answer.catch(() => undefined);
-  try {
-    return await Promise.race([answer, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+    return error;
+  });
 }
 
 function toMessage(order: OrderView): ReturnType<typeof create<typeof OrderSchema>> {

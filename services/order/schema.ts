@@ -1,4 +1,4 @@
-/** The tables of `shop_order`. Migrations are generated from here: `npm run generate`. */
+/** The tables of `shop_order`. `npm run generate` makes the migrations from this file. */
 import { sql } from "drizzle-orm";
 import {
   bigint,
@@ -13,8 +13,9 @@ import {
   varchar,
 } from "drizzle-orm/mysql-core";
 import { inboxTable, outboxArchiveTable, outboxTable, parkedEventTable, parkedKeyTable } from "../../relay/tables.ts";
+import type { FailureReason, OrderStatus } from "./domain.ts";
 
-/** An order is one row: written, locked and read whole. */
+/** One row per order: written, locked and read as a whole. */
 export const orders = mysqlTable(
   "orders",
   {
@@ -22,37 +23,37 @@ export const orders = mysqlTable(
     /** Empty until there is authentication. */
     owner: varchar("owner", { length: 128 }).notNull(),
     requestId: char("request_id", { length: 36 }).notNull(),
-    status: varchar("status", { length: 20 }).notNull(),
-    failureReason: varchar("failure_reason", { length: 20 }),
-    /** While COMPENSATING: which answers are still to come. */
+    status: varchar("status", { length: 20 }).$type<OrderStatus>().notNull(),
+    failureReason: varchar("failure_reason", { length: 20 }).$type<FailureReason>(),
+    /** While COMPENSATING: the answers that have not arrived yet. */
     awaitsStock: boolean("awaits_stock").notNull().default(false),
     awaitsPayment: boolean("awaits_payment").notNull().default(false),
     version: int("version", { unsigned: true }).notNull(),
-    /** JSON: [{ sku, quantity, unitPriceMinor }]. TEXT, since the drivers of the two dialects read JSON differently. */
+    /** JSON: [{ sku, quantity, unitPriceMinor }]. TEXT, because MySQL and MariaDB return a JSON column differently. */
     lines: text("lines_json").notNull(),
     currencyCode: char("currency_code", { length: 3 }).notNull(),
     totalMinor: bigint("total_minor", { mode: "bigint" }).notNull(),
     paymentMethod: varchar("payment_method", { length: 64 }).notNull(),
-    /** What its owner gave as the reason of a cancel. */
+    /** The reason that the owner gave for a cancel. */
     cancelReason: varchar("cancel_reason", { length: 500 }),
-    /** W3C trace context of the request that placed it: one order is one trace. */
+    /** W3C trace context of the request that placed the order. One order is one trace. */
     traceparent: varchar("traceparent", { length: 64 }),
-    /** When the order is given up; NULL once there is nothing to give up any more, so that the index stays small. */
+    /** When an undecided order is given up. NULL once it is decided, so that the index stays small. */
     deadlineAt: timestamp("deadline_at", { fsp: 3 }),
-    /** While COMPENSATING, else NULL: the orders in flight are found by this index and the one before. */
+    /** Set while COMPENSATING. This index and that of `deadline_at` together find all orders in flight. */
     compensatingSince: timestamp("compensating_since", { fsp: 3 }),
     createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
     updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
   },
-  // One request makes one order.
   (table) => [
+    // One request makes one order.
     unique("orders_owner_request_id").on(table.owner, table.requestId),
     index("orders_deadline_at").on(table.deadlineAt),
     index("orders_compensating_since").on(table.compensatingSince),
   ],
 );
 
-/** What Order sells, and for how much. */
+/** What Order sells, and at which price. */
 export const prices = mysqlTable("price", {
   sku: varchar("sku", { length: 64 }).primaryKey(),
   currencyCode: char("currency_code", { length: 3 }).notNull(),

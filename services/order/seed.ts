@@ -3,7 +3,7 @@ import { drizzle } from "drizzle-orm/mysql2";
 import { createConnection } from "mysql2/promise";
 import { prices } from "./schema.ts";
 
-/** Demo prices for `sku-0001` … `sku-1000`, `sku-rare` and `sku-none`, from EUR 1.00 up. Prices that are there stay. */
+/** Inserts demo prices, from EUR 1.00 up, for `sku-0001` … `sku-1000`, `sku-rare` and `sku-none`. Keeps existing prices. */
 export async function seedPrices(databaseUrl: string): Promise<void> {
   const skus = Array.from({ length: 1_000 }, (_, index) => `sku-${String(index + 1).padStart(4, "0")}`);
   const rows = [...skus, "sku-rare", "sku-none"].map((sku, index) => ({

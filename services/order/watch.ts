@@ -1,53 +1,39 @@
 /**
- * Status push. What is pushed is always Order's own row; topic records and local commits are hints of when to read it.
- * One SELECT reads every hinted order. A slow watcher gets the latest state, not a queue of all.
+ * Pushes order states to clients. What is pushed is always Order's own row. Topic records and local commits are only
+ * hints to read that row again.
  */
 import { Gauge, type Registry as Metrics } from "prom-client";
-import { sleep } from "../kit/backoff.ts";
 import type { Queryable } from "../kit/database.ts";
 import { DomainError, UnavailableError } from "../kit/errors.ts";
 import type { Logger } from "../kit/log.ts";
 import { isFinal } from "./domain.ts";
 import { type OrderView, readOrders } from "./repository.ts";
+import { createWatchReader } from "./watch-reader.ts";
+import { WatchedOrders, type Watcher } from "./watched-orders.ts";
 
-/** What a watcher is sent: a state of the order, or a sign of life on a quiet stream. */
+/** What a stream sends: a state of the order, or a heartbeat if it was quiet for a while. */
 export type WatchUpdate = { readonly order: OrderView } | { readonly heartbeat: Date };
 
 export interface OrderWatch {
   /**
-   * The order's current state where it is newer than `afterVersion` (or final), then every newer one, until the final.
-   * Ends when `signal` is aborted.
-   * @throws DomainError NOT_FOUND; UnavailableError when this process closes, or has too many watchers.
+   * Yields the order's current state if it is newer than `afterVersion` or final, then each newer state that it reads,
+   * and ends after the final one. A slow consumer skips states. Ends when `signal` is aborted.
+   * @throws DomainError NOT_FOUND; UnavailableError when this process closes or has too many watchers.
    */
   watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate>;
-  /** These orders may have changed; those that nobody watches cost nothing. */
+  /** Hints that these orders may have changed. Unwatched orders cost nothing. */
   hint(orderIds: Iterable<string>): void;
-  /** Any order may have changed. */
+  /** Hints that any order may have changed. */
   hintAll(): void;
   close(): void;
 }
 
-interface Watcher {
-  latest: OrderView | undefined;
-  wake(): void;
-}
-
-/** All watchers of one order. */
-interface Watched {
-  /** The newest version that was read; 0 before the first read. */
-  version: number;
-  readonly watchers: Set<Watcher>;
-}
-
 const watchersMax = 20_000;
-const heartbeatIntervalMs = 15_000;
+const defaultHeartbeatIntervalMs = 15_000;
+/** All watched orders are read this often, in case a hint was lost. */
 const resyncIntervalMs = 5_000;
-/** A hint may be faster than the commit that it tells of: look again after these, while nothing has changed. */
-const secondLooksMs = [20, 100, 500] as const;
-const readSizeMax = 500;
-const readRetryMs = 500;
 
-/** One a process. */
+/** Creates the process's watch. Call it once per process. */
 export function createOrderWatch(deps: {
   readonly database: Queryable;
   readonly log: Logger;
@@ -55,130 +41,46 @@ export function createOrderWatch(deps: {
   /** Default 15,000. */
   readonly heartbeatIntervalMs?: number;
 }): OrderWatch {
-  const watched = new Map<string, Watched>();
+  const { database, log, heartbeatIntervalMs = defaultHeartbeatIntervalMs } = deps;
+  const watched = new WatchedOrders();
   const closing = new AbortController();
-  let watchersCount = 0;
+  const reader = createWatchReader({ database, watched, log, closing: closing.signal });
   new Gauge({
     name: "order_watchers",
     help: "Open WatchOrder streams.",
     registers: [deps.metrics],
     collect() {
-      this.set(watchersCount);
+      this.set(watched.watchersCount);
     },
   });
 
-  /** Orders to read next, with the number of the look that it is. */
-  let hinted = new Map<string, number>();
-  let reading = false;
-
-  const hintOne = (orderId: string, look: number) => {
-    if (!watched.has(orderId) || closing.signal.aborted) return;
-    hinted.set(orderId, Math.min(look, hinted.get(orderId) ?? look));
-    if (!reading) void readHinted();
-  };
-
-  const readHinted = async () => {
-    reading = true;
-    // A turn of the event loop gathers the hints of one batch into one SELECT.
-    await new Promise((resolve) => setImmediate(resolve));
-    while (hinted.size > 0 && !closing.signal.aborted) {
-      const looks = hinted;
-      hinted = new Map();
-      try {
-        const orderIds = [...looks.keys()];
-        for (let first = 0; first < orderIds.length; first += readSizeMax) {
-          const chunk = orderIds.slice(first, first + readSizeMax);
-          const grown = new Set((await readOrders(deps.database, chunk)).filter(push).map((order) => order.orderId));
-          for (const orderId of chunk) if (!grown.has(orderId)) lookAgain(orderId, looks.get(orderId) ?? 0);
-        }
-      } catch (error) {
-        // The streams stay open; whatever was missed is read as soon as the database answers.
-        deps.log.warn({ err: error }, "watched orders could not be read");
-        for (const [orderId, look] of looks) if (!hinted.has(orderId)) hinted.set(orderId, look);
-        await sleep(readRetryMs, closing.signal);
-      }
-    }
-    reading = false;
-  };
-
-  const lookAgain = (orderId: string, look: number) => {
-    const delayMs = secondLooksMs[look];
-    if (delayMs !== undefined) setTimeout(() => hintOne(orderId, look + 1), delayMs).unref();
-  };
-
-  /** Hands an order to its watchers; tells whether its version has grown. */
-  const push = (order: OrderView): boolean => {
-    const entry = watched.get(order.orderId);
-    if (entry === undefined || order.version <= entry.version) return false;
-    entry.version = order.version;
-    for (const watcher of entry.watchers) {
-      watcher.latest = order;
-      watcher.wake();
-    }
-    return true;
-  };
-
-  const lookNever = secondLooksMs.length;
   const hintAll = () => {
-    // Nothing says that these have changed, so there is no second look.
-    for (const orderId of watched.keys()) hintOne(orderId, hinted.get(orderId) ?? lookNever);
+    for (const orderId of watched.orderIds) reader.readOnce(orderId);
   };
   const resync = setInterval(hintAll, resyncIntervalMs);
   resync.unref();
 
   async function* watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate> {
-    if (watchersCount >= watchersMax) throw new UnavailableError(`There are ${watchersMax} watchers already.`);
+    if (watched.watchersCount >= watchersMax) throw new UnavailableError(`There are ${watchersMax} watchers already.`);
     const ended = AbortSignal.any([signal, closing.signal]);
-    let awake = Promise.withResolvers<void>();
-    const watcher: Watcher = {
-      latest: undefined,
-      wake: () => awake.resolve(),
-    };
-    const entry = watched.get(orderId) ?? { version: 0, watchers: new Set() };
-    watched.set(orderId, entry);
-    entry.watchers.add(watcher);
-    watchersCount++;
+    const watcher = watched.add(orderId);
     ended.addEventListener("abort", watcher.wake, { once: true });
     try {
-      // Registered first, read second: a change in between is a hint that is not missed.
-      const [current] = await readOrders(deps.database, [orderId]);
+      // Registers first and reads second, so that no hint about a change in between is missed.
+      const [current] = await readOrders(database, [orderId]);
       if (current === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
-      if (!push(current)) watcher.latest ??= current;
-      let sentVersion = afterVersion;
-      for (;;) {
-        if (closing.signal.aborted) throw new UnavailableError("This process is closing; watch again to go on.");
-        if (signal.aborted) return;
-        const order = watcher.latest;
-        watcher.latest = undefined;
-        if (order !== undefined && (order.version > sentVersion || isFinal(order.status))) {
-          yield { order };
-          if (isFinal(order.status)) return;
-          sentVersion = order.version;
-          continue;
-        }
-        awake = Promise.withResolvers<void>();
-        if (watcher.latest !== undefined || ended.aborted) continue;
-        let quiet = false;
-        const timer = setTimeout(() => {
-          quiet = true;
-          watcher.wake();
-        }, deps.heartbeatIntervalMs ?? heartbeatIntervalMs);
-        await awake.promise;
-        clearTimeout(timer);
-        if (quiet && watcher.latest === undefined && !ended.aborted) yield { heartbeat: new Date() };
-      }
+      if (!watched.deliver(current)) watcher.putIfEmpty(current);
+      yield* updatesOf(watcher, { afterVersion, heartbeatIntervalMs, ended, closing: closing.signal });
     } finally {
       ended.removeEventListener("abort", watcher.wake);
-      watchersCount--;
-      entry.watchers.delete(watcher);
-      if (entry.watchers.size === 0) watched.delete(orderId);
+      watched.remove(orderId, watcher);
     }
   }
 
   return {
     watch,
     hint(orderIds) {
-      for (const orderId of orderIds) hintOne(orderId, 0);
+      for (const orderId of orderIds) reader.readUntilChanged(orderId);
     },
     hintAll,
     close() {
@@ -186,4 +88,31 @@ export function createOrderWatch(deps: {
       closing.abort();
     },
   };
+}
+
+/** Yields what arrives in the mailbox until a final state or until `ended` is aborted, with heartbeats in between. */
+async function* updatesOf(
+  watcher: Watcher,
+  options: {
+    readonly afterVersion: number;
+    readonly heartbeatIntervalMs: number;
+    readonly ended: AbortSignal;
+    readonly closing: AbortSignal;
+  },
+): AsyncGenerator<WatchUpdate> {
+  const { ended, closing } = options;
+  let sentVersion = options.afterVersion;
+  for (;;) {
+    if (closing.aborted) throw new UnavailableError("This process is shutting down; watch again to continue.");
+    if (ended.aborted) return;
+    const order = watcher.take();
+    if (order !== undefined && (order.version > sentVersion || isFinal(order.status))) {
+      yield { order };
+      if (isFinal(order.status)) return;
+      sentVersion = order.version;
+      continue;
+    }
+    const isWoken = await watcher.wait(options.heartbeatIntervalMs);
+    if (!isWoken && watcher.isEmpty && !ended.aborted) yield { heartbeat: new Date() };
+  }
 }

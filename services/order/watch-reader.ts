@@ -1,0 +1,79 @@
+/** Reads watched orders that may have changed: one SELECT for all orders that were hinted at in the meantime. */
+import { sleep } from "../kit/backoff.ts";
+import type { Queryable } from "../kit/database.ts";
+import type { Logger } from "../kit/log.ts";
+import { readOrders } from "./repository.ts";
+import type { WatchedOrders } from "./watched-orders.ts";
+
+export interface WatchReader {
+  /**
+   * Reads the order soon, and again after 20, 100 and 500 ms as long as its version has not grown: the hint may have
+   * arrived before the commit that it announces.
+   */
+  readUntilChanged(orderId: string): void;
+  /** Reads the order soon, once. */
+  readOnce(orderId: string): void;
+}
+
+const rereadDelaysMs = [20, 100, 500] as const;
+const readSizeMax = 500;
+const retryDelayMs = 500;
+
+/** A reader that hands what it reads to `watched`. It ignores orders that nobody watches, and stops at `closing`. */
+export function createWatchReader(deps: {
+  readonly database: Queryable;
+  readonly watched: WatchedOrders;
+  readonly log: Logger;
+  readonly closing: AbortSignal;
+}): WatchReader {
+  const { database, watched, log, closing } = deps;
+  /** The orders to read next, with the number of rereads that each has had. */
+  let pending = new Map<string, number>();
+  let isReading = false;
+
+  const request = (orderId: string, rereads: number) => {
+    if (!watched.has(orderId) || closing.aborted) return;
+    pending.set(orderId, Math.min(rereads, pending.get(orderId) ?? rereads));
+    if (!isReading) void readPending();
+  };
+
+  const rereadLater = (orderId: string, rereads: number) => {
+    const delayMs = rereadDelaysMs[rereads];
+    if (delayMs !== undefined) setTimeout(() => request(orderId, rereads + 1), delayMs).unref();
+  };
+
+  const read = async (batch: ReadonlyMap<string, number>) => {
+    const orderIds = [...batch.keys()];
+    for (let first = 0; first < orderIds.length; first += readSizeMax) {
+      const chunk = orderIds.slice(first, first + readSizeMax);
+      const orders = await readOrders(database, chunk);
+      const changed = new Set(orders.filter(watched.deliver).map((order) => order.orderId));
+      for (const orderId of chunk) if (!changed.has(orderId)) rereadLater(orderId, batch.get(orderId) ?? 0);
+    }
+  };
+
+  const readPending = async () => {
+    isReading = true;
+    // Waits for the end of this turn of the event loop, so that the hints of one batch share one SELECT.
+    await new Promise((resolve) => setImmediate(resolve));
+    while (pending.size > 0 && !closing.aborted) {
+      const batch = pending;
+      pending = new Map();
+      try {
+        await read(batch);
+      } catch (error) {
+        // The streams stay open and catch up as soon as the database answers.
+        log.warn({ err: error }, "watched orders not read");
+        for (const [orderId, rereads] of batch) if (!pending.has(orderId)) pending.set(orderId, rereads);
+        await sleep(retryDelayMs, closing);
+      }
+    }
+    isReading = false;
+  };
+
+  return {
+    readUntilChanged: (orderId) => request(orderId, 0),
+    // As if all rereads had taken place.
+    readOnce: (orderId) => request(orderId, rereadDelaysMs.length),
+  };
+}

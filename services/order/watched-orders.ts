@@ -1,0 +1,93 @@
+import type { OrderView } from "./repository.ts";
+
+/** One stream's mailbox. It holds only the newest state that the stream has not sent yet, so a slow stream skips states. */
+export class Watcher {
+  #latest: OrderView | undefined;
+  #awake = Promise.withResolvers<void>();
+
+  get isEmpty(): boolean {
+    return this.#latest === undefined;
+  }
+
+  /** Replaces the content and wakes the stream. */
+  put(order: OrderView): void {
+    this.#latest = order;
+    this.wake();
+  }
+
+  /** Fills the mailbox if it is empty. */
+  putIfEmpty(order: OrderView): void {
+    this.#latest ??= order;
+  }
+
+  /** Empties the mailbox. Returns its content, or undefined if there was none. */
+  take(): OrderView | undefined {
+    const order = this.#latest;
+    this.#latest = undefined;
+    return order;
+  }
+
+  readonly wake = (): void => this.#awake.resolve();
+
+  /** Waits for `put` or `wake`, at most `waitMs`. Returns false after that time. */
+  async wait(waitMs: number): Promise<boolean> {
+    this.#awake = Promise.withResolvers();
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      this.wake();
+    }, waitMs);
+    await this.#awake.promise;
+    clearTimeout(timer);
+    return !timedOut;
+  }
+}
+
+interface WatchedOrder {
+  /** The newest version that was read; 0 before the first read. */
+  version: number;
+  readonly watchers: Set<Watcher>;
+}
+
+/** The orders that this process watches for its clients, and who watches them. */
+export class WatchedOrders {
+  readonly #orders = new Map<string, WatchedOrder>();
+  #watchersCount = 0;
+
+  get watchersCount(): number {
+    return this.#watchersCount;
+  }
+
+  get orderIds(): Iterable<string> {
+    return this.#orders.keys();
+  }
+
+  has(orderId: string): boolean {
+    return this.#orders.has(orderId);
+  }
+
+  add(orderId: string): Watcher {
+    const watcher = new Watcher();
+    const order = this.#orders.get(orderId) ?? { version: 0, watchers: new Set() };
+    this.#orders.set(orderId, order);
+    order.watchers.add(watcher);
+    this.#watchersCount++;
+    return watcher;
+  }
+
+  remove(orderId: string, watcher: Watcher): void {
+    this.#watchersCount--;
+    const order = this.#orders.get(orderId);
+    order?.watchers.delete(watcher);
+    if (order?.watchers.size === 0) this.#orders.delete(orderId);
+  }
+
+  /** Hands the order to its watchers if it is newer than what they were handed before. Returns whether it is. */
+  readonly deliver = (order: OrderView): boolean => {
+    const watched = this.#orders.get(order.orderId);
+    if (watched === undefined || order.version <= watched.version) return false;
+    watched.version = order.version;
+    for (const watcher of watched.watchers) watcher.put(order);
+    return true;
+  };
+}
