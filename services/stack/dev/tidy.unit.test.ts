@@ -17,9 +17,6 @@ const sharedVariablesMax = 6;
  */
 const exceptions = {
   functionLines: {
-    "load/bench/outbox.ts": 94,
-    "load/chaos/stack.ts": 201,
-    "load/chaos/traffic.ts": 122,
     "load/crash-points/points.ts": 87,
     "load/model/explorer.ts": 84,
     "load/model/saga.ts": 306,
@@ -30,7 +27,6 @@ const exceptions = {
     "services/payment/worker.ts": 172,
   },
   fileLines: {
-    "load/chaos/faults.ts": 598,
     "load/model/saga.ts": 490,
     "load/model/walks.ts": 494,
     "load/model/world.ts": 491,
@@ -39,7 +35,6 @@ const exceptions = {
   },
   sharedVariables: {},
   serviceLists: {
-    "load/chaos/stack.ts": 5,
     "load/model/mutants/mutants.ts": 1,
     "load/model/walks.ts": 1,
     "load/model/world.ts": 1,
