@@ -1,6 +1,6 @@
 /**
- * The tables of the delivery guarantee. Every service has them in its own database, under its own name, and lists them
- * in its schema.ts; migrations are generated from there.
+ * The tables of outbox and inbox. Every service has its own in its database, named after it, and lists them in its
+ * schema.ts, from which migrations are generated.
  */
 import { sql } from "drizzle-orm";
 import {
@@ -20,7 +20,7 @@ import {
 
 /** PENDING, FAILED, PUBLISHED or DEAD; in the archive PUBLISHED or DISCARDED. */
 export type OutboxStatus = "PENDING" | "FAILED" | "PUBLISHED" | "DEAD" | "DISCARDED";
-/** What became of a record: handled, ignored (not of this service's concern, or nothing left to do), or parked. */
+/** The result of a record: handled, ignored (it does not concern this service, or nothing was left to do), or parked. */
 export type InboxOutcome = "HANDLED" | "IGNORED" | "PARKED";
 
 /** The name of a service's outbox table. */
@@ -29,9 +29,9 @@ export const outboxTableName = (service: string) => `${service}_outbox_event`;
 export const outboxArchiveTableName = (service: string) => `${service}_outbox_event_archive`;
 /** The name of a service's inbox table. */
 export const inboxTableName = (service: string) => `${service}_inbox_event`;
-/** The name of the table of a service's parked keys. */
+/** The name of a service's table of parked keys. */
 export const parkedKeyTableName = (service: string) => `${service}_parked_key`;
-/** The name of the table of the events that wait behind a service's parked keys. */
+/** The name of a service's table of the events of parked keys. */
 export const parkedEventTableName = (service: string) => `${service}_parked_event`;
 
 const eventColumns = () => ({
@@ -47,7 +47,7 @@ const eventColumns = () => ({
   publishedAt: timestamp("published_at", { fsp: 3 }),
 });
 
-/** Events that were committed with the change they tell of. The service inserts, the relay alone changes status. */
+/** Events, each committed with the business change that it reports. The service inserts; only the relay changes status. */
 export function outboxTable(service: string) {
   const name = outboxTableName(service);
   return mysqlTable(
@@ -59,15 +59,15 @@ export function outboxTable(service: string) {
     },
     (table) => [
       unique(`${name}_seq`).on(table.seq),
-      // What the relay reads: pending rows in order, however many published ones lie beside them. With the key, so that
-      // the rows of held keys are passed over without a look at them.
+      // By this index the relay reads pending rows in order, however many published rows there are. It contains the key,
+      // so that rows of held keys are skipped without being read.
       index(`${name}_pending`).on(table.status, table.seq, table.aggregateId),
       index(`${name}_aggregate_id`).on(table.aggregateId, table.seq),
     ],
   );
 }
 
-/** Published rows that were moved out of the relay's way, and discarded ones. */
+/** Published rows that were moved out of the outbox, and discarded rows. */
 export function outboxArchiveTable(service: string) {
   const name = outboxArchiveTableName(service);
   return mysqlTable(
@@ -87,7 +87,7 @@ export function outboxArchiveTable(service: string) {
   );
 }
 
-/** Events that were received. A row is inserted in the transaction of its effect: that is what makes it happen once. */
+/** Received events. Each row is inserted in the transaction of its event's effect, so the effect happens only once. */
 export function inboxTable(service: string) {
   const name = inboxTableName(service);
   return mysqlTable(
@@ -98,7 +98,7 @@ export function inboxTable(service: string) {
       type: varchar("type", { length: 128 }).notNull(),
       source: varchar("source", { length: 128 }).notNull(),
       occurredAt: timestamp("occurred_at", { fsp: 3 }).notNull(),
-      /** The record's time on the topic. */
+      /** The record's timestamp on the topic. */
       publishedAt: timestamp("published_at", { fsp: 3 }).notNull(),
       topicPartition: int("topic_partition", { unsigned: true }).notNull(),
       topicOffset: bigint("topic_offset", { mode: "bigint", unsigned: true }).notNull(),
@@ -111,8 +111,8 @@ export function inboxTable(service: string) {
 }
 
 /**
- * Keys of which an event could not be handled: one row a key, locked by whoever handles the key. While it is there,
- * every event of the key waits in the table below.
+ * Keys with an event that could not be handled. Each key has one row, which is locked while the key is handled. As long as
+ * the row exists, all events of the key wait in the table of parked events.
  */
 export function parkedKeyTable(service: string) {
   const name = parkedKeyTableName(service);
@@ -120,15 +120,15 @@ export function parkedKeyTable(service: string) {
     name,
     {
       aggregateId: varchar("aggregate_id", { length: 128 }).primaryKey(),
-      /** The event that failed last, how (a Fault, inbox/faults.ts) and with what. */
+      /** The event that failed last. `reason` is its Fault (inbox/faults.ts). */
       eventId: char("event_id", { length: 36 }).notNull(),
       reason: varchar("reason", { length: 20 }).notNull(),
       error: text("error").notNull(),
-      /** Tries so far: those before it was parked, and one for each replay that failed. */
+      /** Attempts so far: those before it was parked, and one for each redelivery that failed. */
       attempts: int("attempts", { unsigned: true }).notNull(),
       parkedAt: timestamp("parked_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
       failedAt: timestamp("failed_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
-      /** Set by an operator; the service replays the key, and clears it where that fails. */
+      /** Set by an operator: the service redelivers the key. Cleared if the redelivery fails. */
       replayRequestedAt: timestamp("replay_requested_at", { fsp: 3 }),
     },
     (table) => [index(`${name}_replay_requested_at`).on(table.replayRequestedAt)],
@@ -137,7 +137,7 @@ export function parkedKeyTable(service: string) {
 
 const longblob = customType<{ data: Buffer }>({ dataType: () => "longblob" });
 
-/** The service's dead-letter store: the records of parked keys, byte for byte, in the order of the topic. */
+/** The records of a service's parked keys, byte for byte, in the order of the topic. */
 export function parkedEventTable(service: string) {
   const name = parkedEventTableName(service);
   return mysqlTable(
@@ -148,17 +148,17 @@ export function parkedEventTable(service: string) {
       aggregateId: varchar("aggregate_id", { length: 128 }).notNull(),
       type: varchar("type", { length: 128 }).notNull(),
       source: varchar("source", { length: 128 }).notNull(),
-      /** NULL where the record does not tell. */
+      /** NULL if the record does not say it. */
       occurredAt: timestamp("occurred_at", { fsp: 3 }),
       publishedAt: timestamp("published_at", { fsp: 3 }).notNull(),
       topicPartition: int("topic_partition", { unsigned: true }).notNull(),
       topicOffset: bigint("topic_offset", { mode: "bigint", unsigned: true }).notNull(),
       recordKey: longblob("record_key"),
-      /** JSON: [[name, value], …]; a value that is no UTF-8 is {"base64": …}. */
+      /** JSON: [[name, value], …]; a value that is not UTF-8 is {"base64": …}. */
       headers: mediumtext("headers").notNull(),
       /** The record's value. */
       payload: longblob("payload"),
-      /** What is wrong with this one; NULL where it only waits behind another. */
+      /** Why this event could not be handled; NULL if it only waits behind another event of its key. */
       error: text("error"),
       parkedAt: timestamp("parked_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
     },

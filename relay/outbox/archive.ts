@@ -1,6 +1,6 @@
 /**
- * Keeps the outbox small: published rows move to the archive after a while, and leave the archive after another. In small
- * batches with pauses between, off the way of what is being delivered.
+ * Keeps the outbox small: published rows move to the archive, and are deleted from there later. Both happen in small batches
+ * with pauses between them, so that deliveries are not slowed down.
  */
 import { sleep } from "../../services/kit/backoff.ts";
 import type { Database } from "../../services/kit/database.ts";
@@ -13,15 +13,15 @@ export interface ArchiveTables {
 }
 
 export interface ArchiveOptions extends ArchiveTables {
-  /** For an account that may read and delete in the outbox, and insert into the archive. */
+  /** Its account needs SELECT and DELETE on the outbox, and SELECT, INSERT and DELETE on the archive. */
   readonly database: Database;
-  /** Rows that were published longer ago than this move. */
+  /** Only rows that were published (or, when pruning, archived) longer ago than this. */
   readonly olderThanMs: number;
-  /** Rows in one transaction. Default: 250 are moved, 500 deleted. */
+  /** Rows in one transaction. Default 250 to move, 500 to delete. */
   readonly batchSize?: number;
   /**
-   * Between two transactions. Default 100 where rows are moved, so that what is being delivered has room: at most 2,500
-   * rows a second. 50 where they are deleted: at most 10,000.
+   * Pause between two transactions. Default 100 to move, which leaves room for deliveries: at most 2,500 rows a second.
+   * Default 50 to delete: at most 10,000 rows a second.
    */
   readonly pauseMs?: number;
   readonly signal?: AbortSignal;
@@ -29,13 +29,13 @@ export interface ArchiveOptions extends ArchiveTables {
 
 const archiveDefaults = { batchSize: 250, pauseMs: 100 };
 
-/** What an outbox row is, in the archive too. */
+/** The columns that outbox and archive share. */
 const columns =
   "id, aggregate_id, type, payload, headers, occurred_at, status, retry_count, last_error, published_at, seq";
 
 /**
- * Moves all published rows that are old enough. Each batch is one transaction, so a crash neither loses nor doubles a
- * row; whatever was left goes with the next run. Several may run at once.
+ * Moves all published rows that are old enough to the archive. Each batch is one transaction, so a crash neither loses nor
+ * duplicates a row, and the next run moves the rest. Several runs may work at once.
  */
 export async function runArchive(options: ArchiveOptions): Promise<{ readonly moved: number }> {
   let moved = 0;
@@ -47,11 +47,11 @@ export async function runArchive(options: ArchiveOptions): Promise<{ readonly mo
   }
 }
 
-/** Moves one batch; tells how many rows. 0: the oldest ones are too young. */
+/** Moves one batch and returns its number of rows. 0: no row is old enough. */
 async function archiveBatch(options: ArchiveOptions): Promise<number> {
   const { outboxTable, archiveTable } = options;
   return await options.database.transaction(async (transaction) => {
-    // The oldest rows by `seq`, however many there are; by age they would have to be looked for.
+    // The oldest rows by `seq`, because there is no index on their age.
     const rows = await transaction.query<{ id: string; isOld: number }>(
       `SELECT id, published_at < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AS isOld FROM ${outboxTable}
         WHERE status = 'PUBLISHED' ORDER BY seq LIMIT ? FOR UPDATE SKIP LOCKED`,
@@ -68,28 +68,28 @@ async function archiveBatch(options: ArchiveOptions): Promise<number> {
       ids,
     ]);
     if (inserted !== deleted) {
-      throw new Error(`${outboxTable}: ${inserted} rows into the archive, but ${deleted} out of the outbox.`);
+      throw new Error(`${outboxTable}: ${inserted} rows inserted into the archive, but ${deleted} deleted here.`);
     }
     return deleted;
   });
 }
 
-/** Deletes archived rows that have been there longer than `olderThanMs`, in small batches. */
+/** Deletes rows that have been in the archive for longer than `olderThanMs`, in small batches. */
 export async function pruneArchive(options: ArchiveOptions): Promise<{ readonly deleted: number }> {
   return await deleteOldRows(options, options.archiveTable, "archived_at");
 }
 
-/** What lies where. */
+/** How many rows outbox and archive hold. */
 export interface ArchiveStatus {
   /** Published rows that are still in the outbox. */
   readonly published: number;
   readonly archived: number;
   readonly discarded: number;
-  /** The oldest published row in the outbox, by the database's clock. */
+  /** When the oldest published row of the outbox was published, by the database's clock. */
   readonly oldestPublishedAt: Date | undefined;
 }
 
-/** Counts: reads both tables' indexes whole, so it is for people, not for a schedule. */
+/** Counts the rows. It scans an index of each table, so call it for an operator, not at regular intervals. */
 export async function archiveStatus(
   database: Pick<Database, "query">,
   { outboxTable, archiveTable }: ArchiveTables,

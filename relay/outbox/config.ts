@@ -1,8 +1,9 @@
-/** The relay's configuration. A source is a line of it; adding one needs no code. */
+/** The relay's configuration. A source is an entry in RELAY_SOURCES; adding one needs no code. */
 import type { Encoding } from "../../proto/envelope.ts";
 import { integer, json, port, processSettings, readConfig, text } from "../../services/kit/config.ts";
+import { attemptsMaxDefault, retryBackoffDefault } from "./retry-policy.ts";
 
-/** One outbox table, and where its events go. */
+/** One outbox table and where its events go. */
 export interface SourceConfig {
   /** In hints, logs and metrics. */
   readonly name: string;
@@ -12,7 +13,7 @@ export interface SourceConfig {
   readonly outboxTable: string;
   readonly archiveTable: string;
   readonly topic: string;
-  /** Where events go that were given up. */
+  /** Where the copies of DEAD events go. */
   readonly deadLetterTopic: string;
   readonly encoding: Encoding;
   /** The CloudEvents source of its events. */
@@ -22,21 +23,21 @@ export interface SourceConfig {
 const dayMs = 24 * 60 * 60 * 1_000;
 const yearMs = 365 * dayMs;
 
-/** @throws ConfigError that names every faulty variable and, in `RELAY_SOURCES`, the entry and the field. */
+/** @throws ConfigError naming every faulty variable and, in `RELAY_SOURCES`, the entry and the field. */
 export const readRelayConfig = (env: Readonly<Record<string, string | undefined>>) =>
   readConfig(env, {
     ...processSettings,
     instance: { ...processSettings.instance, fallback: "relay" },
     healthPort: port("HEALTH_PORT", 9467),
     hintPort: port("RELAY_HINT_PORT", 9470),
-    /** The messages of all sources, from `buf build -o`. */
+    /** The Protobuf schemas of all sources, from `buf build -o`. */
     descriptorSetPath: text("RELAY_DESCRIPTOR_SET", "proto/gen/descriptors.binpb"),
     sources: json("RELAY_SOURCES", parseSources),
-    /** How often a poison row is tried before it is dead, and how long it is left alone between: 1, 2, 4, … × base. */
-    attemptsMax: integer("RELAY_ATTEMPTS_MAX", { fallback: 10, min: 1, max: 1_000 }),
-    retryBaseMs: integer("RELAY_RETRY_BASE_MS", { fallback: 1_000, min: 1, max: dayMs }),
-    retryMaxMs: integer("RELAY_RETRY_MAX_MS", { fallback: 300_000, min: 1, max: dayMs }),
-    /** Published rows leave the outbox for the archive, and the archive for good. */
+    /** Attempts at a poison event before it is DEAD. It waits 1, 2, 4, … × base between them, at most max. */
+    attemptsMax: integer("RELAY_ATTEMPTS_MAX", { fallback: attemptsMaxDefault, min: 1, max: 1_000 }),
+    retryBaseMs: integer("RELAY_RETRY_BASE_MS", { fallback: retryBackoffDefault.baseMs, min: 1, max: dayMs }),
+    retryMaxMs: integer("RELAY_RETRY_MAX_MS", { fallback: retryBackoffDefault.maxMs, min: 1, max: dayMs }),
+    /** How long published rows stay in the outbox, and then in the archive. */
     archiveAfterMs: integer("RELAY_ARCHIVE_AFTER_MS", { fallback: dayMs, min: 0, max: 10 * yearMs }),
     archivePruneAfterMs: integer("RELAY_ARCHIVE_PRUNE_AFTER_MS", { fallback: 14 * dayMs, min: 0, max: 10 * yearMs }),
     archiveIntervalMs: integer("RELAY_ARCHIVE_INTERVAL_MS", { fallback: 60_000, min: 100, max: dayMs }),
@@ -65,7 +66,7 @@ function parseSources(value: unknown): readonly SourceConfig[] {
   const seen = new Map<string, string>();
   sources.forEach((source, index) => {
     const { host } = new URL(source.databaseUrl);
-    // Two loops over one table would take turns at it; two with one name could not be told apart.
+    // Two sources with one table would compete for it. Two with one name would look alike in logs and metrics.
     for (const identity of [`name ${source.name}`, `table ${source.outboxTable} of ${host}/${source.schema}`]) {
       const other = seen.get(identity);
       if (other !== undefined) throw new Error(`entry ${index + 1}: ${other} has the same ${identity}`);
@@ -82,9 +83,9 @@ function parseSource(entry: unknown, place: string): SourceConfig {
   const given = entry as Readonly<Record<string, unknown>>;
   const unknown = Object.keys(given).filter((field) => !fields.has(field));
   if (unknown.length > 0) {
-    throw new Error(`${place}: has no field ${unknown.join(", ")}; there are ${[...fields].join(", ")}`);
+    throw new Error(`${place}: unknown field ${unknown.join(", ")}; known are ${[...fields].join(", ")}`);
   }
-  // Values are repeated in errors, except the URL: it may hold a password.
+  // Errors repeat the value, except for the URL, which may hold a password.
   const read = (field: string, pattern: RegExp, fallback?: string): string => {
     const value = given[field] ?? fallback;
     if (value === undefined) throw new Error(`${place}: ${field} is missing`);
@@ -97,8 +98,8 @@ function parseSource(entry: unknown, place: string): SourceConfig {
   const outboxTable = read("outboxTable", tableNamePattern);
   const topic = read("topic", topicPattern);
   const deadLetterTopic = read("deadLetterTopic", topicPattern, `${topic}.dlq`);
-  // Consumers of the topic would take a dead-letter record for the event.
-  if (deadLetterTopic === topic) throw new Error(`${place}: deadLetterTopic must be another topic than ${topic}`);
+  // On the same topic, consumers would mistake a dead letter for the event.
+  if (deadLetterTopic === topic) throw new Error(`${place}: deadLetterTopic must not be the topic itself, ${topic}`);
   return {
     name,
     ...readDatabase(given.databaseUrl, place),

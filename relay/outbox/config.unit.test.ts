@@ -10,7 +10,7 @@ const order = {
 };
 const read = (sources: unknown) => readRelayConfig({ RELAY_SOURCES: JSON.stringify(sources) });
 
-test("a source takes its defaults", () => {
+test("a source entry with only the required fields gets the defaults for all others", () => {
   expect(read([order]).sources).toEqual([
     {
       ...order,
@@ -23,7 +23,7 @@ test("a source takes its defaults", () => {
   ]);
 });
 
-test("a source can set everything", () => {
+test("a source entry can set every field", () => {
   const entry = {
     ...order,
     archiveTable: "old_event",
@@ -34,7 +34,7 @@ test("a source can set everything", () => {
   expect(read([entry]).sources).toEqual([{ ...entry, schema: "shop_order" }]);
 });
 
-test("the rest has defaults", () => {
+test("every setting but RELAY_SOURCES has a default", () => {
   expect(read([order])).toMatchObject({
     instance: "relay",
     healthPort: 9467,
@@ -48,40 +48,48 @@ test("the rest has defaults", () => {
   });
 });
 
-test("by default, services remember what the relay keeps for as long as it keeps it", () => {
+test("by default, a service's archive retention equals the time for which the relay keeps events", () => {
   const { archiveAfterMs, archivePruneAfterMs } = read([order]);
   const hours = readConfig({}, { archiveRetentionHours }).archiveRetentionHours;
   expect(hours * 3_600_000).toBe(archiveAfterMs + archivePruneAfterMs);
 });
 
-describe("an error names the entry and the field", () => {
+describe("the error of a faulty RELAY_SOURCES names the entry and the field", () => {
   const second = { ...order, name: "payment", outboxTable: "payment_outbox_event" };
   const cases: readonly (readonly [string, unknown, string])[] = [
-    ["not an array", {}, "RELAY_SOURCES must be a JSON array of 1 to 100 sources"],
-    ["empty", [], "RELAY_SOURCES must be a JSON array of 1 to 100 sources"],
-    ["no object", [order, "payment"], "entry 2: must be a JSON object"],
-    ["missing", [order, { ...second, topic: undefined }], "entry 2: topic is missing"],
-    ["misspelt", [{ ...order, ouboxTable: "x" }], "entry 1: has no field ouboxTable"],
+    ["no array", {}, "RELAY_SOURCES must be a JSON array of 1 to 100 sources"],
+    ["an empty array", [], "RELAY_SOURCES must be a JSON array of 1 to 100 sources"],
+    ["an entry that is not an object", [order, "payment"], "entry 2: must be a JSON object"],
+    ["a missing field", [order, { ...second, topic: undefined }], "entry 2: topic is missing"],
+    ["a misspelt field", [{ ...order, ouboxTable: "x" }], "entry 1: unknown field ouboxTable"],
     [
-      "a table with a dot",
+      "a table name with a dot",
       [{ ...order, outboxTable: "shop.event" }],
       'entry 1: outboxTable must match /^[a-z0-9_]{1,64}$/, but is "shop.event"',
     ],
-    ["an injection", [{ ...order, archiveTable: "a; DROP TABLE b" }], "entry 1: archiveTable must match"],
+    ["SQL in a table name", [{ ...order, archiveTable: "a; DROP TABLE b" }], "entry 1: archiveTable must match"],
     ["an unknown encoding", [{ ...order, encoding: "avro" }], "entry 1: encoding must match"],
     [
       "a dead-letter topic that is the topic",
       [{ ...order, deadLetterTopic: order.topic }],
-      "entry 1: deadLetterTopic must be another topic than shop.order-saga",
+      "entry 1: deadLetterTopic must not be the topic itself, shop.order-saga",
     ],
-    ["a number", [{ ...order, name: 7 }], "entry 1: name must match"],
-    ["no schema", [{ ...order, databaseUrl: "mysql://u:p@h:3306" }], "entry 1: databaseUrl must be a URL"],
-    ["the same name", [order, { ...second, name: "order" }], "entry 2: entry 1 has the same name order"],
-    ["the same table", [order, { ...order, name: "other" }], "entry 2: entry 1 has the same table order_outbox_event"],
+    ["a number for a name", [{ ...order, name: 7 }], "entry 1: name must match"],
+    ["a URL without a schema", [{ ...order, databaseUrl: "mysql://u:p@h:3306" }], "entry 1: databaseUrl must be a URL"],
+    ["two sources with one name", [order, { ...second, name: "order" }], "entry 2: entry 1 has the same name order"],
+    [
+      "two sources with one table",
+      [order, { ...order, name: "other" }],
+      "entry 2: entry 1 has the same table order_outbox_event",
+    ],
   ];
-  for (const [what, sources, message] of cases) test(what, () => expect(() => read(sources)).toThrow(message));
+  for (const [what, sources, message] of cases) {
+    test(`RELAY_SOURCES with ${what} is refused, with an error that says where`, () => {
+      expect(() => read(sources)).toThrow(message);
+    });
+  }
 
-  test("and never the password", () => {
+  test("the error of a faulty databaseUrl does not contain its password", () => {
     let message = "";
     try {
       read([{ ...order, databaseUrl: "postgres://u:secret@h/s" }]);

@@ -1,33 +1,33 @@
 /**
- * The record that tells of an event which was given up: the event's own headers and the beginning of its payload, and
- * beside them where it came from, why it failed, when and how often. The row stays in the outbox, whole, as DEAD.
+ * The dead letter of an event that became DEAD: a record with the event's own headers and the start of its payload, and with
+ * headers that say where the event came from, why and when it failed, and how often. The complete row stays in the outbox.
  */
 import type { EventRecord, OutboxRow } from "../../proto/envelope.ts";
 
-/** What is cut off can be read in the row. Any topic takes a record of this size. */
+/** Every topic accepts a record of this size. The row holds the rest of the payload. */
 export const deadLetterPayloadMaxBytes = 16_384;
 const valueLengthMax = 2_000;
 
-/** Where a dead event came from, and what happened to it. */
+/** A DEAD event, where it came from, and why it failed. */
 export interface DeadLetter {
   readonly row: OutboxRow;
   /** The source's name in the relay's configuration. */
   readonly source: string;
   /** CloudEvents source of the event. */
   readonly ceSource: string;
-  /** `schema.table` of the row. */
+  /** The row's `schema.table`. */
   readonly place: string;
-  /** Where the event should have gone. */
+  /** The topic that the event was meant for. */
   readonly topic: string;
   readonly error: string;
-  /** All that counted, the last one included. */
+  /** Including the last. */
   readonly attempts: number;
   readonly failedAt: Date;
 }
 
 /**
- * The dead-letter record. Its value is the payload as the row holds it, whatever the topic's encoding is: it may be the
- * encoding that failed. Cut to {@link deadLetterPayloadMaxBytes}, at the end of a character.
+ * The record to send to the dead-letter topic. Its value is the payload exactly as stored in the row, because encoding it
+ * may be what failed. It is cut to {@link deadLetterPayloadMaxBytes}, between two characters.
  */
 export function toDeadLetter(letter: DeadLetter): EventRecord {
   const { row } = letter;
@@ -58,11 +58,11 @@ export function toDeadLetter(letter: DeadLetter): EventRecord {
   };
 }
 
-/** The first bytes of UTF-8, without a character that would be cut through. */
+/** The first `maxBytes` of UTF-8 text, less a character that would be cut in two. */
 function cutText(bytes: Uint8Array, maxBytes: number): Uint8Array {
   if (bytes.byteLength <= maxBytes) return bytes;
   let end = maxBytes;
-  // 10xxxxxx goes on with a character that began before.
+  // A byte 10xxxxxx continues a character.
   while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end--;
   return bytes.subarray(0, end);
 }

@@ -23,7 +23,7 @@ const letter: DeadLetter = {
 };
 const text = (value: Uint8Array) => new TextDecoder("utf-8", { fatal: true }).decode(value);
 
-test("it says what, where, why, when and how often", () => {
+test("a dead letter holds the payload, the event's headers, its origin, the error, the time and the attempts", () => {
   const record = toDeadLetter(letter);
   expect(record.key).toBe("order-1");
   expect(text(record.value)).toBe(row.payload);
@@ -48,23 +48,23 @@ test("it says what, where, why, when and how often", () => {
   });
 });
 
-describe("a payload of", () => {
+describe("the payload of a dead letter", () => {
   const cut = (payload: string) => toDeadLetter({ ...letter, row: { ...row, payload } });
 
-  test("16 KiB is whole", () => {
+  test("a dead letter holds a payload of 16 KiB completely", () => {
     const record = cut("x".repeat(deadLetterPayloadMaxBytes));
     expect(record.value.byteLength).toBe(deadLetterPayloadMaxBytes);
     expect(record.headers.dead_letter_payload_cut).toBe("false");
   });
 
-  test("a byte more is cut, and says how long it was", () => {
+  test("a dead letter cuts a longer payload and says its length", () => {
     const record = cut("x".repeat(deadLetterPayloadMaxBytes + 1));
     expect(record.value.byteLength).toBe(deadLetterPayloadMaxBytes);
     expect(record.headers).toMatchObject({ dead_letter_payload_cut: "true", dead_letter_payload_bytes: "16385" });
   });
 
   for (const shift of [0, 1, 2, 3]) {
-    test(`4-byte characters is cut between two, at a shift of ${shift}`, () => {
+    test(`a dead letter cuts a payload of 4-byte characters between two of them, at a shift of ${shift} bytes`, () => {
       const payload = "x".repeat(shift) + "😀".repeat(5_000);
       const shown = text(cut(payload).value);
       expect(payload.startsWith(shown)).toBe(true);

@@ -1,26 +1,26 @@
 /**
- * The wake-up hint: a datagram that tells a relay which outbox has something new. It is sent after the commit, may be
- * lost, and never fails anybody; polling stays the truth.
+ * The wake-up hint: a UDP datagram that tells relays which outbox has new rows. It is sent after the commit and may be lost.
+ * It never causes an error. The relay does not depend on it, because it polls as well.
  */
 import { createSocket } from "node:dgram";
 import type { HostPort } from "../../services/kit/config.ts";
 
 /** Tells relays that `source`'s outbox has new rows. */
 export interface HintSender {
-  /** Never throws, never waits. Calls within one turn of the event loop are one datagram. */
+  /** Never throws and never blocks. Calls within one turn of the event loop share a datagram. */
   send(): void;
-  /** The same for what nobody waits for: within {@link laterMs}, or with the next one that goes out before. */
+  /** For events that are not urgent: sent after {@link deferredMs}, or with an earlier `send`. */
   sendLater(): void;
   close(): void;
 }
 
-/** How long a hint waits for others that nobody waits for. */
-const laterMs = 50;
+/** How long a hint that is not urgent waits for others. */
+const deferredMs = 50;
 
 /** Sends hints for one source to every relay instance in `targets`. */
 export function openHintSender(source: string, targets: readonly HostPort[]): HintSender {
   const socket = createSocket("udp4");
-  // A refused datagram comes back as an error event: nobody listens there, and nobody has to.
+  // A refused datagram comes back as an error event. No relay listens there, which is allowed.
   socket.on("error", () => undefined);
   socket.unref();
   const payload = new TextEncoder().encode(source);
@@ -39,7 +39,7 @@ export function openHintSender(source: string, targets: readonly HostPort[]): Hi
         try {
           socket.send(payload, port, host, () => undefined);
         } catch {
-          // Lost, as a hint may be.
+          // The hint is lost, which is allowed.
         }
       }
     });
@@ -47,7 +47,7 @@ export function openHintSender(source: string, targets: readonly HostPort[]): Hi
   return {
     send,
     sendLater() {
-      if (!queued && !closed) later ??= setTimeout(send, laterMs);
+      if (!queued && !closed) later ??= setTimeout(send, deferredMs);
     },
     close() {
       if (closed) return;
@@ -58,16 +58,16 @@ export function openHintSender(source: string, targets: readonly HostPort[]): Hi
   };
 }
 
-/** Receives hints; `onHint` gets the source's name. */
+/** Receives hints. */
 export interface HintReceiver {
   readonly port: number;
   close(): void;
 }
 
-/** Listens for hints. @throws Error when the port is taken. */
+/** Listens for hints and passes the source's name to `onHint`. @throws Error if the port is in use. */
 export function listenForHints(options: {
   readonly host: string;
-  /** 0 lets the system choose. */
+  /** 0: the system chooses. */
   readonly port: number;
   readonly onHint: (source: string) => void;
 }): Promise<HintReceiver> {

@@ -19,7 +19,7 @@ async function listen() {
   return { hints, heardAtMs };
 }
 
-test("hints that nobody waits for are one datagram, a little later", async () => {
+test("hints that are not urgent share a datagram, which is sent a little later", async () => {
   const { hints, heardAtMs } = await listen();
   const startedMs = performance.now();
   for (let sent = 0; sent < 5; sent++) {
@@ -28,18 +28,18 @@ test("hints that nobody waits for are one datagram, a little later", async () =>
   }
   await eventually(() => expect(heardAtMs).toHaveLength(1));
   expect((heardAtMs[0] ?? 0) - startedMs).toBeGreaterThan(40);
-  // And so again.
+  // The next one does the same.
   hints.sendLater();
   await eventually(() => expect(heardAtMs).toHaveLength(2));
 });
 
-test("an urgent one goes at once, and takes along those that wait", async () => {
+test("an urgent hint is sent at once, together with those that wait", async () => {
   const { hints, heardAtMs } = await listen();
   hints.sendLater();
   hints.send();
   hints.sendLater();
   await eventually(() => expect(heardAtMs).toHaveLength(1));
-  // What would still wait would come earlier.
+  // If the earlier hints still waited, this one would be sent sooner.
   const againMs = performance.now();
   hints.sendLater();
   await eventually(() => expect(heardAtMs).toHaveLength(2));

@@ -1,4 +1,4 @@
-/** What is wrong with a source is named with what mends it, on a real database and a real broker. */
+/** The faults of a source and the statements that correct them, on a real database and a real broker. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { insertRows } from "../../services/kit/database.ts";
 import {
@@ -41,11 +41,11 @@ afterAll(async () => {
 const entry = () => ({ name: "order", databaseUrl: schema.url, outboxTable: outbox, topic, deadLetterTopic });
 function source(change: Readonly<Record<string, string>> = {}): SourceConfig {
   const [read] = readRelayConfig({ RELAY_SOURCES: JSON.stringify([{ ...entry(), ...change }]) }).sources;
-  if (read === undefined) throw new Error("There is one.");
+  if (read === undefined) throw new Error("The configuration has no source.");
   return read;
 }
 
-/** The schema as another account sees it. */
+/** The schema's URL for another account. */
 function urlOf(username: string, password: string, change: (url: URL) => void = () => undefined): string {
   const url = new URL(schema.url);
   url.username = username;
@@ -61,17 +61,17 @@ async function faultsOf(change: Readonly<Record<string, string>> = {}) {
 }
 
 describe("tables", () => {
-  test("of the shop's own migrations are as they should be", async () => {
+  test("the tables of a service's own migrations have no fault", async () => {
     expect(await faultsOf()).toEqual([]);
   });
 
-  test("with the rights of the relay's account, and no more, are fine", async () => {
+  test("the rights of the relay's own account are enough", async () => {
     await administer(`GRANT SELECT, UPDATE, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
     await administer(`GRANT SELECT, INSERT, DELETE ON ${schema.name}.${archive} TO '${user}'@'%'`);
     expect(await faultsOf({ databaseUrl: urlOf(user, "secret") })).toEqual([]);
   });
 
-  test("that an account may not use are named with the right, which mends it", async () => {
+  test("each missing right is named, and its remedy grants it", async () => {
     await administer(`REVOKE UPDATE, DELETE ON ${schema.name}.${outbox} FROM '${user}'@'%'`);
     await administer(`REVOKE INSERT ON ${schema.name}.${archive} FROM '${user}'@'%'`);
     const databaseUrl = urlOf(user, "secret");
@@ -92,7 +92,7 @@ describe("tables", () => {
     expect(await faultsOf({ databaseUrl })).toEqual([]);
   });
 
-  test("that are missing can be made from what is said", async () => {
+  test("missing tables are named, and their remedies create them", async () => {
     const faults = await faultsOf({ outboxTable: "billing_event" });
     expect(faults.map(({ problem }) => problem)).toEqual([
       `outboxTable: ${schema.name} has no table billing_event`,
@@ -102,7 +102,7 @@ describe("tables", () => {
     expect(await faultsOf({ outboxTable: "billing_event" })).toEqual([]);
   });
 
-  test("that lack a column or an index can be mended by what is said", async () => {
+  test("missing columns and indexes are named, and their remedies add them", async () => {
     await administer(`ALTER TABLE ${schema.name}.billing_event DROP COLUMN next_attempt_at, DROP COLUMN last_error`);
     await administer(`DROP INDEX billing_event_status_seq ON ${schema.name}.billing_event`);
     const faults = await faultsOf({ outboxTable: "billing_event" });
@@ -115,22 +115,20 @@ describe("tables", () => {
     expect(await faultsOf({ outboxTable: "billing_event" })).toEqual([]);
   });
 
-  test("behind a wrong password or in no database are named; never the password", async () => {
+  test("a wrong password and a missing database are named, without the password", async () => {
     const password = await faultsOf({ databaseUrl: urlOf(user, "wrong-password") });
-    expect(password[0]?.problem).toBe(
-      `databaseUrl: the database does not let the user '${user}' in with this password`,
-    );
+    expect(password[0]?.problem).toBe(`databaseUrl: the database rejects the user '${user}' with this password`);
     expect(JSON.stringify(password)).not.toContain("wrong-password");
     const database = await faultsOf({
       databaseUrl: urlOf("root", "", (url) => {
         url.pathname = "/no_such_database";
       }),
     });
-    expect(database[0]?.problem).toBe("databaseUrl: there is no database no_such_database");
+    expect(database[0]?.problem).toBe("databaseUrl: the database no_such_database does not exist");
     expect(database[0]?.remedy).toStartWith("CREATE DATABASE no_such_database");
   });
 
-  test("of a database that does not answer are no fault", async () => {
+  test("a database that does not answer is away, which is not a fault", async () => {
     const { faults, away } = await checkTables(source({ databaseUrl: "mysql://nobody@127.0.0.1:1/away" }));
     expect(faults).toEqual([]);
     expect(away).toBeInstanceOf(Error);
@@ -138,7 +136,7 @@ describe("tables", () => {
 });
 
 describe("topics", () => {
-  test("that are missing are named; a broker that is away is no fault", async () => {
+  test("missing topics are named, and a broker that is away is not a fault", async () => {
     expect(await checkTopics([source()], testKafka())).toEqual({ faults: [], away: undefined });
     const { faults } = await checkTopics([source({ topic: "test.missing", deadLetterTopic })], testKafka());
     expect(faults.map(({ problem }) => problem)).toEqual(["topic: the broker has no topic test.missing"]);
@@ -174,7 +172,7 @@ describe("the process", () => {
     expect(stdout + stderr).not.toContain("secret");
   }
 
-  test("ends with exit code 2, all faults named", async () => {
+  test("a relay with faulty sources names all faults and ends with exit code 2", async () => {
     const missing = `test.${crypto.randomUUID()}`;
     await expectRefused(
       [
@@ -192,7 +190,7 @@ describe("the process", () => {
     );
   });
 
-  test("ends with exit code 2 on a URL that leads nowhere, and on a right that is missing", async () => {
+  test("a relay with a wrong URL or a missing right ends with exit code 2", async () => {
     const named = (name: string, databaseUrl: string) => ({ ...entry(), name, databaseUrl });
     await administer(`REVOKE ALL PRIVILEGES, GRANT OPTION FROM '${user}'@'%'`);
     await administer(`GRANT SELECT, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
@@ -207,25 +205,25 @@ describe("the process", () => {
         named("right", urlOf(user, "secret")),
       ].map((it, index) => ({ ...it, outboxTable: index === 2 ? outbox : `${outbox}_${index}` })),
       [
-        `databaseUrl: the database does not let the user '${user}' in with this password`,
-        "databaseUrl: there is no database no_such_database",
+        `databaseUrl: the database rejects the user '${user}' with this password`,
+        "databaseUrl: the database no_such_database does not exist",
         `outboxTable: '${user}'@'%' may not UPDATE in ${outbox}`,
         `GRANT UPDATE ON ${schema.name}.${outbox} TO '${user}'@'%'`,
       ],
     );
   });
 
-  test("ends with exit code 2 on what it cannot read", async () => {
+  test("a relay with unreadable configuration ends with exit code 2", async () => {
     await expectRefused(
       [{ ...entry(), databaseUrl: "postgres://u:secret@h/s" }],
       ["entry 1: databaseUrl must be a URL"],
     );
     const env = { RELAY_DESCRIPTOR_SET: "package.json", RELAY_ATTEMPTS_MAX: "10" };
-    await expectRefused([entry()], ["RELAY_DESCRIPTOR_SET: package.json is no descriptor set"], env);
+    await expectRefused([entry()], ["RELAY_DESCRIPTOR_SET: package.json is not a descriptor set"], env);
     await expectRefused([entry()], ["RELAY_ATTEMPTS_MAX must be a whole number"], { RELAY_ATTEMPTS_MAX: "0" });
   });
 
-  test("waits for a broker that is away", async () => {
+  test("a relay whose broker is away starts and waits for it", async () => {
     const { child, health } = await run([entry()], { KAFKA_BROKERS: "127.0.0.1:1" });
     await eventually(async () => {
       const { checks } = await (await fetch(`${health}/readyz`)).json();
@@ -235,7 +233,7 @@ describe("the process", () => {
     expect(child.exitCode).toBeNull();
   });
 
-  test("relays a JSON source outside the shop by its configuration alone", async () => {
+  test("a JSON source of another system is relayed by configuration alone", async () => {
     const elsewhere = await createTestSchema();
     closers.push(() => elsewhere.drop());
     const books = elsewhere.open(1);
@@ -289,7 +287,7 @@ describe("the process", () => {
     );
   });
 
-  test("goes on with the others when a source goes wrong later, and archives what it has published", async () => {
+  test("a source that breaks later does not stop the others, and published events are archived", async () => {
     const other = await createServiceSchema("inventory");
     closers.push(() => other.drop());
     const { child, health } = await run(

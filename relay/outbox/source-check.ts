@@ -1,8 +1,8 @@
 /**
- * Looks at a source before it is relayed: its tables, their columns and indexes, the account's rights, its topics. What
- * is wrong is told together with the statement that mends it.
+ * Checks a source before it is relayed: its tables, their columns and indexes, the account's rights, its topics. Each fault
+ * comes with the statement or command that corrects it.
  *
- * Only what the servers themselves say counts as a fault. A server that does not answer is away, and is waited for.
+ * A fault is only what a server's answer shows. A server that does not answer is away, and is checked again later.
  */
 import { openDatabase, type Queryable } from "../../services/kit/database.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
@@ -10,18 +10,18 @@ import { openAdmin } from "../kafka/admin.ts";
 import type { KafkaOptions } from "../kafka/client.ts";
 import type { SourceConfig } from "./config.ts";
 
-/** What is wrong with a source's configuration, or with what it points to. */
+/** Something wrong with a source's configuration, or with the tables and topics that it names. */
 export interface SourceFault {
   readonly source: string;
   readonly problem: string;
-  /** A statement or command that mends it. */
+  /** A statement or command that corrects it. */
   readonly remedy: string;
 }
 
-/** What a look at a server showed. */
+/** The result of checking a server. */
 export interface SourceCheck {
   readonly faults: readonly SourceFault[];
-  /** Why the server could not be asked; then it is unknown what is wrong there. */
+  /** Why the server did not answer, so that its faults are unknown. */
   readonly away: Error | undefined;
 }
 
@@ -47,7 +47,7 @@ const eventColumns = [
 
 interface Table {
   readonly columns: readonly Column[];
-  /** The first columns of each index that is needed; the first one is the primary key's. */
+  /** The leading columns of each required index. The first is the primary key. */
   readonly indexes: readonly (readonly string[])[];
   readonly rights: readonly string[];
 }
@@ -58,7 +58,7 @@ const outbox: Table = {
     column("seq", "BIGINT UNSIGNED NOT NULL AUTO_INCREMENT UNIQUE"),
     column("next_attempt_at", "TIMESTAMP(3) NULL"),
   ],
-  // To mark; to read what is pending; to find what else there is of a key.
+  // To mark rows; to read pending rows; to find the other rows of a key.
   indexes: [["id"], ["status", "seq"], ["aggregate_id"]],
   rights: ["SELECT", "UPDATE", "DELETE"],
 };
@@ -75,7 +75,7 @@ const archive: Table = {
   rights: ["SELECT", "INSERT", "DELETE"],
 };
 
-/** What the relay changes in a row of the outbox. */
+/** The columns of the outbox that the relay changes. */
 const updatedColumns = ["status", "retry_count", "last_error", "published_at", "next_attempt_at"];
 const connectTimeoutMs = 2_000;
 const statementTimeoutMs = 3_000;
@@ -86,7 +86,7 @@ const unknownSchema = [1049];
 const unknownTable = [1146];
 const tableDenied = [1142, 1143];
 
-/** Looks at a source's database and tables. Never throws; changes nothing. */
+/** Checks a source's database and tables. Never throws and changes nothing. */
 export async function checkTables(source: SourceConfig): Promise<SourceCheck> {
   const database = openDatabase({
     url: source.databaseUrl,
@@ -99,34 +99,34 @@ export async function checkTables(source: SourceConfig): Promise<SourceCheck> {
   } catch (error) {
     const fault = refusalOf(source, errorNumber(error) ?? 0);
     if (fault !== undefined) return { faults: [fault], away: undefined };
-    return { faults: [], away: error instanceof Error ? error : new Error(String(error)) };
+    return { faults: [], away: toError(error) };
   } finally {
     await database.close().catch(() => undefined);
   }
 }
 
-/** The database's answer to whoever comes with the source's URL, where it is no. */
+/** The fault behind an error that the database answered to a connection by the source's URL; undefined for any other. */
 function refusalOf(source: SourceConfig, code: number): SourceFault | undefined {
   const { name, schema } = source;
   const user = decodeURIComponent(new URL(source.databaseUrl).username);
   if (accessDenied.includes(code)) {
     return {
       source: name,
-      problem: `databaseUrl: the database does not let the user '${user}' in with this password`,
+      problem: `databaseUrl: the database rejects the user '${user}' with this password`,
       remedy: `CREATE USER IF NOT EXISTS '${user}'@'%' IDENTIFIED BY '…'; ALTER USER '${user}'@'%' IDENTIFIED BY '…';`,
     };
   }
   if (unknownSchema.includes(code)) {
     return {
       source: name,
-      problem: `databaseUrl: there is no database ${schema}`,
+      problem: `databaseUrl: the database ${schema} does not exist`,
       remedy: `CREATE DATABASE ${schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;`,
     };
   }
   if (schemaDenied.includes(code)) {
     return {
       source: name,
-      problem: `databaseUrl: the user '${user}' has no right to anything in ${schema}, or there is no such database`,
+      problem: `databaseUrl: the user '${user}' has no rights in ${schema}, or this database does not exist`,
       remedy: [grant(source, "outbox", `'${user}'@'%'`), grant(source, "archive", `'${user}'@'%'`)].join(" "),
     };
   }
@@ -165,7 +165,7 @@ async function checkDatabase(source: SourceConfig, database: Queryable): Promise
         fault(`${role}Table: ${table} has no index that begins with (${index.join(", ")})`, remedy);
       }
     }
-    // Tried on columns that are there: what is asked for is the right.
+    // Only on columns that exist, so that a refusal is about the right.
     const present = shapeOf(role)
       .columns.filter((it) => refused !== 0 || !columns.includes(it))
       .map(({ name }) => name);
@@ -174,11 +174,11 @@ async function checkDatabase(source: SourceConfig, database: Queryable): Promise
       if (tableDenied.includes(await refusalBy(database, statement))) denied.push(right);
     }
     if (denied.length > 0) {
-      // To an account without any right, servers do not tell whether there is such a table.
+      // Servers do not tell an account without any right whether the table exists.
       const unknown = refused !== 0 && columns.length === shapeOf(role).columns.length;
       const problem = `${role}Table: ${account} may not ${denied.join(", ")} in ${table}`;
       fault(
-        unknown ? `${problem}, or there is no such table` : problem,
+        unknown ? `${problem}, or this table does not exist` : problem,
         `${unknown ? createTable(source, role).replace("TABLE", "TABLE IF NOT EXISTS") : ""} GRANT ${denied.join(", ")} ON ${source.schema}.${table} TO ${account};`.trim(),
       );
     }
@@ -186,7 +186,7 @@ async function checkDatabase(source: SourceConfig, database: Queryable): Promise
   return faults;
 }
 
-/** Statements that need a right and touch no row. */
+/** For each right, a statement that needs it and affects no row. */
 function rightProbes(table: string, role: Role, present: readonly string[]): readonly (readonly [string, string])[] {
   const updated = updatedColumns.filter((name) => present.includes(name));
   const probes: Readonly<Record<string, string | undefined>> = {
@@ -204,7 +204,7 @@ function rightProbes(table: string, role: Role, present: readonly string[]): rea
   });
 }
 
-/** The server's error number; 0 where it does not mind. @throws what is no refusal. */
+/** The error number by which the server refuses a statement, or 0. @throws any error that is not a refusal. */
 async function refusalBy(database: Queryable, statement: string): Promise<number> {
   try {
     await database.query(statement);
@@ -242,7 +242,7 @@ async function missingIndexes(
   );
 }
 
-/** The table as it should be. */
+/** The statement that creates the table as required. */
 function createTable(source: SourceConfig, role: Role): string {
   const table = tableOf(source, role);
   const { columns, indexes } = shapeOf(role);
@@ -255,12 +255,12 @@ function createTable(source: SourceConfig, role: Role): string {
   return `CREATE TABLE ${source.schema}.${table} (${parts.join(", ")}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;`;
 }
 
-/** Servers take names of 64 characters. */
+/** Servers allow names of at most 64 characters. */
 function indexName(table: string, index: readonly string[]): string {
   return `${table}_${index.join("_")}`.slice(-64);
 }
 
-/** Looks whether the sources' topics are there. Never throws; creates nothing. */
+/** Checks that the sources' topics exist. Never throws and creates nothing. */
 export async function checkTopics(sources: readonly SourceConfig[], kafka: KafkaOptions): Promise<SourceCheck> {
   try {
     const admin = await openAdmin(kafka);
@@ -280,11 +280,15 @@ export async function checkTopics(sources: readonly SourceConfig[], kafka: Kafka
       await admin.close().catch(() => undefined);
     }
   } catch (error) {
-    return { faults: [], away: error instanceof Error ? error : new Error(String(error)) };
+    return { faults: [], away: toError(error) };
   }
 }
 
 function createTopic(topic: string, { brokers }: KafkaOptions): string {
   const servers = brokers.map(({ host, port }) => `${host}:${port}`).join(",");
   return `kafka-topics.sh --bootstrap-server ${servers} --create --topic ${topic} --partitions 12`;
+}
+
+function toError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }
