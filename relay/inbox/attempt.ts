@@ -63,7 +63,7 @@ export function createAttempts<M extends Message>(options: AttemptOptions<M>): A
     const isDone = !entries.some(isHandled) && (await recordUnhandled(options, entries));
     const { fresh, parked, effect }: Outcome<M> = isDone
       ? { fresh: entries, parked: [], effect: noEffect }
-      : await database.transaction((transaction) => attemptIn(transaction, options, entries, failure), {
+      : await database.transaction((transaction) => attemptInTransaction(transaction, options, entries, failure), {
           onRetry: options.onTransactionRetry,
         });
     effects.committed(effect);
@@ -95,7 +95,7 @@ interface Outcome<M extends Message> {
 }
 
 /** The whole transaction. With `failure`, it parks the keys of the entries in place of handling them. */
-async function attemptIn<M extends Message>(
+async function attemptInTransaction<M extends Message>(
   transaction: OwnTransaction,
   { service, newId, effects }: AttemptOptions<M>,
   entries: readonly Entry<M>[],

@@ -40,12 +40,12 @@ export interface Inbox {
    * Handles records; those of one partition must be in order. It uses one transaction, and several only if an event has a
    * fault.
    * @param signal when aborted, no further attempt is made, and it throws.
-   * @throws an outage. Part of the batch may be committed, or it may be unknown: call again with the whole batch.
+   * @throws an outage. Part of the batch may be committed by then. Call again with the whole batch.
    */
   handle(records: readonly TopicRecord[], signal?: AbortSignal): Promise<void>;
   /** Redelivers the parked keys for which an operator has requested it. To be called regularly. @throws an outage. */
   redeliverRequested(signal?: AbortSignal): Promise<void>;
-  /** True while the circuit breaker is open: too many keys failed in a row. An operator has to look. */
+  /** True while the circuit breaker is open: too many keys failed in a row. An operator should investigate. */
   isStopped(): boolean;
 }
 

@@ -55,7 +55,7 @@ const inbox = await startInbox({
   topic: sagaTopic,
   registry: eventRegistry,
   handles: handledTypes,
-  // Order also records what it only publishes: `ops stuck` and the audit read an order's timeline there.
+  // Order's inbox keeps every event of the topic, its own included: the audit and `ops stuck` read the timeline there.
   records: "all",
   handle: orderHandler({ newId, sagas }),
   urgentToHandle: urgentTypesFor("order"),
