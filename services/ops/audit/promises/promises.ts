@@ -1,6 +1,6 @@
 /**
  * The promises of the system, as the auditor checks them. Each has a file here that begins with its number. I8, "a
- * watcher sees growing versions that end in the final state", leaves no rows: services/order/order.int.test.ts holds it.
+ * watcher sees growing versions that end in the final state", leaves no rows: services/stack/saga.e2e.test.ts checks it.
  */
 import type { OrderBooks } from "../books.ts";
 import { checkOrderExists } from "./i1-orders-exist.ts";
