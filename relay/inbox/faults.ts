@@ -51,8 +51,8 @@ function isFromOutside(error: unknown): boolean {
 
 /**
  * Runs the service's own code on `transaction`. An error that the code throws by itself is wrapped in
- * {@link HandlerError}. After a failed statement every error is passed on as it is, because some drivers' errors cannot be
- * told from others.
+ * {@link HandlerError}. After a failed statement every error is passed on as it is, because the errors of some drivers
+ * look like any other error.
  */
 export async function runHandler<T>(
   transaction: Transaction,

@@ -22,7 +22,6 @@ const exceptions = {
     "load/model/saga.ts": 306,
     "load/model/walks.ts": 381,
     "load/model/world.ts": 91,
-    "relay/inbox/consumer.ts": 230,
     "services/order/watch.ts": 139,
     "services/payment/worker.ts": 172,
   },
@@ -30,8 +29,6 @@ const exceptions = {
     "load/model/saga.ts": 490,
     "load/model/walks.ts": 494,
     "load/model/world.ts": 491,
-    "relay/inbox/consumer.ts": 584,
-    "relay/inbox/parking.ts": 662,
   },
   sharedVariables: {},
   serviceLists: {
