@@ -34,7 +34,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     ],
     caughtBy: {
       file: relayTests,
-      name: "of the broker: nothing is counted, everything arrives afterwards, in order",
+      name: "a broker outage counts against no row, and afterwards everything arrives in order",
     },
   },
   {
@@ -49,7 +49,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     ],
     caughtBy: {
       file: relayTests,
-      name: "a transaction that took a lower seq and commits after a higher one is not skipped",
+      name: "a transaction that commits after one with a higher seq is not skipped",
     },
   },
   {
@@ -58,7 +58,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "LEVEL REPEATABLE READ", to: "LEVEL READ COMMITTED" }],
     caughtBy: {
       file: relayTests,
-      name: "a late commit between two pages is not overtaken by the next event of its key",
+      name: "a transaction that commits between two pages is not overtaken by a later event of its key",
     },
   },
   {
@@ -72,7 +72,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     ],
     caughtBy: {
       file: relayTests,
-      name: "of two relays one delivers, and the other one takes over when the owner's connection is killed",
+      name: "of two relays one delivers, and the other takes over when the owner's connection is killed",
     },
   },
   {
@@ -81,14 +81,14 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "const freshForMs = 3_000;", to: "const freshForMs = 10_000;" }],
     caughtBy: {
       file: relayTests,
-      name: "an owner that stood still does not count itself as one, before any timer has run",
+      name: "an owner whose process stood still does not consider itself the owner, even before a timer runs",
     },
   },
   {
     name: "sends without looking whether it is still the owner",
     file: "relay/outbox/owned-producer.ts",
     changes: [{ from: "if (!this.#options.ownership.isFresh()) throw new OwnershipLostError();", to: "" }],
-    caughtBy: { file: relayTests, name: "what was read before the ownership went is not sent" },
+    caughtBy: { file: relayTests, name: "rows that were read before the ownership was lost are not sent" },
   },
   {
     name: "marks whatever status a row has by now",
@@ -96,7 +96,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "WHERE id IN (?) AND status IN ('PENDING', 'FAILED')", to: "WHERE id IN (?)" }],
     caughtBy: {
       file: relayTests,
-      name: "only what is pending gets marked, whatever happened to the row since it was read",
+      name: "a mark changes only rows that are still pending or failed",
     },
   },
   {
@@ -105,7 +105,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: '"too-large" ? "poison" : undefined', to: '"too-large" ? "poison" : "poison"' }],
     caughtBy: {
       file: relayTests,
-      name: "of the broker: nothing is counted, everything arrives afterwards, in order",
+      name: "a broker outage counts against no row, and afterwards everything arrives in order",
     },
   },
   {
@@ -114,7 +114,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "keys: new Set(rows.map(({ aggregateId }) => aggregateId)),", to: "keys: new Set<string>()," }],
     caughtBy: {
       file: deadLetterTests,
-      name: "holds its key from the first attempt on, however soon the relay looks again",
+      name: "a failed row holds its key from its first attempt on, even for a pass that follows at once",
     },
   },
   {
@@ -123,7 +123,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "earlier.status IN ('PENDING', 'FAILED', 'DEAD')", to: "earlier.status = 'DEAD'" }],
     caughtBy: {
       file: deadLetterTests,
-      name: "a failed row is not tried before an earlier one of its key that is not published",
+      name: "a failed row is not attempted before an earlier unpublished row of its key",
     },
   },
   {
@@ -137,7 +137,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     ],
     caughtBy: {
       file: deadLetterTests,
-      name: "is not dead before its dead-letter record is there, and holds up nobody meanwhile",
+      name: "a poison row does not become DEAD before its dead letter is sent, and meanwhile delays no other key",
     },
   },
   // Archive
@@ -152,7 +152,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     ],
     caughtBy: {
       file: archiveTests,
-      name: "only published rows that are old enough move, whole, with nothing lost or doubled",
+      name: "only published rows that are old enough move to the archive, complete, none lost or duplicated",
     },
   },
   {
@@ -163,7 +163,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     ],
     caughtBy: {
       file: archiveTests,
-      name: "a crash between insert and delete leaves every row in one place, and the next run goes on",
+      name: "a crash between insert and delete leaves every row in one table, and the next run moves them",
     },
   },
   // Inbox

@@ -14,7 +14,7 @@ afterEach(() => schema.drop());
 
 const hourMs = 3_600_000;
 
-/** Rows of a status, published so many hours ago. */
+/** Inserts rows of a status that were published `hoursAgo`. */
 async function add(status: string, count: number, hoursAgo: number) {
   const rows = Array.from({ length: count }, () => [
     Bun.randomUUIDv7(),
@@ -41,7 +41,7 @@ const count = async (table: string, where = "1 = 1") =>
 
 const options = { ...tables, olderThanMs: hourMs, batchSize: 7, pauseMs: 0 };
 
-test("only published rows that are old enough move, whole, with nothing lost or doubled", async () => {
+test("only published rows that are old enough move to the archive, complete, none lost or duplicated", async () => {
   await add("PUBLISHED", 30, 2);
   await add("PENDING", 4, 2);
   await add("FAILED", 2, 2);
@@ -65,7 +65,7 @@ test("only published rows that are old enough move, whole, with nothing lost or 
   });
 });
 
-test("a crash between insert and delete leaves every row in one place, and the next run goes on", async () => {
+test("a crash between insert and delete leaves every row in one table, and the next run moves them", async () => {
   await add("PUBLISHED", 20, 2);
   const failing: Database = {
     ...database,
@@ -88,10 +88,10 @@ test("a crash between insert and delete leaves every row in one place, and the n
   expect(await runArchive({ ...options, database })).toEqual({ moved: 20 });
 });
 
-test("two at once move each row once", async () => {
+test("several runs at once move each row once", async () => {
   await add("PUBLISHED", 200, 2);
   const runs = await Promise.all([1, 2, 3].map(() => runArchive({ ...options, database })));
-  // One that finds all rows locked by the others is done early; nothing is left for long.
+  // A run that finds all rows locked by the others ends early. The next run moves what is left.
   await runArchive({ ...options, database });
   expect(runs.reduce((sum, run) => sum + run.moved, 0)).toBeLessThanOrEqual(200);
   expect(await count(tables.archiveTable)).toBe(200);
@@ -106,7 +106,7 @@ test("an archive is pruned by age", async () => {
   expect(await count(tables.archiveTable)).toBe(6);
 });
 
-test("the relay's own account may do all of it", async () => {
+test("the rights of the relay's own account are enough to archive", async () => {
   const user = `relay_${schema.name.slice(5, 20)}`;
   await administer(`CREATE USER ${user}@'%' IDENTIFIED BY '${user}'`);
   await administer(`GRANT SELECT, UPDATE, DELETE ON ${schema.name}.${tables.outboxTable} TO ${user}@'%'`);

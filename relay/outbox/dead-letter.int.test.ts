@@ -1,4 +1,4 @@
-/** What becomes of rows that can never be published as they stand, on a real database and a real broker. */
+/** Rows that can never be published as they stand, on a real database and a real broker. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { Registry as Metrics } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
@@ -49,7 +49,7 @@ interface Given {
   readonly headers?: string | null;
 }
 
-/** As somebody might by hand: nothing is checked. Returns the ids. */
+/** Inserts rows without the checks of the append, as an operator might by hand. Returns the ids. */
 async function insert(events: readonly Given[]): Promise<readonly string[]> {
   const rows = events.map(({ key, payload, headers }): SqlValue[] => [
     Bun.randomUUIDv7(),
@@ -125,7 +125,7 @@ const textOf = (record: TopicRecord | undefined) => new TextDecoder().decode(rec
 const atLeast = (count: number) => (records: readonly TopicRecord[]) => records.length >= count;
 
 describe("a poison row", () => {
-  test("is dead after its last attempt, with a record that tells all; its key waits, and nobody else", async () => {
+  test("a poison row becomes DEAD after its last attempt, with a dead letter; its key waits and no other", async () => {
     const before = { failed: (await figure("relay_failed_total")) ?? 0, dead: (await figure("relay_dead_total")) ?? 0 };
     const payload = `not JSON ${"😀".repeat(10_000)}`;
     const ids = await insert([
@@ -186,7 +186,7 @@ describe("a poison row", () => {
     expect(ofKey.map(idOf)).toEqual(ids.filter((_, index) => [0, 2, 3, 5].includes(index)));
   });
 
-  test("waits longer after each attempt, and goes first once it is due and mended", async () => {
+  test("a poison row waits longer after each attempt, and is sent before its key's later rows once it is corrected", async () => {
     const ids = await insert([{ key: "a", payload: "not JSON" }, { key: "a" }, { key: "b" }]);
     const [id = ""] = ids;
     const waitsSeconds = async () => {
@@ -224,7 +224,7 @@ describe("a poison row", () => {
     expect(await statusOf(id)).toMatchObject({ retryCount: 4, waits: 0 });
   });
 
-  test("fails only after the rows of its key before it are on the topic, whatever comes in between", async () => {
+  test("a poison row becomes FAILED only after the earlier rows of its key are on the topic", async () => {
     let isBrokerUp = false;
     let refused = 0;
     await insert([{ key: "a" }, { key: "a", payload: "not JSON" }, { key: "a" }]);
@@ -248,7 +248,7 @@ describe("a poison row", () => {
     await expectStatuses(["PUBLISHED", "FAILED", "PENDING"]);
   });
 
-  test("holds its key from the first attempt on, however soon the relay looks again", async () => {
+  test("a failed row holds its key from its first attempt on, even for a pass that follows at once", async () => {
     await insert([{ key: "a", payload: "not JSON" }, { key: "a" }]);
     const source = start({ pollIntervalMs: 60_000, retryBackoff: { baseMs: 60_000, maxMs: 60_000 } });
     await expectStatuses(["FAILED", "PENDING"]);
@@ -259,7 +259,7 @@ describe("a poison row", () => {
     }
   });
 
-  test("is not dead before its dead-letter record is there, and holds up nobody meanwhile", async () => {
+  test("a poison row does not become DEAD before its dead letter is sent, and meanwhile delays no other key", async () => {
     const missing = `test.${crypto.randomUUID()}`;
     const [id = ""] = await insert([{ key: "a", payload: "not JSON" }, { key: "a" }, { key: "b" }]);
     start({ deadLetterTopic: missing, attemptsMax: 2 });
@@ -276,7 +276,7 @@ describe("a poison row", () => {
     expect((await readTopic(missing, atLeast(1))).map(idOf)).toEqual([id]);
   });
 
-  test("dies at least once: a crash between the record and the mark repeats the record", async () => {
+  test("a crash between a dead letter and its mark repeats the dead letter", async () => {
     const [id = ""] = await insert([{ key: "a", payload: "not JSON" }]);
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     let lost = false;
@@ -297,7 +297,7 @@ describe("a poison row", () => {
   });
 });
 
-test("of two that count the same attempt one does; what is settled stays as it is", async () => {
+test("if two relays count the same attempt, only one succeeds, and a published or dead row does not change", async () => {
   const [id = ""] = await insert([{ key: "a" }]);
   const store = openOutboxStore({ databaseUrl: schema.url, table });
   closers.push(store.close);
@@ -312,7 +312,7 @@ test("of two that count the same attempt one does; what is settled stays as it i
   expect(await statuses()).toEqual(["PUBLISHED"]);
 });
 
-test("a failed row is not tried before an earlier one of its key that is not published", async () => {
+test("a failed row is not attempted before an earlier unpublished row of its key", async () => {
   const [first = "", second = ""] = await insert([{ key: "a" }, { key: "a" }]);
   await database.execute(`UPDATE ${table} SET status = 'FAILED', next_attempt_at = CURRENT_TIMESTAMP(3) WHERE id = ?`, [
     second,
@@ -328,7 +328,7 @@ test("a failed row is not tried before an earlier one of its key that is not pub
   expect(await due()).toEqual([second]);
 });
 
-test("a broker that goes in the middle of a drain counts against nobody, poison or not", async () => {
+test("a broker outage in the middle of a drain counts against no row, poison or not", async () => {
   const [poison = ""] = await insert([{ key: "poison", payload: "not JSON" }]);
   await insert(Array.from({ length: 3_000 }, (_, index) => ({ key: `key-${index % 50}` })));
   let sends = 0;
@@ -338,7 +338,7 @@ test("a broker that goes in the middle of a drain counts against nobody, poison 
     retryBackoff: { baseMs: 60_000, maxMs: 60_000 },
     openProducer: async () => {
       const isAway = sends >= 3 && performance.now() < outageUntilMs;
-      // Nobody listens on port 1: the client's own error.
+      // Nothing listens on port 1, so the error is the client's own.
       const brokers = isAway ? [{ host: "127.0.0.1", port: 1 }] : testKafka().brokers;
       const producer = await openProducer({ ...testKafka(), brokers, timeoutMs: 2_000 });
       return {
@@ -346,7 +346,7 @@ test("a broker that goes in the middle of a drain counts against nobody, poison 
         async send(to, records) {
           if (++sends === 3) {
             outageUntilMs = performance.now() + 1_500;
-            // It arrives, and the answer does not.
+            // The records arrive, and the answer is lost.
             await producer.send(to, records);
             throw new Error("Sending took longer than 2000 ms.");
           }
@@ -369,18 +369,18 @@ describe("inserted by hand", () => {
     ["a payload of another shape", { payload: '{"orderId":7}' }, "DEAD"],
     ["an empty payload", { payload: "" }, "DEAD"],
     ["a NUL in the payload", { payload: '{"orderId":"a\0b"}' }, "DEAD"],
-    ["half of a 4-byte character in a value", { payload: '{"orderId":"a\\ud83d"}' }, "DEAD"],
+    ["a lone surrogate in a value", { payload: '{"orderId":"a\\ud83d"}' }, "DEAD"],
     ["a NUL and 4-byte characters in a value", { payload: '{"orderId":"a\\u0000b😀"}' }, "PUBLISHED"],
     ["a key of 128 characters", { key: "k".repeat(128) }, "PUBLISHED"],
     ["a key of 128 4-byte characters", { key: "😀".repeat(128) }, "PUBLISHED"],
     ["headers that are not JSON", { headers: "traceparent=1" }, "DEAD"],
-    ["headers that are no object", { headers: "7" }, "DEAD"],
+    ["headers that are not an object", { headers: "7" }, "DEAD"],
     ["no headers", { headers: null }, "PUBLISHED"],
   ];
 
-  test("each goes where it belongs, and its neighbours go their way", async () => {
+  test("of rows that were inserted by hand, the valid ones are published and the others become DEAD", async () => {
     const given = cases.map(([, event], index) => ({ key: `key-${index}`, ...event }));
-    const ids = await insert([...given, { key: "neighbour" }]);
+    const ids = await insert([...given, { key: "other" }]);
     start({ attemptsMax: 2 });
     await eventually(async () => {
       const found = await statuses();

@@ -1,4 +1,4 @@
-/** How replicas spread sources among them: real locks, of tables that need not be there. */
+/** How replicas spread sources among them, with real locks. The tables of the locks need not exist. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { silentLogger } from "../../services/kit/log.ts";
 import { createTestSchema, eventually, type TestSchema } from "../../services/kit/testing.ts";
@@ -17,12 +17,12 @@ afterAll(async () => {
 
 interface Replica {
   readonly sources: readonly Ownership[];
-  /** The tables that it owns. */
+  /** The tables that this replica owns. */
   owned(): readonly string[];
   close(): Promise<unknown>;
 }
 
-/** One process's claims on `tables`. `onLoss` is what its relays still do after a loss. */
+/** Starts one process's claims on `tables`. `onLoss` is what its relays still do after a loss. */
 function startReplica(tables: readonly string[], onLoss: () => Promise<unknown> = async () => undefined): Replica {
   const ownedSources = createOwnedSources();
   const sources = tables.map((table) => {
@@ -44,13 +44,13 @@ function startReplica(tables: readonly string[], onLoss: () => Promise<unknown> 
 }
 
 const counts = (replicas: readonly Replica[]) => replicas.map(({ owned }) => owned().length).sort();
-/** Every source has one owner: none has two, at any time that one looks. */
+/** Expects that every source has exactly one owner. */
 function expectOneOwnerEach(replicas: readonly Replica[], tables: readonly string[]) {
   expect(replicas.flatMap(({ owned }) => owned()).sort()).toEqual([...tables].sort());
 }
 
-// Mostly they wait: side by side, each with tables of its own.
-test.concurrent("replicas that come later get their share, source by source; what one leaves the others take within 5 s", async () => {
+// These tests mostly wait, so they run at the same time, each with its own tables.
+test.concurrent("replicas that start later get their share of the sources, and take over those of a closed replica within 5 s", async () => {
   const tables = ["a", "b", "c", "d", "e"];
   const first = startReplica(tables);
   await eventually(() => expect(first.owned().length).toBe(5));
@@ -64,7 +64,7 @@ test.concurrent("replicas that come later get their share, source by source; wha
   }, 20_000);
   expectOneOwnerEach(all, tables);
 
-  // Spread evenly, they stay where they are.
+  // Once spread evenly, the sources stay where they are.
   const settled = all.map(({ owned }) => owned());
   await Bun.sleep(4_000);
   expect(all.map(({ owned }) => owned())).toEqual(settled);
@@ -74,7 +74,7 @@ test.concurrent("replicas that come later get their share, source by source; wha
   await eventually(() => expect(counts([second, third])).toEqual([2, 3]), 20_000);
 }, 60_000);
 
-test.concurrent("a source that is let go of for another replica is the other's only when what was under way is done", async () => {
+test.concurrent("a source that is handed over gets its new owner only when the old one has nothing in flight", async () => {
   const tables = ["x", "y"];
   const underWay = Promise.withResolvers<void>();
   let losses = 0;
@@ -93,7 +93,7 @@ test.concurrent("a source that is let go of for another replica is the other's o
   expectOneOwnerEach([first, second], tables);
 }, 30_000);
 
-test.concurrent("a source on its own does not move", async () => {
+test.concurrent("a process's only source stays where it is", async () => {
   const first = startReplica(["alone"]);
   await eventually(() => expect(first.owned()).toEqual(["alone"]));
   const second = startReplica(["alone"]);

@@ -1,6 +1,6 @@
 /**
- * What an administrator breaks while events flow, from an outbox over a topic into an inbox: nothing is counted against
- * an event on either side, and all goes on by itself once it is mended.
+ * An administrator breaks something while events flow from an outbox through a topic into an inbox. Neither side counts it
+ * against an event, and both go on by themselves once it is repaired.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Registry as Metrics } from "prom-client";
@@ -34,7 +34,7 @@ let topic: string;
 const metrics = new Metrics();
 const closers: (() => Promise<unknown>)[] = [];
 
-/** The schema as an account sees it that is no administrator: read-only means it, and its rights can be revoked. */
+/** The schema's URL for an account without admin rights: it can be stopped by read_only and by revoking its rights. */
 function urlOf(schema: TestSchema): string {
   const url = new URL(schema.url);
   url.username = user;
@@ -43,7 +43,7 @@ function urlOf(schema: TestSchema): string {
 }
 
 const inboxTables = ["inventory_inbox_event", "inventory_parked_key", "inventory_parked_event", "effect"];
-// Table by table: a right to a whole schema stays with the connections that are in it.
+// Table by table, because open connections keep a right to a whole schema after it is revoked.
 const grantOutbox = () => administer(`GRANT SELECT, UPDATE, DELETE ON ${publisher.name}.${table} TO ${account}`);
 const grantInbox = () =>
   Promise.all(
@@ -92,7 +92,7 @@ function startRelay(): void {
   closers.push(relay.close);
 }
 
-/** A service whose effect is one row an event. */
+/** Starts a service that inserts one row for each event. */
 async function startService(): Promise<void> {
   const database = openDatabase({ url: urlOf(receiver), connectionsMax: 4 });
   const inbox = createInbox<OrderCompleted>({
@@ -131,7 +131,7 @@ async function startService(): Promise<void> {
 }
 
 let number = 0;
-/** Events of 20 keys; each has an effect of its own. As an administrator, who may do so whatever is broken. */
+/** Inserts events of 20 keys, each with its own effect. The admin account is not affected by what is broken. */
 async function publish(count: number): Promise<readonly string[]> {
   const rows = Array.from({ length: count }, (): SqlValue[] => {
     const orderId = `order-${number++}`;
@@ -153,8 +153,8 @@ async function expectEffectsOf(orderIds: readonly string[]): Promise<void> {
   }, 25_000);
 }
 
-/** Not one event was blamed: no retry, nothing failed or dead, nothing parked. */
-async function expectNobodyBlamed(): Promise<void> {
+/** Expects that no event was blamed: no retry, none failed or dead, none parked. */
+async function expectNoEventBlamed(): Promise<void> {
   expect(
     await administer(
       `SELECT * FROM ${publisher.name}.${table} WHERE retry_count > 0 OR status NOT IN ('PENDING', 'PUBLISHED')`,
@@ -165,14 +165,14 @@ async function expectNobodyBlamed(): Promise<void> {
   }
 }
 
-const whatFails = { relay: "relay_failures_total", service: "inbox_batch_failures_total" } as const;
+const failureMetrics = { relay: "relay_failures_total", service: "inbox_batch_failures_total" } as const;
 
 interface Breakage {
   readonly what: string;
-  /** Who cannot go on meanwhile. */
-  readonly stops: keyof typeof whatFails;
+  /** The side that cannot go on meanwhile. */
+  readonly stops: keyof typeof failureMetrics;
   readonly breaks: () => Promise<unknown>;
-  readonly mends: () => Promise<unknown>;
+  readonly repairs: () => Promise<unknown>;
 }
 
 const withAdmin = async (work: (admin: Awaited<ReturnType<typeof openAdmin>>) => Promise<unknown>) => {
@@ -185,62 +185,67 @@ const breakages: readonly Breakage[] = [
     what: "the relay's right to mark is revoked",
     stops: "relay",
     breaks: () => administer(`REVOKE UPDATE ON ${publisher.name}.${table} FROM ${account}`),
-    mends: grantOutbox,
+    repairs: grantOutbox,
   },
   {
     what: "the service's right to its inbox is revoked",
     stops: "service",
     breaks: () => administer(`REVOKE INSERT ON ${receiver.name}.inventory_inbox_event FROM ${account}`),
-    mends: grantInbox,
+    repairs: grantInbox,
   },
   {
     what: "a column of the outbox is dropped",
     stops: "relay",
     breaks: () => administer(`ALTER TABLE ${publisher.name}.${table} DROP COLUMN headers`),
-    mends: () => administer(`ALTER TABLE ${publisher.name}.${table} ADD COLUMN headers TEXT NULL`),
+    repairs: () => administer(`ALTER TABLE ${publisher.name}.${table} ADD COLUMN headers TEXT NULL`),
   },
   {
     what: "a column of the inbox is dropped",
     stops: "service",
     breaks: () => administer(`ALTER TABLE ${receiver.name}.inventory_inbox_event DROP COLUMN batch_id`),
-    mends: () => administer(`ALTER TABLE ${receiver.name}.inventory_inbox_event ADD COLUMN batch_id CHAR(36) NOT NULL`),
+    repairs: () =>
+      administer(`ALTER TABLE ${receiver.name}.inventory_inbox_event ADD COLUMN batch_id CHAR(36) NOT NULL`),
   },
   {
     what: "a column of the service's own table is dropped",
     stops: "service",
     breaks: () => administer(`ALTER TABLE ${receiver.name}.effect ADD COLUMN other INT, DROP COLUMN order_id`),
-    mends: () => administer(`ALTER TABLE ${receiver.name}.effect ADD COLUMN order_id VARCHAR(128), DROP COLUMN other`),
+    repairs: () =>
+      administer(`ALTER TABLE ${receiver.name}.effect ADD COLUMN order_id VARCHAR(128), DROP COLUMN other`),
   },
   {
     what: "the database is made read-only",
     stops: "relay",
     breaks: () => administer("SET GLOBAL read_only = ON"),
-    mends: () => administer("SET GLOBAL read_only = OFF"),
+    repairs: () => administer("SET GLOBAL read_only = OFF"),
   },
   {
-    what: "the topic is deleted, and made again",
+    what: "the topic is deleted",
     stops: "relay",
     breaks: () => withAdmin((admin) => admin.deleteTopics([topic])),
-    mends: () => withAdmin((admin) => admin.createTopics([{ topic, partitions: 3, replication: 1, config: {} }])),
+    repairs: () => withAdmin((admin) => admin.createTopics([{ topic, partitions: 3, replication: 1, config: {} }])),
   },
 ];
 
-for (const { what, stops, breaks, mends } of breakages) {
-  test(`${what}: nobody is blamed, and it goes on by itself when that is mended`, async () => {
+for (const { what, stops, breaks, repairs } of breakages) {
+  test(`no event is blamed if ${what}, and everything goes on by itself once that is repaired`, async () => {
     await expectEffectsOf(await publish(60));
     let meanwhile: readonly string[] = [];
     await breaks();
     try {
-      const before = await figure(whatFails[stops]);
+      const before = await figure(failureMetrics[stops]);
       meanwhile = await publish(60);
-      // Not once by chance: it is tried again, and again to no avail.
-      await eventually(async () => expect(await figure(whatFails[stops])).toBeGreaterThanOrEqual(before + 10), 20_000);
-      await expectNobodyBlamed();
+      // Ten failures show that it is retried and keeps failing.
+      await eventually(
+        async () => expect(await figure(failureMetrics[stops])).toBeGreaterThanOrEqual(before + 10),
+        20_000,
+      );
+      await expectNoEventBlamed();
     } finally {
-      await mends();
+      await repairs();
     }
     await expectEffectsOf([...meanwhile, ...(await publish(60))]);
-    await expectNobodyBlamed();
+    await expectNoEventBlamed();
     await eventually(async () =>
       expect(await administer(`SELECT DISTINCT status FROM ${publisher.name}.${table}`)).toEqual([
         { status: "PUBLISHED" } as never,

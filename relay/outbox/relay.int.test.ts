@@ -1,4 +1,4 @@
-/** The relay on a real database and a real broker; faults come in by wrapping its ports, or by killing a process. */
+/** The relay on a real database and a real broker. Failures come from wrapped ports or from killed processes. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
@@ -69,7 +69,7 @@ async function newTopic(partitions: number, config?: Readonly<Record<string, str
   return created;
 }
 
-// What is put in
+// Events in the outbox
 
 interface Given {
   readonly key: string;
@@ -91,7 +91,7 @@ async function insert(events: readonly Given[], on: Queryable = database): Promi
   return rows.map(([id]) => String(id));
 }
 
-/** Rows that were published long ago. */
+/** Inserts rows that are published already. */
 async function insertPublished(count: number): Promise<void> {
   const digits = Array.from({ length: 10 }, (_, digit) => `SELECT ${digit} AS n`).join(" UNION ALL ");
   const tens = Array.from({ length: Math.ceil(count / 10_000) }, (_, index) => `SELECT ${index}`).join(" UNION ALL ");
@@ -119,9 +119,9 @@ async function expectAllPublished(count: number, timeoutMs?: number) {
   ).toEqual([]);
 }
 
-// What comes out
+// Records on the topic
 
-/** The first occurrences by key, which must be in order. Returns their sequences. */
+/** Returns the sequences of the first occurrences, by key. @throws Error if those of a key are not in order. */
 function expectInOrder(records: readonly TopicRecord[]): ReadonlyMap<string, readonly number[]> {
   return new Map([...firstOccurrences(records)].map(([key, occurrences]) => [key, occurrences.map(sequenceOf)]));
 }
@@ -156,17 +156,17 @@ function start(change: Partial<RelaySourceOptions> = {}): Started {
   return { source, ownership };
 }
 
-/** `store`, telling each time that it has been read from the start. */
-function lookedAt(store: OutboxStore, onLook: () => void): OutboxStore {
+/** A store that calls `onRead` after each read from the start. */
+function withReadHook(store: OutboxStore, onRead: () => void): OutboxStore {
   return {
     ...store,
-    readPending: (options) => store.readPending(options).finally(onLook),
-    readHeldKeysAndPending: (options) => store.readHeldKeysAndPending(options).finally(onLook),
+    readPending: (options) => store.readPending(options).finally(onRead),
+    readHeldKeysAndPending: (options) => store.readHeldKeysAndPending(options).finally(onRead),
   };
 }
 
-/** A producer on the real broker that tells of each send that was acknowledged. */
-function observed(onSend: (ids: readonly string[]) => void) {
+/** Opens a producer on the real broker that calls `onSend` after each acknowledged send. */
+function producerWithHook(onSend: (ids: readonly string[]) => void) {
   return async (): Promise<RecordProducer> => {
     const producer = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
     return {
@@ -182,8 +182,8 @@ function observed(onSend: (ids: readonly string[]) => void) {
 const producerErrors = async (kind: string) =>
   (await metrics.producerErrors.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
 
-describe("order", () => {
-  test("everything pending arrives once, in order per key, and is marked", async () => {
+describe("the order of events", () => {
+  test("every pending event arrives once, in order per key, and is marked", async () => {
     await insert(keyed(2_600, 40));
     start();
     await expectAllPublished(2_600);
@@ -194,7 +194,7 @@ describe("order", () => {
     expect(records[0]?.headers?.ce_source?.toString()).toBe("/shop/order");
   });
 
-  test("a transaction that took a lower seq and commits after a higher one is not skipped", async () => {
+  test("a transaction that commits after one with a higher seq is not skipped", async () => {
     start();
     const late = Promise.withResolvers<void>();
     const inserted = Promise.withResolvers<void>();
@@ -213,8 +213,8 @@ describe("order", () => {
     expect(sequences.indexOf(Math.min(...sequences))).toBeGreaterThan(0);
   });
 
-  test("a late commit between two pages is not overtaken by the next event of its key", async () => {
-    // Fewer than a page: the late one belongs into the first page of the pile.
+  test("a transaction that commits between two pages is not overtaken by a later event of its key", async () => {
+    // Fewer than a page, so that the late row belongs to the first page of the backlog.
     await insert(keyed(50, 50));
     const commit = Promise.withResolvers<void>();
     const inserted = Promise.withResolvers<void>();
@@ -253,7 +253,7 @@ describe("order", () => {
 });
 
 describe("late commits", () => {
-  test("of 8 writers, whose transactions take any time: no row is skipped, and keys keep their order", async () => {
+  test("with 8 writers whose transactions commit in any order, no row is skipped and every key keeps its order", async () => {
     start({ pollIntervalMs: 50 });
     const writersCount = 8;
     const transactions = 25;
@@ -264,7 +264,7 @@ describe("late commits", () => {
         await database.transaction(async (transaction) => {
           const own = { key: `writer-${writer}` };
           await insert([own, { key: `shared-${(writer + number) % writersCount}-${writer}` }], transaction);
-          // Between nothing and a tenth of a second, many short and some long.
+          // From 0 to 100 ms: many short, some long.
           await Bun.sleep(100 * Math.random() ** 3);
           if (Math.random() < 0.3) await insert([own], transaction);
         });
@@ -277,15 +277,15 @@ describe("late commits", () => {
       }
     };
     const writers = Array.from({ length: writersCount }, (_, writer) => write(writer));
-    // A pile now and then, so that it also reads page by page from a snapshot while they commit.
-    const piles = (async () => {
-      for (let pile = 0; pile < 3; pile++) {
+    // Adds a backlog now and then, so that the relay also reads pages from a snapshot while the writers commit.
+    const backlogs = (async () => {
+      for (let number = 0; number < 3; number++) {
         await insert(keyed(1_200, 60));
         await Bun.sleep(200);
       }
     })();
-    await Promise.all([...writers, piles]);
-    // It did happen: transactions became visible after others with a higher seq.
+    await Promise.all([...writers, backlogs]);
+    // The case did occur: transactions committed after others with a higher seq.
     expect(overtaken).toBeGreaterThan(10);
     const [rows] = await database.query<{ n: number }>(`SELECT COUNT(*) AS n FROM ${table}`);
     const total = Number(rows?.n);
@@ -298,14 +298,14 @@ describe("late commits", () => {
 });
 
 describe("outage", () => {
-  test("of the broker: nothing is counted, everything arrives afterwards, in order", async () => {
+  test("a broker outage counts against no row, and afterwards everything arrives in order", async () => {
     let isBrokerUp = true;
     let refusedSends = 0;
     let refusedConnections = 0;
     start({
       openProducer: async () => {
         const up = isBrokerUp;
-        // Nobody listens on port 1: the client's own error.
+        // Nothing listens on port 1, so the error is the client's own.
         const brokers = up ? testServers().kafkaBrokers : [{ host: "127.0.0.1", port: 1 }];
         const producer = await openProducer({ ...testKafka(), brokers, timeoutMs: 2_000 }).catch((error) => {
           refusedConnections++;
@@ -315,7 +315,7 @@ describe("outage", () => {
           close: producer.close,
           async send(to, records) {
             if (isBrokerUp) return await producer.send(to, records);
-            // The worst case: it arrives, and the answer does not.
+            // The worst case: the records arrive, and the answer is lost.
             refusedSends++;
             await producer.send(to, records);
             throw new Error("Sending took longer than 2000 ms.");
@@ -325,7 +325,7 @@ describe("outage", () => {
     });
     await insert(keyed(700, 20));
     await eventually(async () => expect((await countByStatus()).PUBLISHED).toBe(700));
-    // One by itself: of a batch that were to blame, no row would be before it had been halved down to it.
+    // A single row: if the outage counted against a batch, it would be bisected first.
     isBrokerUp = false;
     await insert(keyed(1, 1));
     await eventually(() => expect(refusedConnections).toBeGreaterThan(0));
@@ -346,7 +346,7 @@ describe("outage", () => {
     expectInOrder(await readTopic(topic, distinct(1_600)));
   });
 
-  test("of the marking: marked later, and not sent again by a relay that knows", async () => {
+  test("rows whose mark failed are marked later and not sent again by the same relay", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     let failures = 0;
     const failing = <T>(work: () => Promise<T>) => (failures++ < 5 ? Promise.reject(new Error("gone away")) : work());
@@ -364,7 +364,7 @@ describe("outage", () => {
     expect(records.length).toBe(700);
   });
 
-  test("of the marking alone: sending stops, and what is unmarked stays little", async () => {
+  test("while only marks fail, sending stops, so that few rows are unmarked", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     let marks = 0;
     let sent = 0;
@@ -386,7 +386,7 @@ describe("outage", () => {
     await insert(keyed(2_000, 2_000));
     await eventually(() => expect(marks).toBeGreaterThan(1));
     const sentBefore = sent;
-    // Backing off up to 2 s, it has asked often by then if it did not.
+    // By then, a relay that goes on sending would have sent more.
     await eventually(() => expect(marks).toBeGreaterThan(5), 20_000);
     expect(sent).toBe(sentBefore);
     expect(sent).toBeLessThanOrEqual(1_000);
@@ -394,13 +394,13 @@ describe("outage", () => {
     await source.close();
   });
 
-  test("of the marking, until the relay ends: sent again, never lost", async () => {
+  test("rows that a relay could not mark before it ended are sent again, not lost", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     const away = () => Promise.reject(new Error("gone away"));
     let acknowledged = 0;
     const { source } = start({
       store: { ...store, markPublished: away },
-      openProducer: observed((ids) => {
+      openProducer: producerWithHook((ids) => {
         acknowledged += ids.length;
       }),
     });
@@ -415,10 +415,10 @@ describe("outage", () => {
     expect(records.length).toBe(10);
   });
 
-  test("what the last sends left unmarked is marked when the relay is closed", async () => {
+  test("a relay that is closed marks the rows that it has sent", async () => {
     let acknowledged = 0;
     const { source } = start({
-      openProducer: observed((ids) => {
+      openProducer: producerWithHook((ids) => {
         acknowledged += ids.length;
       }),
     });
@@ -428,7 +428,7 @@ describe("outage", () => {
     expect(await countByStatus()).toEqual({ PUBLISHED: 5 });
   });
 
-  test("a steady trickle arrives once, in order", async () => {
+  test("events that come one by one arrive once, in order, and share marks", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     let marks = 0;
     let sends = 0;
@@ -440,7 +440,7 @@ describe("outage", () => {
           return store.markPublished(ids);
         },
       },
-      openProducer: observed(() => sends++),
+      openProducer: producerWithHook(() => sends++),
     });
     await eventually(() => expect(ownership.isFresh()).toBe(true));
     for (let number = 0; number < 100; number++) {
@@ -448,14 +448,14 @@ describe("outage", () => {
       source.hint();
     }
     await expectAllPublished(100);
-    // Rows that are sent one by one are marked together.
+    // Rows that are sent one by one share marks.
     expect(marks).toBeLessThan(sends / 2);
     const records = await readTopic(topic, distinct(100));
     expectInOrder(records);
     expect(records.length).toBe(100);
   });
 
-  test("a mark under way holds up no later event, and what it marks is not sent again", async () => {
+  test("later events do not wait for a mark under way, and its rows are not sent again", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     const mayMark = Promise.withResolvers<void>();
     let acknowledged = 0;
@@ -467,7 +467,7 @@ describe("outage", () => {
           return await store.markPublished(ids);
         },
       },
-      openProducer: observed((ids) => {
+      openProducer: producerWithHook((ids) => {
         acknowledged += ids.length;
       }),
     });
@@ -484,7 +484,7 @@ describe("outage", () => {
     expect(records.length).toBe(3);
   });
 
-  test("only what is pending gets marked, whatever happened to the row since it was read", async () => {
+  test("a mark changes only rows that are still pending or failed", async () => {
     const ids = await insert([{ key: "a" }, { key: "b", status: "DEAD" }, { key: "c", status: "PUBLISHED" }]);
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     closers.push(store.close);
@@ -492,7 +492,7 @@ describe("outage", () => {
     expect(await countByStatus()).toEqual({ DEAD: 1, PUBLISHED: 2 });
   });
 
-  test("begins again with a small batch", async () => {
+  test("after an outage the relay begins again with a small batch", async () => {
     const sizes: number[] = [];
     let failing = true;
     start({
@@ -509,7 +509,7 @@ describe("outage", () => {
     });
     await insert(keyed(1_000, 1_000));
     await expectAllPublished(1_000);
-    // A probe at the start; all speed; the outage; a probe; all speed.
+    // A probe at the start, a full page that fails, a probe after the outage, a full page.
     expect(sizes.slice(0, 4)).toEqual([10, 200, 10, 200]);
   });
 });
@@ -518,7 +518,7 @@ describe("ownership", () => {
   const lock = () => lockNameOf(schema.name, table);
   const lockHolder = async () => Number((await administer("SELECT IS_USED_LOCK(?) AS id", [lock()]))[0]?.id ?? 0);
 
-  test("of two relays one delivers, and the other one takes over when the owner's connection is killed", async () => {
+  test("of two relays one delivers, and the other takes over when the owner's connection is killed", async () => {
     const both = [start({ pollIntervalMs: 100 }), start({ pollIntervalMs: 100 })];
     const owners = () => both.filter(({ ownership }) => ownership.isFresh());
     await eventually(() => expect(owners().length).toBe(1));
@@ -529,7 +529,7 @@ describe("ownership", () => {
     const [former] = owners();
     await administer(`KILL ${await lockHolder()}`);
     const killedMs = performance.now();
-    // Noticed at once, not at the next ping.
+    // The loss is noticed at once, not at the next ping.
     await eventually(() => expect(former?.ownership.isFresh()).toBe(false), 500);
     await eventually(() => expect(owners().length).toBe(1), 5_000);
     await insert(keyed(100, 10));
@@ -538,12 +538,12 @@ describe("ownership", () => {
     expectInOrder(await readTopic(topic, distinct(200)));
   });
 
-  test("what was read before the ownership went is not sent", async () => {
+  test("rows that were read before the ownership was lost are not sent", async () => {
     await insert(keyed(5, 5));
     const owned = claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
     let reads = 0;
     let sends = 0;
-    const store = lookedAt(openOutboxStore({ databaseUrl: schema.url, table }), () => reads++);
+    const store = withReadHook(openOutboxStore({ databaseUrl: schema.url, table }), () => reads++);
     start({
       pollIntervalMs: 50,
       ownership: { ...owned, isFresh: () => reads === 0 && owned.isFresh() },
@@ -556,7 +556,7 @@ describe("ownership", () => {
     expect(await countByStatus()).toEqual({ PENDING: 5 });
   });
 
-  test("a closed relay gives the source up at once", async () => {
+  test("a relay that is closed releases the source at once", async () => {
     const { ownership, source } = start();
     await eventually(() => expect(ownership.isFresh()).toBe(true));
     await source.close();
@@ -564,7 +564,7 @@ describe("ownership", () => {
     expect(await lockHolder()).toBe(0);
   });
 
-  test("an owner that stood still does not count itself as one, before any timer has run", async () => {
+  test("an owner whose process stood still does not consider itself the owner, even before a timer runs", async () => {
     const ownership = claimOwnership({ databaseUrl: schema.url, schema: schema.name, table, log: silentLogger });
     closers.push(ownership.close);
     await eventually(() => expect(ownership.isFresh()).toBe(true));
@@ -573,8 +573,8 @@ describe("ownership", () => {
     await eventually(() => expect(ownership.isFresh()).toBe(true));
   });
 
-  test("an owner that hears nothing stops sending before another one can start", async () => {
-    // A database that accepts statements and does not answer: only a clock can tell.
+  test("an owner that gets no answers stops sending before another relay can start", async () => {
+    // The database accepts statements and does not answer, so only a clock shows the loss.
     const proxy = await tcpProxy(schema.url);
     closers.push(proxy.close);
     const ownership = claimOwnership({ databaseUrl: proxy.url, schema: schema.name, table, log: silentLogger });
@@ -591,16 +591,16 @@ describe("ownership", () => {
     expect(staleAfterMs).toBeLessThan(3_500);
     await insert(keyed(10, 10));
     await eventually(async () => expect(await lockHolder()).toBe(0), 8_000);
-    // A send that began at the last moment may take 2 s.
+    // Leaves time for a send of up to 2 s that began at the last moment.
     expect(performance.now() - frozenMs - staleAfterMs).toBeGreaterThan(1_000);
     expect(await countByStatus()).toEqual({ PUBLISHED: 10, PENDING: 10 });
   });
 });
 
 describe("wake-up", () => {
-  test("a hint wakes it at once; without one the poll finds the event", async () => {
+  test("a hint wakes the relay at once, and without a hint the poll finds the event", async () => {
     const arrivals = new Map<string, number>();
-    const openObserved = observed((ids) => {
+    const openObserved = producerWithHook((ids) => {
       for (const id of ids) arrivals.set(id, performance.now());
     });
     const { source, ownership } = start({ openProducer: openObserved, pollIntervalMs: 2_000 });
@@ -625,19 +625,19 @@ describe("wake-up", () => {
     expect((arrivals.get(id) ?? 0) - committedMs).toBeGreaterThan(500);
   });
 
-  test("idle it asks less than 6 times a second", async () => {
+  test("an idle relay sends fewer than 6 queries a second", async () => {
     const { ownership } = start();
     await eventually(() => expect(ownership.isFresh()).toBe(true));
     await Bun.sleep(500);
-    const questions = async () => (await readCounters("Com_select")).get("Com_select") ?? 0;
-    const before = await questions();
+    const queries = async () => (await readCounters("Com_select")).get("Com_select") ?? 0;
+    const before = await queries();
     await Bun.sleep(3_000);
-    const perSecond = ((await questions()) - before) / 3;
+    const perSecond = ((await queries()) - before) / 3;
     expect(perSecond).toBeGreaterThan(0);
     expect(perSecond).toBeLessThan(6);
   });
 
-  test("a poll reads as much with 200,000 published rows as with none", async () => {
+  test("a poll reads no more rows with 200,000 published rows than with none", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     closers.push(store.close);
     const poll = async () => {
@@ -661,7 +661,7 @@ describe("held keys", () => {
   const failuresOf = async (kind: string) =>
     (await metrics.failures.get()).values.find(({ labels }) => labels.kind === kind)?.value ?? 0;
 
-  test("an event that the schema does not know yet holds its key, and no other", async () => {
+  test("an event that the schema does not know yet holds its key and no other", async () => {
     const before = await failuresOf("schema-behind");
     await insert([
       { key: "a" },
@@ -678,16 +678,16 @@ describe("held keys", () => {
     expect(records.map(keyOf).toSorted()).toEqual(["a", "b", "b", "b"]);
     await Bun.sleep(600);
     expect(await countByStatus()).toEqual({ PUBLISHED: 4, PENDING: 4 });
-    // Looked at several times, told once.
+    // Attempted several times, counted once.
     expect((await failuresOf("schema-behind")) - before).toBe(2);
     expect(await database.query(`SELECT id FROM ${table} WHERE retry_count <> 0`)).toEqual([]);
-    // A newer schema would know it; here the event becomes one that this one knows.
+    // In place of a newer schema, the event becomes one that this schema knows.
     await database.execute(`UPDATE ${table} SET type = 'shop.order.v1.OrderCompleted', payload = '{}'`);
     await expectAllPublished(8);
     expectInOrder(await readTopic(topic, distinct(8)));
   });
 
-  test("what was sent before a poison row is marked before that row fails, so that a crash leaves none behind it", async () => {
+  test("rows that were sent before a poison row are marked before that row becomes FAILED", async () => {
     const store = openOutboxStore({ databaseUrl: schema.url, table });
     const before: unknown[] = [];
     await insert([{ key: "a" }, { key: "a", payload: "not JSON" }]);
@@ -705,11 +705,11 @@ describe("held keys", () => {
     expect(before).toEqual([{ PUBLISHED: 1, PENDING: 1 }]);
   });
 
-  test("a record that the broker finds too large is found by halving; its neighbours arrive", async () => {
+  test("a record that is too large for the broker is found by bisecting the batch, and all others arrive", async () => {
     topic = await newTopic(1, { "max.message.bytes": "100000" });
     const payload = JSON.stringify({ orderId: "x".repeat(150_000) });
     const batch = keyed(200, 50);
-    // The oversized event is the third of its key: two go before, one waits behind.
+    // The oversized event is the third of its key: two are sent before it, one waits behind it.
     batch[107] = { key: "key-7", payload };
     batch[20] = { key: "key-20", payload: "not JSON" };
     await insert(batch);
@@ -732,7 +732,7 @@ describe("held keys", () => {
     );
     const byKey = expectInOrder(await readTopic(topic, distinct(published)));
     expect(byKey.get("key-7")?.length).toBe(2);
-    // Once for each halving, and for the row alone.
+    // Once for each halving, and once for the row alone.
     expect(await producerErrors("too-large")).toBeGreaterThan(3);
     expect(byKey.has("key-20")).toBe(false);
     expect(byKey.size).toBe(49);
@@ -740,20 +740,20 @@ describe("held keys", () => {
       { aggregate_id: "key-20" },
       { aggregate_id: "key-7" },
     ]);
-    // Held, it is not sent again and again.
+    // A held row is not sent again and again.
     const sends = sizes.length;
     await Bun.sleep(1_500);
     expect(sizes.length).toBe(sends);
   });
 
-  test("5,000 rows behind frozen keys cost their neighbours nothing, and go on in order when the event is retried", async () => {
-    // Half and half, servers would rather read all of the table in the order of `seq` than by status.
+  test("5,000 rows of held keys cost other keys nothing, and are sent in order once their event is retried", async () => {
+    // If half of the rows are pending, the optimizer would rather read the whole table in the order of `seq`.
     await insertPublished(5_000);
-    const neighboursCount = 20;
-    /** What the database does for some neighbours, one after the other, and how often the relay looks, sends and marks. */
-    const publishNeighbours = async () => {
-      const done = { looks: 0, sends: 0, marks: 0 };
-      const store = lookedAt(openOutboxStore({ databaseUrl: schema.url, table }), () => done.looks++);
+    const otherKeysCount = 20;
+    /** Publishes events of other keys one by one, and counts the rows that the database reads and the relay's reads, sends and marks. */
+    const publishOtherKeys = async () => {
+      const done = { reads: 0, sends: 0, marks: 0 };
+      const store = withReadHook(openOutboxStore({ databaseUrl: schema.url, table }), () => done.reads++);
       const marked = new Set<string>();
       const { source, ownership } = start({
         pollIntervalMs: 60_000,
@@ -767,51 +767,51 @@ describe("held keys", () => {
             return rows;
           },
         },
-        openProducer: observed(() => void done.sends++),
+        openProducer: producerWithHook(() => void done.sends++),
       });
       await eventually(() => expect(ownership.isFresh()).toBe(true));
-      await eventually(() => expect(done.looks).toBe(1));
+      await eventually(() => expect(done.reads).toBe(1));
       const before = await readCounters("Handler_read%");
-      for (let index = 0; index < neighboursCount; index++) {
-        const [id = ""] = await insert([{ key: `neighbour-${index}` }]);
+      for (let index = 0; index < otherKeysCount; index++) {
+        const [id = ""] = await insert([{ key: `other-${index}` }]);
         source.hint();
         await eventually(() => expect(marked.has(id)).toBe(true));
-        // The look after it, which finds nothing more.
-        await eventually(() => expect(done.looks).toBeGreaterThan(index + 1));
+        // The read after it, which finds nothing.
+        await eventually(() => expect(done.reads).toBeGreaterThan(index + 1));
       }
       const after = await readCounters("Handler_read%");
       await source.close();
       const rowsRead = [...after].reduce((sum, [name, value]) => sum + value - (before.get(name) ?? 0), 0);
       return { ...done, rowsRead };
     };
-    const without = await publishNeighbours();
+    const without = await publishOtherKeys();
 
     await insert([
       { key: "dead", status: "DEAD" },
       { key: "failed", status: "FAILED" },
     ]);
     await insert(Array.from({ length: 5_000 }, (_, index) => ({ key: index % 2 === 0 ? "dead" : "failed" })));
-    // As a server does by itself some time later.
+    // A server does this by itself after some time.
     await administer(`ANALYZE TABLE ${schema.name}.${table}`);
-    const behind = await publishNeighbours();
-    // A look passes over the pile within its index. Were the rows read, it would be 5,000 more at every look.
+    const behind = await publishOtherKeys();
+    // The index is enough to skip the backlog. If its rows were read, each read would cost 5,000 more.
     expect({ ...behind, rowsRead: 0 }).toEqual({ ...without, rowsRead: 0 });
-    expect(behind.rowsRead).toBeLessThan(without.rowsRead + 20 * neighboursCount);
+    expect(behind.rowsRead).toBeLessThan(without.rowsRead + 20 * otherKeysCount);
     expect(await countByStatus()).toEqual({
       DEAD: 1,
       FAILED: 1,
       PENDING: 5_000,
-      PUBLISHED: 5_000 + 2 * neighboursCount,
+      PUBLISHED: 5_000 + 2 * otherKeysCount,
     });
 
     start();
     await database.execute(`UPDATE ${table} SET status = 'PENDING' WHERE status IN ('DEAD', 'FAILED')`);
-    await expectAllPublished(10_002 + 2 * neighboursCount);
-    const byKey = expectInOrder(await readTopic(topic, distinct(5_002 + 2 * neighboursCount)));
+    await expectAllPublished(10_002 + 2 * otherKeysCount);
+    const byKey = expectInOrder(await readTopic(topic, distinct(5_002 + 2 * otherKeysCount)));
     expect(byKey.get("dead")?.length).toBe(2_501);
   });
 
-  test("more of them than the database filters out are passed over", async () => {
+  test("rows of more held keys than a statement filters out are skipped", async () => {
     const keys = Array.from({ length: 1_400 }, (_, index) => `dead-${index}`);
     await insert(keys.map((key) => ({ key, status: "DEAD" })));
     await insert(keys.map((key) => ({ key })));
@@ -829,7 +829,7 @@ describe("the process", () => {
     const { child, health } = await startRelayProcess({
       sources: [
         { name: "order", databaseUrl: schema.url, outboxTable: table, topic, deadLetterTopic },
-        // Nobody listens there: the other source must not mind.
+        // Nothing listens there, which must not affect the other source.
         { name: "away", databaseUrl: "mysql://nobody@127.0.0.1:1/away", outboxTable: "away", topic, deadLetterTopic },
       ],
       env: { RELAY_HINT_PORT: String(hintPort) },
@@ -845,7 +845,7 @@ describe("the process", () => {
     return { child, health, hintPort };
   }
 
-  test("relays, wakes up by a datagram, shows its figures, and ends within 5 s of SIGTERM", async () => {
+  test("the relay process publishes after a datagram, shows metrics, and ends within 5 s of SIGTERM", async () => {
     const { child, health, hintPort } = await startProcess();
     const hints = openHintSender("order", [{ host: "127.0.0.1", port: hintPort }]);
     await insert(keyed(30, 5));
@@ -862,7 +862,7 @@ describe("the process", () => {
     expect(performance.now() - signalledMs).toBeLessThan(5_000);
   });
 
-  test("killed, it is replaced within 5 s", async () => {
+  test("another relay takes over within 5 s of the kill of the owner's process", async () => {
     const { child } = await startProcess();
     await insert(keyed(10, 5));
     await expectAllPublished(10);
@@ -876,10 +876,10 @@ describe("the process", () => {
     expect(performance.now() - killedMs).toBeLessThan(5_000);
   });
 
-  test("frozen with a batch read and unsent, and woken after the takeover: it comes twice, and in order all the same", async () => {
-    // One partition, so that what comes late can be told by its place.
+  test("an owner that is frozen before a send and wakes after the takeover sends duplicates, and first occurrences stay in order", async () => {
+    // One partition, so that late records are the last ones.
     topic = await newTopic(1);
-    // The first send is the probe of ten rows; in the second one stands what is frozen.
+    // The first send is the probe of ten rows. The process freezes before the second.
     await insert(keyed(10, 5));
     const frozenIds = await insert(keyed(40, 5));
     const { kafkaBrokers } = testServers();
@@ -917,18 +917,18 @@ describe("the process", () => {
     const records = await readTopic(topic, (seen) => seen.length >= 120);
     const late = records.slice(80).map(idOf);
     expect(late.toSorted()).toEqual(frozenIds.toSorted());
-    // They came after everything else, which they belong before; whoever drops duplicates does not notice.
+    // They arrive after everything else, but as duplicates, which the inbox drops.
     const byKey = firstOccurrences(records);
     expect(byKey.size).toBe(5);
     expect([...byKey.values()].flat().map(idOf)).toEqual(expect.arrayContaining([...laterIds]));
-    // It finds its ownership gone, and its marks change nothing.
+    // The old owner has lost its ownership, and its marks change nothing.
     await insert(keyed(20, 5));
     await expectAllPublished(100);
     expect((await readTopic(topic, distinct(100))).length).toBe(140);
     expect(ownership.isFresh()).toBe(true);
   }, 40_000);
 
-  test("frozen when idle and woken after the takeover, it sends nothing new", async () => {
+  test("an owner that is frozen while idle and wakes after the takeover sends nothing", async () => {
     const { child } = await startProcess();
     await insert(keyed(10, 5));
     await expectAllPublished(10);
@@ -947,7 +947,7 @@ describe("the process", () => {
   });
 });
 
-// Plumbing
+// Helpers
 
 const portOf = (server: Server) => {
   const address = server.address();
@@ -958,7 +958,7 @@ const portOf = (server: Server) => {
 const listening = (server: Server) =>
   new Promise<Server>((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
 
-/** Stands between the relay and its database; frozen, it keeps connections open and passes nothing on. */
+/** A proxy between the relay and its database. When frozen, it keeps connections open and forwards nothing. */
 async function tcpProxy(databaseUrl: string) {
   const target = new URL(databaseUrl);
   const { hostname, port } = target;
