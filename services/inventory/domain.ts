@@ -1,6 +1,12 @@
 /**
- * An order's stock, as pure functions: what a message means for a reservation and the stock levels it touches, and
- * what both are after it. No I/O, no clock, no randomness. The table of events is proto/event-table.ts.
+ * An order's stock as pure functions: `decide` says what a message means for the order's reservation and the stock levels
+ * that it touches, `evolve` gives both after it. No I/O, no clock, no randomness.
+ *
+ *     NONE → HELD → SOLD, or RELEASED after a declined payment
+ *     NONE → REFUSED, if a line is short
+ *     every status but SOLD → CANCELLED, after a cancel or a timeout
+ *
+ * The events between the services are listed in proto/event-table.ts.
  */
 import { create, type Message } from "@bufbuild/protobuf";
 import type { HandledBy } from "../../proto/event-table.ts";
@@ -11,66 +17,66 @@ import {
 } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { unreachable } from "../kit/errors.ts";
 
-/** Pieces of one SKU; in an order's lines each SKU is once. */
+/** Pieces of one SKU. */
 export interface Line {
   readonly sku: string;
   readonly quantity: number;
 }
 
-/** What is done with a SKU's pieces. Their sum never changes. */
+/** A SKU's pieces by what became of them. Their sum never changes. */
 export interface StockLevel {
   readonly available: number;
   readonly held: number;
   readonly sold: number;
 }
 
-/** By SKU. One that is missing is not sold here: it has nothing available. */
+/** Levels by SKU. A missing SKU is unknown to inventory: nothing of it is available. */
 export type StockLevels = ReadonlyMap<string, StockLevel>;
 
-/** What inventory did for one order. `lines` are the pieces that are held, or were. */
+/** What inventory did for one order. `lines` are the pieces that are or were held. */
 export type Reservation = { readonly orderId: string } & (
   | { readonly status: "NONE" }
   | { readonly status: "HELD"; readonly lines: readonly Line[] }
   | { readonly status: "REFUSED" }
   | { readonly status: "RELEASED"; readonly lines: readonly Line[] }
   | { readonly status: "SOLD"; readonly lines: readonly Line[] }
-  /** The cancel is remembered: an order that is heard of later gets nothing. Nothing is held any more. */
+  /** Nothing is held any more. Kept, so that an OrderPlaced that arrives after the cancel reserves nothing. */
   | { readonly status: "CANCELLED"; readonly lines: readonly Line[] }
 );
 
 export type ReservationStatus = Reservation["status"];
 
-/** A reservation with the levels of at least the SKUs that {@link skusTouchedBy} names. */
+/** A reservation, with the levels of at least the SKUs that {@link skusTouchedBy} returns. */
 export interface InventoryState {
   readonly reservation: Reservation;
   readonly stock: StockLevels;
 }
 
-/** What can happen to an order's stock. */
+/** Everything that inventory can receive for an order. */
 export type InventoryMessage = HandledBy<"inventory">;
 
-/** A SKU of which the order wants more than there is. */
+/** A SKU of which an order wants more than is available. */
 export interface Shortage {
   readonly sku: string;
   readonly requested: number;
   readonly available: number;
 }
 
-/** What did happen. {@link toEvent} says which facts the other services hear of. */
+/** A change of an order's stock. {@link toEvent} says which changes are published to the other services. */
 export type InventoryFact =
   | { readonly kind: "Reserved"; readonly lines: readonly Line[] }
   | { readonly kind: "ReservationFailed"; readonly shortages: readonly Shortage[] }
   | { readonly kind: "Released"; readonly lines: readonly Line[] }
   | { readonly kind: "Sold"; readonly lines: readonly Line[] }
-  /** `lines` are those that it released: empty where none were held any more, or ever. */
+  /** `lines` are the pieces that the cancel released: none if nothing was held. */
   | { readonly kind: "Cancelled"; readonly lines: readonly Line[] };
 
-/** Where every order starts that inventory has not heard of. */
+/** The reservation of an order that inventory has no events of yet. */
 export function noReservation(orderId: string): Reservation {
   return { orderId, status: "NONE" };
 }
 
-/** The SKUs whose levels `decide` reads, or `evolve` changes, for this message. */
+/** The SKUs whose levels `decide` reads or `evolve` changes for this message. */
 export function skusTouchedBy(reservation: Reservation, message: InventoryMessage): readonly string[] {
   switch (message.$typeName) {
     case "shop.order.v1.OrderPlaced":
@@ -84,7 +90,7 @@ export function skusTouchedBy(reservation: Reservation, message: InventoryMessag
   }
 }
 
-/** What a message means for a reservation. Late, doubled and out-of-order messages mean nothing. */
+/** What a message changes. A late, duplicate or out-of-order message changes nothing: the list is empty. */
 export function decide({ reservation, stock }: InventoryState, message: InventoryMessage): readonly InventoryFact[] {
   switch (message.$typeName) {
     case "shop.order.v1.OrderPlaced": {
@@ -107,7 +113,7 @@ export function decide({ reservation, stock }: InventoryState, message: Inventor
         case "NONE":
         case "REFUSED":
         case "RELEASED":
-          // Order waits for an answer, also where there is nothing to undo.
+          // Order waits for an answer even if there is nothing to undo.
           return [{ kind: "Cancelled", lines: [] }];
         case "SOLD":
         case "CANCELLED":
@@ -142,7 +148,7 @@ export function evolve({ reservation, stock }: InventoryState, fact: InventoryFa
         stock: move(stock, fact.lines, "held", "sold"),
       };
     case "Cancelled": {
-      // What was released before the cancel stays told: an auditor compares it with what was published.
+      // Keeps the lines that were released before the cancel: the auditor compares them with the published events.
       const lines = reservation.status === "RELEASED" ? reservation.lines : fact.lines;
       return {
         reservation: { orderId, status: "CANCELLED", lines },
@@ -154,7 +160,7 @@ export function evolve({ reservation, stock }: InventoryState, fact: InventoryFa
   }
 }
 
-/** The event that tells the other services of a fact; undefined for what is inventory's own business. */
+/** The event that publishes a fact; undefined if the fact concerns only inventory. */
 export function toEvent(orderId: string, fact: InventoryFact): Message | undefined {
   switch (fact.kind) {
     case "Reserved":
@@ -180,7 +186,7 @@ function move(stock: StockLevels, lines: readonly Line[], from: keyof StockLevel
   return moved;
 }
 
-/** Order refuses the same SKU twice; were it to come all the same, each line alone might fit and both not. */
+/** Order accepts each SKU only once. If a SKU came twice all the same, each line could fit alone and both together not. */
 function sumBySku(lines: readonly Line[]): readonly Line[] {
   const quantities = new Map<string, number>();
   for (const { sku, quantity } of lines) quantities.set(sku, (quantities.get(sku) ?? 0) + quantity);

@@ -18,16 +18,17 @@ import { insertReservations, lockReservations, lockStock, updateReservations, up
 export const handledTypes = eventTypesHandledBy("inventory");
 
 /**
- * Handles a batch of events: every reservation concerned is locked once, then every SKU; each event is decided on what
- * the events before it left, so that two orders of one batch never both get the last piece; each row is written once.
+ * Handles a batch of events: locks the reservations concerned, then their SKUs, decides event by event in memory, and
+ * writes each changed row once. Each event sees what the events before it left, so that two orders of one batch never
+ * both get the last piece.
  */
 export function inventoryHandler(deps: { readonly newId: () => string }): BatchHandler<InventoryMessage> {
   return async (transaction, events) => {
     const before = await lockReservations(transaction, [...new Set(events.map(({ message }) => message.orderId))]);
     const find = (reservations: ReadonlyMap<string, Reservation>, orderId: string) =>
       reservations.get(orderId) ?? noReservation(orderId);
-    // Within a batch an order's events touch the SKUs that they would touch alone: a reservation that one event makes
-    // has the lines of that event.
+    // The SKUs can be listed before the first decision: if one event of the batch makes a reservation, it has that event's
+    // lines, so the order's later events touch no further SKUs.
     const skus = new Set(events.flatMap(({ message }) => skusTouchedBy(find(before, message.orderId), message)));
     const stockBefore = await lockStock(transaction, [...skus]);
 
@@ -64,7 +65,7 @@ export function inventoryHandler(deps: { readonly newId: () => string }): BatchH
   };
 }
 
-/** Copying an order's own SKUs is cheap; copying a batch's for each of its events is not. */
+/** Only the SKUs of one order: `evolve` copies the map, and copying a whole batch's SKUs for each event would be slow. */
 function only(stock: ReadonlyMap<string, StockLevel>, skus: readonly string[]): ReadonlyMap<string, StockLevel> {
   return new Map(
     skus.flatMap((sku) => {

@@ -1,21 +1,20 @@
-/** Inventory's rows, for a whole batch at once: one statement each, however many orders and SKUs. */
+/** Reads and writes Inventory's rows: one statement per table for any number of orders and SKUs. */
 import type { Transaction } from "../kit/database.ts";
+import type { DriverRow } from "../kit/driver-row.ts";
 import { unreachable } from "../kit/errors.ts";
 import { insertStatements, type Statement, updateStatements } from "../kit/statements.ts";
-import type { Line, Reservation, ReservationStatus, StockLevel, StockLevels } from "./domain.ts";
+import type { Line, Reservation, StockLevel, StockLevels } from "./domain.ts";
+import type { reservation, stock } from "./schema.ts";
 
-interface ReservationRow extends Record<string, unknown> {
-  order_id: string;
-  status: Exclude<ReservationStatus, "NONE">;
-  held_lines: string;
-}
+type ReservationRow = Pick<DriverRow<typeof reservation>, "order_id" | "status" | "held_lines">;
+type StockRow = Pick<DriverRow<typeof stock>, "sku" | "available" | "held" | "sold">;
 
-/** Locks the orders' reservations, in the order of their ids. Orders that have none are left out. */
+/** Locks the orders' reservations, in the order of their ids. Leaves out orders without one. */
 export async function lockReservations(
   transaction: Transaction,
   orderIds: readonly string[],
 ): Promise<ReadonlyMap<string, Reservation>> {
-  // By force: a scan of a small table would wait for rows that are none of ours, in no fixed order.
+  // FORCE INDEX: on a small table the optimizer may scan, and a scan would block on other orders' locks, in any order.
   const rows = await transaction.query<ReservationRow>(
     `SELECT order_id, status, held_lines FROM reservation FORCE INDEX (PRIMARY)
       WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
@@ -25,12 +24,13 @@ export async function lockReservations(
 }
 
 /**
- * Locks the SKUs, in their order, and reads their levels. Unknown SKUs are left out. It has to be the last read of a
- * batch: everybody wants these rows, so they are held as shortly as can be, and nobody who holds them waits for more.
+ * Locks the SKUs, in their order, and reads their levels. Leaves out unknown SKUs. Must be a batch's last read: all orders
+ * compete for these rows, so they should be locked only briefly, and while a transaction holds them it must not wait for
+ * other locks.
  */
 export async function lockStock(transaction: Transaction, skus: readonly string[]): Promise<StockLevels> {
   if (skus.length === 0) return new Map();
-  const rows = await transaction.query<{ sku: string; available: number; held: number; sold: number }>(
+  const rows = await transaction.query<StockRow>(
     `SELECT sku, available, held, sold FROM stock FORCE INDEX (PRIMARY)
       WHERE sku IN (?) ORDER BY sku FOR UPDATE`,
     [skus],
@@ -38,12 +38,12 @@ export async function lockStock(transaction: Transaction, skus: readonly string[
   return new Map(rows.map(({ sku, ...level }) => [sku, level]));
 }
 
-/** Inserts reservations that were not there. A duplicate key is thrown: another instance was first. */
+/** Inserts new reservations. Fails with a duplicate key if another instance inserted one first. */
 export function insertReservations(reservations: readonly Reservation[]): readonly Statement[] {
   return insertStatements("reservation", ["order_id", "status", "held_lines"], reservations.map(toRow));
 }
 
-/** Writes reservations that were there. Their rows are locked. */
+/** Updates existing reservations. Their rows must be locked. */
 export function updateReservations(reservations: readonly Reservation[]): readonly Statement[] {
   return updateStatements({
     table: "reservation",
@@ -53,7 +53,7 @@ export function updateReservations(reservations: readonly Reservation[]): readon
   });
 }
 
-/** Writes stock levels. Their rows are locked; the table's CHECKs have the last word. */
+/** Updates stock levels. Their rows must be locked. The table's CHECKs refuse levels that are negative or do not add up. */
 export function updateStock(levels: readonly (readonly [sku: string, level: StockLevel])[]): readonly Statement[] {
   return updateStatements({
     table: "stock",

@@ -1,11 +1,12 @@
-/** Inventory's tables. Migrations are generated from here: `drizzle-kit generate`. */
+/** The tables of `shop_inventory`. `npm run generate` makes the migrations from this file. */
 import { sql } from "drizzle-orm";
 import { check, int, mysqlTable, text, timestamp, varchar } from "drizzle-orm/mysql-core";
 import { inboxTable, outboxArchiveTable, outboxTable, parkedEventTable, parkedKeyTable } from "../../relay/tables.ts";
+import type { ReservationStatus } from "./domain.ts";
 
 const now = sql`CURRENT_TIMESTAMP(3)`;
 
-/** Pieces by SKU. Signed numbers, so that a CHECK refuses what would be oversold; unsigned ones would overflow first. */
+/** Pieces by SKU. Signed, so that a CHECK refuses to oversell; unsigned columns would fail with an overflow instead. */
 export const stock = mysqlTable(
   "stock",
   {
@@ -22,11 +23,11 @@ export const stock = mysqlTable(
   ],
 );
 
-/** What inventory did for an order: one row an order, from the first event that concerned it. */
+/** What inventory did for an order: one row per order, from the first event about it. */
 export const reservation = mysqlTable("reservation", {
   orderId: varchar("order_id", { length: 128 }).primaryKey(),
-  status: varchar("status", { length: 20 }).notNull(),
-  /** JSON `[{"sku":…,"quantity":…}]`: what is or was held for the order; kept when it is released or sold. */
+  status: varchar("status", { length: 20 }).$type<Exclude<ReservationStatus, "NONE">>().notNull(),
+  /** JSON `[{"sku":…,"quantity":…}]`: the pieces that are or were held. Kept when they are released or sold. */
   heldLines: text("held_lines").notNull(),
   createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(now),
   updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(now),

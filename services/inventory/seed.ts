@@ -3,7 +3,7 @@ import { drizzle } from "drizzle-orm/mysql2";
 import { createConnection } from "mysql2/promise";
 import { stock } from "./schema.ts";
 
-/** Demo stock: plenty of `sku-0001` … `sku-1000`, one `sku-rare`, no `sku-none`. Rows that are there stay. */
+/** Inserts demo stock: a million pieces each of `sku-0001` … `sku-1000`, one `sku-rare`, no `sku-none`. Keeps existing rows. */
 export async function seedStock(databaseUrl: string): Promise<void> {
   const plenty = Array.from({ length: 1_000 }, (_, index) => ({
     sku: `sku-${String(index + 1).padStart(4, "0")}`,

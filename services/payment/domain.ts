@@ -1,7 +1,14 @@
 /**
- * An order's payment, as pure functions: what a message means for it, what it is after that, and which call to the
- * payment gateway it waits for. The gateway's answers are messages like any other. No I/O, no clock, no randomness.
- * The table of events is proto/event-table.ts.
+ * An order's payment as pure functions: `decide` says what a message means for the payment, `evolve` gives its next state,
+ * and `nextCall` says which call to the payment gateway that state needs. The gateway's answers are messages too.
+ * No I/O, no clock, no randomness.
+ *
+ *     NONE → NOTED → AUTHORIZING → AUTHORIZED or DECLINED
+ *     NONE or NOTED → VOIDED, after a cancel or a timeout: the gateway was never called
+ *     AUTHORIZING, AUTHORIZED or DECLINED → VOIDING → VOIDED, after a cancel or a timeout
+ *     VOIDING → VOID_REFUSED → VOIDED, if the gateway refuses the void at first
+ *
+ * The events between the services are listed in proto/event-table.ts.
  */
 import { create, type Message } from "@bufbuild/protobuf";
 import type { HandledBy } from "../../proto/event-table.ts";
@@ -15,39 +22,39 @@ import { unreachable } from "../kit/errors.ts";
 
 /** An amount in the currency's smallest unit. */
 export interface Amount {
-  /** ISO 4217; XXX where nothing is known of any currency. */
+  /** ISO 4217; XXX (no currency) if the order was cancelled before payment knew its currency. */
   readonly currencyCode: string;
   readonly minorUnits: bigint;
 }
 
-/** What is to be paid, and with what. */
+/** What to charge, and how. */
 export interface Terms {
   readonly amount: Amount;
   readonly paymentMethod: string;
 }
 
-/** Where a payment stands. */
+/** A payment in the saga. */
 export type PaymentState = { readonly orderId: string } & (
   | { readonly status: "NONE" }
   | { readonly status: "NOTED"; readonly terms: Terms }
-  /** The intent: from here on the gateway may have charged. */
+  /** From here on the gateway may have charged. */
   | { readonly status: "AUTHORIZING"; readonly terms: Terms }
   | { readonly status: "AUTHORIZED"; readonly terms: Terms; readonly authorizationId: string }
   | { readonly status: "DECLINED"; readonly terms: Terms }
   | { readonly status: "VOIDING"; readonly terms: Terms; readonly authorizationId: string | undefined }
-  /** The gateway refuses to void: it is asked again all the same, and somebody has to look. */
+  /** The gateway refused the void. The worker keeps asking, and an operator has to look. */
   | {
       readonly status: "VOID_REFUSED";
       readonly terms: Terms;
       readonly authorizationId: string | undefined;
-      /** What it said last. */
+      /** The gateway's latest answer. */
       readonly refusal: string;
     }
-  /** The cancel is remembered: an order that is heard of later is not charged. */
+  /** Kept, so that an OrderPlaced or StockReserved that arrives after the cancel charges nothing. */
   | {
       readonly status: "VOIDED";
       readonly voidedAmount: Amount;
-      /** Undefined where the order was cancelled before it was heard of. */
+      /** Undefined if the cancel arrived before OrderPlaced. */
       readonly terms: Terms | undefined;
       readonly authorizationId: string | undefined;
     }
@@ -55,22 +62,22 @@ export type PaymentState = { readonly orderId: string } & (
 
 export type PaymentStatus = PaymentState["status"];
 
-/** What the payment gateway says. */
+/** The payment gateway's answer to a call. */
 export type GatewayOutcome =
   | { readonly $typeName: "GatewayAuthorized"; readonly authorizationId: string }
   | { readonly $typeName: "GatewayDeclined" }
-  /** An authorise that came after a void. */
+  /** The answer to an authorise that reached the gateway after the void. */
   | { readonly $typeName: "GatewayVoided" }
   | { readonly $typeName: "GatewayVoidConfirmed"; readonly voidedMinorUnits: bigint }
-  /** It has not voided, and says that it will not. */
+  /** The gateway did not void and says that it will not. */
   | { readonly $typeName: "GatewayVoidRefused"; readonly refusal: string }
-  /** It may have done it or not: ask again with the same key. */
+  /** The call may have succeeded or not. It must be repeated with the same key. */
   | { readonly $typeName: "GatewayUnknown" };
 
-/** What can happen to a payment. */
+/** Everything that a payment can receive. */
 export type PaymentMessage = HandledBy<"payment"> | GatewayOutcome;
 
-/** What did happen. {@link toEvent} says which facts the other services hear of. */
+/** A change of a payment. {@link toEvent} says which changes are published to the other services. */
 export type PaymentFact =
   | { readonly kind: "Noted"; readonly terms: Terms }
   | { readonly kind: "AuthorizationStarted"; readonly terms: Terms }
@@ -90,19 +97,19 @@ export type PaymentFact =
       readonly authorizationId: string | undefined;
     };
 
-/** A call to the payment gateway. Its key depends on the order alone, so that however often it is asked, it is once. */
+/** A call to the payment gateway. Its key depends only on the order and the kind, so that repeated calls take effect once. */
 export type GatewayCall = { readonly orderId: string; readonly idempotencyKey: string } & (
   | { readonly kind: "authorise"; readonly terms: Terms }
   | { readonly kind: "void" }
 );
 
-/** Where every order starts that payment has not heard of. */
+/** The payment of an order that payment has no events of yet. */
 export function noPayment(orderId: string): PaymentState {
   return { orderId, status: "NONE" };
 }
 
 /**
- * What a message means for a payment. Late, doubled and out-of-order messages mean nothing.
+ * What a message changes. A late, duplicate or out-of-order message changes nothing: the list is empty.
  * @throws Error for an OrderPlaced without a total.
  */
 export function decide(state: PaymentState, message: PaymentMessage): readonly PaymentFact[] {
@@ -119,7 +126,7 @@ export function decide(state: PaymentState, message: PaymentMessage): readonly P
     case "shop.order.v1.OrderCancelRequested":
       return cancel(state);
     case "GatewayAuthorized":
-      // In VOIDING it comes too late: the void will take it back.
+      // In VOIDING it is too late: the void cancels this authorisation.
       return state.status === "AUTHORIZING"
         ? [{ kind: "Authorized", terms: state.terms, authorizationId: message.authorizationId }]
         : [];
@@ -127,9 +134,9 @@ export function decide(state: PaymentState, message: PaymentMessage): readonly P
     case "GatewayVoided":
       return state.status === "AUTHORIZING" ? [{ kind: "Declined", terms: state.terms }] : [];
     case "GatewayVoidRefused": {
-      const isNews =
+      const isNew =
         state.status === "VOIDING" || (state.status === "VOID_REFUSED" && state.refusal !== message.refusal);
-      if (!isNews) return [];
+      if (!isNew) return [];
       const { terms, authorizationId } = state;
       return [{ kind: "VoidRefused", terms, authorizationId, refusal: message.refusal }];
     }
@@ -146,6 +153,7 @@ export function decide(state: PaymentState, message: PaymentMessage): readonly P
   }
 }
 
+/** Cancels a payment: at once if the gateway was never called, else by a void. */
 function cancel(state: PaymentState): readonly PaymentFact[] {
   switch (state.status) {
     case "NONE":
@@ -161,7 +169,7 @@ function cancel(state: PaymentState): readonly PaymentFact[] {
       ];
     case "AUTHORIZING":
     case "DECLINED":
-      // The gateway was asked, or may have been: only it knows that nothing is charged, nor will be by a late request.
+      // The gateway may have been called. Only its void guarantees that nothing is charged, also not by a call that is late.
       return [{ kind: "VoidStarted", terms: state.terms, authorizationId: undefined }];
     case "AUTHORIZED":
       return [{ kind: "VoidStarted", terms: state.terms, authorizationId: state.authorizationId }];
@@ -208,7 +216,7 @@ export function evolve({ orderId }: PaymentState, fact: PaymentFact): PaymentSta
   }
 }
 
-/** The call to the gateway that the payment waits for; undefined where it waits for none. */
+/** The call to the gateway that the payment waits for; undefined if it waits for none. */
 export function nextCall(state: PaymentState): GatewayCall | undefined {
   const { orderId, status } = state;
   switch (status) {
@@ -228,7 +236,7 @@ export function nextCall(state: PaymentState): GatewayCall | undefined {
   }
 }
 
-/** The event that tells the other services of a fact; undefined for what is payment's own business. */
+/** The event that publishes a fact; undefined if the fact concerns only payment. */
 export function toEvent(orderId: string, fact: PaymentFact): Message | undefined {
   switch (fact.kind) {
     case "Authorized":

@@ -50,7 +50,7 @@ export const paymentMutants: readonly ServiceMutant[] = [
   },
   {
     name: "accepts a late authorisation while voiding",
-    from: `// In VOIDING it comes too late: the void will take it back.
+    from: `// In VOIDING it is too late: the void cancels this authorisation.
       return state.status === "AUTHORIZING"`,
     to: `return state.status === "AUTHORIZING" || state.status === "VOIDING"`,
   },
@@ -63,7 +63,7 @@ export const paymentMutants: readonly ServiceMutant[] = [
   },
   {
     name: "publishes the answers to two concurrent calls",
-    from: `// In VOIDING it comes too late: the void will take it back.
+    from: `// In VOIDING it is too late: the void cancels this authorisation.
       return state.status === "AUTHORIZING"`,
     to: `return state.status === "AUTHORIZING" || state.status === "AUTHORIZED"`,
   },
