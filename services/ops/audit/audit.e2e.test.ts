@@ -29,7 +29,7 @@ import type { AuditReport } from "./report.ts";
 
 const ordersCount = 200;
 /** Shorter than in production: most of these tests read an idle stack. */
-const settleMs = 300;
+const rereadIntervalMs = 300;
 
 let stack: TestStack;
 let sources: AuditSources;
@@ -134,7 +134,7 @@ describe("a healthy system", () => {
       const { orderId } = await stack.connect.placeOrder(orderRequest({ paymentMethod: "pm_timeout_charged" }));
       return [...placed, orderId];
     })();
-    const auditor = await openAuditor({ ...sources, settleMs });
+    const auditor = await openAuditor({ ...sources, rereadIntervalMs });
     let suspects = 0;
     const flowing = { done: false };
     const finished = flow.finally(() => {
@@ -193,7 +193,7 @@ describe("a healthy system", () => {
       );
       expect(stock).toEqual([{ available: 0, held: 0, sold: 1 }]);
     });
-    const report = await audit({ ...sources, settleMs });
+    const report = await audit({ ...sources, rereadIntervalMs });
     expect(brokenOf(report)).toEqual([]);
     expect(report).toMatchObject({ ok: true, unsettledCount: 0, hinderedCount: 0 });
   });
@@ -589,7 +589,7 @@ const damages: readonly Damage[] = [
 describe("damage", () => {
   for (const { promise, name, subject, put } of damages) {
     test(`the auditor finds damage to ${promise}: ${name}`, async () => {
-      const auditor = await openAuditor({ ...sources, acknowledged, settleMs });
+      const auditor = await openAuditor({ ...sources, acknowledged, rereadIntervalMs });
       try {
         const undo = await put();
         let report: AuditReport;
@@ -613,7 +613,7 @@ describe("damage", () => {
     const [orderId, eventId] = await whilePaused("payment", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());
       await sleep(1_500);
-      const report = await audit({ ...sources, settleMs, overdueAfterMs });
+      const report = await audit({ ...sources, rereadIntervalMs, overdueAfterMs });
       expect(brokenOf(report).map((it) => it.promise)).toEqual(["I4"]);
       const found = brokenOf(report)[0]?.findings ?? [];
       expect(found.every(({ subject }) => subject === placed.orderId)).toBe(true);
@@ -629,7 +629,7 @@ describe("damage", () => {
          VALUES (?, ?, 'test.Poison', '{', 'DEAD', 'not JSON')`,
         [deadId, placed.orderId],
       );
-      const hindered = await audit({ ...sources, settleMs, overdueAfterMs });
+      const hindered = await audit({ ...sources, rereadIntervalMs, overdueAfterMs });
       expect(brokenOf(hindered)).toEqual([]);
       expect(hindered.hindered).toContainEqual({
         orderId: placed.orderId,
@@ -648,12 +648,12 @@ test("an order whose void the gateway refuses waits for an operator", async () =
     "UPDATE payment SET status = 'VOID_REFUSED', refusal = 'answered 403 to void' WHERE order_id = ?",
     [completed],
   );
-  const report = await audit({ ...sources, settleMs });
+  const report = await audit({ ...sources, rereadIntervalMs });
   await payment.execute("UPDATE payment SET status = 'AUTHORIZED', refusal = NULL WHERE order_id = ?", [completed]);
   expect(report.hindered).toEqual([{ orderId: completed, why: "the gateway refuses to void: answered 403 to void" }]);
   // The order is COMPLETED, so its payment must be AUTHORIZED.
   expect(brokenOf(report).map(({ promise }) => promise)).toContain("I5");
-  expect(brokenOf(await audit({ ...sources, settleMs }))).toEqual([]);
+  expect(brokenOf(await audit({ ...sources, rereadIntervalMs }))).toEqual([]);
 });
 
 describe("stuck", () => {
@@ -729,7 +729,7 @@ describe("stuck", () => {
     await settings.close();
     // The next attempt is confirmed.
     await untilFinal([orderId]);
-    expect(brokenOf(await audit({ ...sources, settleMs }))).toEqual([]);
+    expect(brokenOf(await audit({ ...sources, rereadIntervalMs }))).toEqual([]);
   });
 
   test("stuck names the relay if it has not published an event", async () => {
@@ -813,7 +813,7 @@ describe("a damaged topic", () => {
       for (let first = 0; first < records.length; first += 500) {
         await eventually(() => producer.send(topic, records.slice(first, first + 500)));
       }
-      return await audit({ ...sources, topic, settleMs });
+      return await audit({ ...sources, topic, rereadIntervalMs });
     } finally {
       await producer.close();
       await admin.deleteTopics([topic]);
@@ -862,7 +862,7 @@ describe("a damaged topic", () => {
 });
 
 test("after all repairs the auditor finds nothing", async () => {
-  const report = await audit({ ...sources, acknowledged, settleMs });
+  const report = await audit({ ...sources, acknowledged, rereadIntervalMs });
   expect(brokenOf(report)).toEqual([]);
   expect(report.unsettledCount).toBe(0);
 });

@@ -24,14 +24,14 @@ export interface AuditOptions extends AuditSources {
   /** How many findings of each promise the report shows. It counts all of them. Default 20. */
   readonly findingsMax?: number;
   /** The time between two readings of an order that looks wrong. Default 2,000. */
-  readonly settleMs?: number;
+  readonly rereadIntervalMs?: number;
   /** Ends the audit early, with an AbortError. */
   readonly signal?: AbortSignal;
 }
 
 const pageSize = 1_000;
 const suspectsPageSize = 500;
-/** At the default `settleMs`, an order that keeps changing is followed for half a minute. */
+/** At the default `rereadIntervalMs`, an order that keeps changing is followed for half a minute. */
 const readingsMax = 15;
 
 /** One audit. 100,000 orders take about half a minute and 400 MB, however often their events were delivered. */
@@ -54,7 +54,7 @@ export class Auditor {
   readonly #reader: BooksReader;
   readonly #acknowledged: readonly string[];
   readonly #overdueAfterMs: number;
-  readonly #settleMs: number;
+  readonly #rereadIntervalMs: number;
   readonly #findingsMax: number;
   readonly #signal: AbortSignal | undefined;
 
@@ -62,7 +62,7 @@ export class Auditor {
     this.#reader = reader;
     this.#acknowledged = options.acknowledged ?? [];
     this.#overdueAfterMs = options.overdueAfterMs ?? 600_000;
-    this.#settleMs = options.settleMs ?? 2_000;
+    this.#rereadIntervalMs = options.rereadIntervalMs ?? 2_000;
     this.#findingsMax = options.findingsMax ?? 20;
     this.#signal = options.signal;
   }
@@ -129,7 +129,7 @@ export class Auditor {
     let waiting = suspects;
     let previous = new Map<string, string>();
     for (let reading = 1; waiting.length > 0 && reading <= readingsMax; reading++) {
-      if (reading > 1) await sleep(this.#settleMs, this.#signal);
+      if (reading > 1) await sleep(this.#rereadIntervalMs, this.#signal);
       const context = await this.#reader.readContext(this.#overdueAfterMs);
       const current = new Map<string, string>();
       for (let first = 0; first < waiting.length; first += suspectsPageSize) {
@@ -162,7 +162,7 @@ export class Auditor {
     const { checked, findings } = await checkStock(databases);
     tally.checked.I2 = checked;
     if (findings.length === 0) return;
-    await sleep(this.#settleMs, this.#signal);
+    await sleep(this.#rereadIntervalMs, this.#signal);
     const again = await checkStock(databases);
     const confirmed = new Set(again.findings.map(({ subject, what }) => `${subject}: ${what}`));
     tally.addFindings(findings.filter(({ subject, what }) => confirmed.has(`${subject}: ${what}`)));

@@ -58,7 +58,7 @@ export const backlogVerb: Verb = {
             value.dead,
             value.heldKeys,
             value.publishedPerSecond,
-            value.owner === null ? "nobody" : describeOwner(value.owner),
+            value.owner === null ? "none" : describeOwner(value.owner),
           ]),
         ),
         failures,

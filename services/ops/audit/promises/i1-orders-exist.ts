@@ -12,7 +12,7 @@ export function checkOrderExists(check: OrderCheck): void {
   if (orderRow === undefined) {
     const traces = tracesOf(check);
     if (Object.keys(traces).length > 0) {
-      check.report("I1", "Order has no such order, but other sources have traces of it", traces);
+      check.report("I1", "the order is not in Order's database, but other sources have traces of it", traces);
     }
     return;
   }
