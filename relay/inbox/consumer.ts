@@ -54,7 +54,7 @@ export async function startConsumer(options: InboxConsumerOptions): Promise<Topi
     mayDefer: (record) => urgentToHandle !== undefined && !urgentToHandle.has(typeOfRecord(record) ?? ""),
     deferMaxMs,
     onCrash: options.onCrash,
-    // The lag of a partition that another member owns now is that member's to show.
+    // Only the member that owns a partition shows its lag.
     onAssigned: () => metrics.lagRecords.reset(),
     onBatch: retryingBatches({ service, handle: sharingTransactions(inbox, batchSizeMax), metrics, log }),
   });

@@ -68,7 +68,7 @@ function entryOf<M extends Message>(record: TopicRecord, interest: Interest): En
 const inboxColumns =
   "event_id, aggregate_id, type, source, occurred_at, published_at, topic_partition, topic_offset, batch_id, outcome";
 
-/** Inserts one row per entry. Inserts none and throws a duplicate key if one of them is there already. */
+/** Inserts one row per entry. If one of them is there already, it fails with a duplicate key and inserts none. */
 export function insertInboxRows<M extends Message>(
   service: string,
   batchId: string,
