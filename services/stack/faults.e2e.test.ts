@@ -165,7 +165,7 @@ for (const name of [...serviceNames, "relay", "gateway", "mariadb", "kafka"]) {
     const resumedMs = performance.now() - killedMs;
     const acknowledged = await orders.stop();
     expect(await stack.pidOf(name)).not.toBe(pid);
-    expect(stack.output()).toMatch(new RegExp(`${name} was killed by SIGKILL; it is started again`));
+    expect(stack.output()).toMatch(new RegExp(`${name} was killed by SIGKILL; restarting it`));
     expect(acknowledged.some((order) => order.atMs < killedMs)).toBe(true);
     await expectAllFinal(acknowledged);
     console.log(

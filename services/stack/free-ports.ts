@@ -12,7 +12,9 @@ import {
   servicePortVariable,
 } from "./settings.ts";
 
+/** A port that the stack needs. */
 interface NeededPort {
+  /** What listens on it, for messages. */
   readonly what: string;
   readonly number: number;
   readonly variable: string;
@@ -20,15 +22,15 @@ interface NeededPort {
 }
 
 /**
- * Makes sure that nobody has a port that the stack needs, before anything is started.
- * @throws StackError naming each such port, whose it is to be, and the variable that moves it.
+ * Checks, before anything starts, that every port of the stack is free.
+ * @throws StackError that names each taken port, what needs it, and the variable that changes it.
  */
 export async function requireFreePorts(settings: StackSettings, instances: Instances): Promise<void> {
   const needed = neededPorts(settings, instances);
-  const twice = needed.filter((port, index) => needed.findIndex((it) => it.number === port.number) < index);
-  if (twice.length > 0) {
-    const names = twice.map(({ what, number, variable }) => `${number} (${what}, ${variable})`).join(", ");
-    throw new StackError(`Two parts of the stack were given the same port: ${names}. Set one of them differently.`);
+  const shared = needed.filter((port, index) => needed.findIndex((it) => it.number === port.number) < index);
+  if (shared.length > 0) {
+    const names = shared.map(({ what, number, variable }) => `${number} (${what}, ${variable})`).join(", ");
+    throw new StackError(`Two parts of the stack have the same port: ${names}. Change one of them.`);
   }
   const taken = (
     await Promise.all(needed.map(async (port) => ((await isFree(port, settings.host)) ? [] : [port])))
@@ -36,9 +38,9 @@ export async function requireFreePorts(settings: StackSettings, instances: Insta
   if (taken.length === 0) return;
   const lines = taken.map(
     ({ what, number, variable, protocol }) =>
-      `Port ${number} (${what}, ${protocol}) is taken by another program: stop it (ss -lnp${protocol === "tcp" ? "t" : "u"} shows it), or set ${variable} to another port.`,
+      `Port ${number} (${what}, ${protocol}) is taken by another program: stop that program (ss -lnp${protocol === "tcp" ? "t" : "u"} shows it), or set ${variable} to another port.`,
   );
-  throw new StackError(`${lines.join("\n")}\nSTACK_PORT_OFFSET moves all ports at once.`);
+  throw new StackError(`${lines.join("\n")}\nSTACK_PORT_OFFSET shifts all ports at once.`);
 }
 
 function neededPorts(settings: StackSettings, instances: Instances): readonly NeededPort[] {

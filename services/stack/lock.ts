@@ -3,16 +3,16 @@ import { join } from "node:path";
 import { sleep } from "../kit/backoff.ts";
 import { StackError } from "./errors.ts";
 
-/** Holds a data folder for one stack. */
+/** Keeps other stacks off a data folder. */
 export interface DataFolderLock {
-  /** Says that this stack is on its way out: a second `npm start` then waits instead of refusing. */
+  /** Records that this stack is stopping. A second `npm start` then waits instead of failing. */
   markStopping(): Promise<void>;
   release(): Promise<void>;
 }
 
 interface Holder {
   readonly pid: number;
-  /** Start time in clock ticks since boot, and the boot: together with the pid they name one process for ever. */
+  /** The boot and the start time in clock ticks since it. Together with the pid they identify one process for good. */
   readonly identity: string;
   readonly stopping: boolean;
 }
@@ -20,8 +20,8 @@ interface Holder {
 const waitForStoppingMs = 45_000;
 
 /**
- * Takes the lock of `dataFolder`. A lock whose holder is gone is taken over.
- * @throws StackError naming the PID when a stack is running on the folder.
+ * Locks `dataFolder`. Takes over a lock whose holder has ended, and waits for a stack that is stopping.
+ * @throws StackError with the PID if a stack is running on the folder.
  */
 export async function lockDataFolder(dataFolder: string): Promise<DataFolderLock> {
   await mkdir(dataFolder, { recursive: true });
@@ -36,13 +36,13 @@ export async function lockDataFolder(dataFolder: string): Promise<DataFolderLock
       await sleep(100);
     } else {
       throw new StackError(
-        `A stack is running on ${dataFolder} already (PID ${holder.pid}). Use it, or stop it with Ctrl-C or: kill ${holder.pid}. For a second one beside it, set STACK_DATA_DIR and STACK_PORT_OFFSET.`,
+        `A stack is already running on ${dataFolder} (PID ${holder.pid}). Use it, or stop it with Ctrl-C or kill ${holder.pid}. To run a second one beside it, set STACK_DATA_DIR and STACK_PORT_OFFSET.`,
       );
     }
   }
   return {
     async markStopping() {
-      // By rename: nobody ever reads half a lock.
+      // Renamed into place, so that no reader sees a half-written lock.
       await writeFile(`${file}.stopping`, JSON.stringify({ ...mine, stopping: true }));
       await rename(`${file}.stopping`, file);
     },
@@ -67,14 +67,14 @@ async function readHolder(file: string): Promise<Holder | undefined> {
     try {
       return JSON.parse(await readFile(file, "utf8"));
     } catch {
-      // Being written at this moment, or by a process that died in between.
+      // It is being written right now, or its writer died half-way.
       await sleep(50);
     }
   }
   return undefined;
 }
 
-/** Moves the stale lock aside under a name of our own, so that of two who see it only one takes it away. */
+/** Removes a stale lock. It is renamed first, so that of two processes that see it only one removes it. */
 async function removeStale(file: string, seen: Holder | undefined): Promise<void> {
   const aside = `${file}.stale-${process.pid}`;
   try {
@@ -84,7 +84,7 @@ async function removeStale(file: string, seen: Holder | undefined): Promise<void
   }
   const moved = await readHolder(aside);
   const isSame = moved?.pid === seen?.pid && moved?.identity === seen?.identity;
-  // Somebody took it over between our look and our move: give it back.
+  // Another process took the lock over before our rename: put its lock back.
   if (isSame) await rm(aside, { force: true });
   else await rename(aside, file);
 }
@@ -95,7 +95,7 @@ async function identityOf(pid: number): Promise<string> {
       readFile(`/proc/${pid}/stat`, "utf8"),
       readFile("/proc/sys/kernel/random/boot_id", "utf8"),
     ]);
-    // The command's name, in parentheses, may hold spaces; the start time is the 20th field behind it.
+    // The command name, in parentheses, may contain spaces. The start time is the 20th field after it.
     const startTicks = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
     return `${boot.trim()}/${startTicks}`;
   } catch {

@@ -2,14 +2,14 @@ import { readdir, readFile } from "node:fs/promises";
 import { sleep } from "../kit/backoff.ts";
 
 /**
- * Every process that the stack starts carries its data folder in this variable of its environment. What carries ours
- * while no supervisor of ours runs was left behind by a `kill -9`: no pid file can be lost or name a stranger.
+ * Every process that the stack starts has the stack's data folder in this environment variable. If one runs while its
+ * supervisor does not, a `kill -9` left it behind. A pid file could be lost, or name an unrelated process.
  */
 export const ownerVariable = "ORDER_SAGA_STACK_OWNER";
 
 const graceMs = 5_000;
 
-/** Stops what an earlier stack over the same data folder left running. Returns how many processes that were. */
+/** Stops the processes that an earlier stack left running on the same data folder. Returns how many there were. */
 export async function stopOrphans(dataFolder: string): Promise<number> {
   const orphans = await findOwned(dataFolder);
   for (const pid of orphans) signal(pid, "SIGTERM");
@@ -28,7 +28,7 @@ async function findOwned(dataFolder: string): Promise<readonly number[]> {
   const pids = (await readdir("/proc")).map(Number).filter((pid) => pid > 0 && pid !== process.pid);
   const owned = await Promise.all(
     pids.map(async (pid) => {
-      // Unreadable: another user's, or gone by now. Empty: a zombie, which holds nothing.
+      // Unreadable: it belongs to another user or has ended. Empty: it is a zombie and holds no ports or files.
       const environ = await readFile(`/proc/${pid}/environ`, "utf8").catch(() => "");
       return environ.split("\0").includes(mark);
     }),
@@ -40,6 +40,6 @@ function signal(pid: number, name: NodeJS.Signals): void {
   try {
     process.kill(pid, name);
   } catch {
-    // It has just ended by itself.
+    // It has just ended.
   }
 }

@@ -9,31 +9,31 @@ import type { ProcessSpec } from "./supervisor.ts";
 const probeTimeoutMs = 2_000;
 
 /**
- * How JavaScriptCore is run in every process of ours. Two cores have no room for threads that work beside the work: without
- * its third compiler tier and without concurrent collection an order costs a fifth less of CPU at 30 a second.
+ * Runtime settings of every process of ours. On two cores, JavaScriptCore's background threads compete with the work:
+ * without its third compiler tier and its concurrent collector, an order costs a fifth less CPU at 30 orders a second.
  */
 export const runtimeEnvironment = {
   BUN_JSC_useConcurrentGC: "0",
   BUN_JSC_useFTLJIT: "0",
-  // The allocator's own thread looks for pages to give back all the time: a quarter of what an idle relay costs.
+  // The allocator's thread keeps looking for pages to give back, which is a quarter of the CPU of an idle relay.
   MIMALLOC_PURGE_HOLES_MIN_INTERVAL: "10000",
 };
 
 /**
- * A relay makes much garbage and keeps little; left alone, the heap grows by what the machine has. As if that were 1 GiB,
- * a drain takes less than 120 MB instead of 180, for a quarter more of CPU.
+ * A relay allocates much and keeps little, and by default the heap grows with the machine's memory. If JavaScriptCore
+ * believes that this is 1 GiB, draining a backlog takes less than 120 MB instead of 180, for a quarter more CPU.
  */
 export const relayRuntimeEnvironment = { ...runtimeEnvironment, BUN_JSC_forceRAMSize: String(1_024 ** 3) };
 
-/** How to run our own processes: every instance of every service, the relays, the gateway. */
+/** How to run our own processes: every instance of every service, the relays and the fake gateway. */
 export interface ProcessPlan {
   readonly gateway: ProcessSpec;
   readonly others: readonly ProcessSpec[];
-  /** What the stack file says, but for the process ids. */
+  /** The stack file without the process ids. */
   readonly stackFile: Omit<StackFile, "processes">;
 }
 
-/** Plans the processes. Each reads its own environment and nothing else. */
+/** Plans all processes. Each gets its whole configuration by its environment. */
 export function planProcesses(settings: StackSettings, instances: Instances): ProcessPlan {
   const { host, ports } = settings;
   const others = [

@@ -1,6 +1,6 @@
 /**
- * Makes the databases, users, tables, demo data and topics of the system, where they are missing. Part of `npm start`,
- * and by itself the one-shot set-up container of compose.yaml. Works on MySQL 8.4 and later and on MariaDB.
+ * Creates databases, users, tables, demo data and topics, as far as they are missing. `npm start` calls it; in
+ * compose.yaml it is the container `setup`. Works on MySQL 8.4 and later and on MariaDB.
  */
 
 import { join } from "node:path";
@@ -18,7 +18,7 @@ import { type ServiceDefinition, schemaName, serviceNames, services } from "./se
 
 export const deadLetterTopic = "shop.order-saga.dlq";
 
-/** Fixed at creation: the order of one order's events hangs on it. Growth is a new topic after draining. */
+/** Fixed for good: more partitions would move keys and break the order of their events. To grow, drain into a new topic. */
 const partitionCount = 12;
 const retentionMs = 7 * 24 * 60 * 60 * 1_000;
 const messageBytesMax = 1_048_576;
@@ -29,14 +29,15 @@ const migratorUser = "shop_migrator";
 const relayUser = "shop_relay";
 
 /**
- * Databases, users, migrations, rights, demo data. What is there stays; it may run any number of times, also at once.
- * @param adminUrl a user who may create databases and users; a schema in the URL is ignored.
+ * Creates databases, users, tables, grants and demo data. What exists stays. It may run any number of times, also
+ * concurrently.
+ * @param adminUrl for a user who may create databases and users. A schema in the URL is ignored.
  */
 export async function provisionDatabases(adminUrl: string): Promise<void> {
   const admin = await createConnection({ uri: withSchema(adminUrl, ""), connectTimeout: 5_000 });
   try {
     for (const user of [migratorUser, relayUser, ...serviceNames.map(schemaName)]) {
-      // The password is the user's name: good for one machine, and visibly so.
+      // The password is the user's name: fine for one machine, and obviously for nothing else.
       await admin.query(`CREATE USER IF NOT EXISTS '${user}'@'%' IDENTIFIED BY '${user}'`);
     }
     for (const schema of serviceNames.map(schemaName)) {
@@ -74,8 +75,8 @@ function withSchema(adminUrl: string, schema: string, user?: string): string {
 }
 
 /**
- * The saga's topic and the dead-letter topic, with every setting that matters made explicit.
- * @throws Error when a topic is there with another number of partitions than the events' order rests on.
+ * Creates the saga's topic and the dead-letter topic, with every setting that matters made explicit.
+ * @throws Error if a topic exists with another number of partitions.
  */
 export async function provisionTopics(brokers: readonly HostPort[], replication: number): Promise<void> {
   const admin = await openAdmin({ brokers, clientId: "provision", log: silentLogger });
@@ -106,11 +107,11 @@ async function requirePartitions(admin: KafkaAdmin, topic: string): Promise<void
   const length = await partitionsOf(admin, topic);
   if (length === partitionCount) return;
   throw new Error(
-    `The topic ${topic} has ${length} partitions instead of ${partitionCount}. Drain it, delete it, and run this again.`,
+    `The topic ${topic} has ${length} partitions instead of ${partitionCount}. Drain it, delete it, then try again.`,
   );
 }
 
-/** A broker that has just started, or just made the topic, leads its partitions a moment later. */
+/** Retries: after a start, or after creating the topic, the broker takes a moment to lead its partitions. */
 async function partitionsOf(admin: KafkaAdmin, topic: string): Promise<number> {
   const deadlineMs = performance.now() + waitForLeadersMs;
   for (;;) {
@@ -123,8 +124,8 @@ async function partitionsOf(admin: KafkaAdmin, topic: string): Promise<number> {
   }
 }
 
-/** Tries until the servers answer: in containers they start at the same time as this does. */
-async function untilItWorks(what: string, work: () => Promise<void>): Promise<void> {
+/** Retries until the servers answer: in containers they start at the same time as this process. */
+async function retryUntilItWorks(what: string, work: () => Promise<void>): Promise<void> {
   const deadlineMs = performance.now() + waitForServersMs;
   for (;;) {
     try {
@@ -133,7 +134,7 @@ async function untilItWorks(what: string, work: () => Promise<void>): Promise<vo
       return;
     } catch (error) {
       if (performance.now() > deadlineMs) throw error;
-      say(`${what}: not yet (${messageOf(error)}). Trying again in 2 s …`);
+      say(`${what}: not yet (${messageOf(error)}). Retrying in 2 s …`);
       await sleep(2_000);
     }
   }
@@ -147,8 +148,8 @@ if (import.meta.main) {
   });
   try {
     await Promise.all([
-      untilItWorks("Databases", () => provisionDatabases(config.databaseAdminUrl)),
-      untilItWorks("Topics", () => provisionTopics(config.brokers, config.replication)),
+      retryUntilItWorks("Databases", () => provisionDatabases(config.databaseAdminUrl)),
+      retryUntilItWorks("Topics", () => provisionTopics(config.brokers, config.replication)),
     ]);
     process.exit(0);
   } catch (error) {

@@ -8,7 +8,7 @@ import { say } from "./console.ts";
 const finalWithinMs = 60_000;
 const retryDelayMs = 500;
 
-/** An order to be placed, and how it must end. */
+/** An order to place, and the final status it must get. */
 interface Sample {
   readonly title: string;
   readonly lines: readonly { readonly sku: string; readonly quantity: number }[];
@@ -41,8 +41,8 @@ const samples: readonly Sample[] = [
 ];
 
 /**
- * Places the sample orders through the public API and prints every status as it comes.
- * Resolves to true when each got its expected final status within 60 s.
+ * Places the sample orders through the public API and prints every status as it arrives.
+ * Returns whether each got its expected final status within 60 s.
  */
 export async function placeSampleOrders(orderUrl: string): Promise<boolean> {
   const client = createClient(OrderService, createConnectTransport({ baseUrl: orderUrl, httpVersion: "1.1" }));
@@ -52,13 +52,13 @@ export async function placeSampleOrders(orderUrl: string): Promise<boolean> {
 
 async function follow(client: Client<typeof OrderService>, sample: Sample): Promise<boolean> {
   const deadline = AbortSignal.timeout(finalWithinMs);
-  // The same id in every attempt: an order whose acknowledgement was lost is not placed twice.
+  // Every attempt has the same id, so an order whose acknowledgement was lost is not placed twice.
   const requestId = crypto.randomUUID();
   const lines = sample.lines.map((line) => ({ ...line }));
   let orderId: string | undefined;
   let shown = "nothing";
   let version = 0;
-  let last = "";
+  let lastError = "";
   const show = (order: Order) => {
     version = order.version;
     shown = describe(order);
@@ -76,16 +76,16 @@ async function follow(client: Client<typeof OrderService>, sample: Sample): Prom
         show(event.value);
         if (!isFinal(event.value)) continue;
         if (shown === sample.expected) return true;
-        say(`Order ${orderId} ended as ${shown}, and should have been ${sample.expected}.`);
+        say(`Order ${orderId} ended as ${shown} instead of ${sample.expected}.`);
         return false;
       }
     } catch (error) {
-      last = ConnectError.from(error).message;
+      lastError = ConnectError.from(error).message;
       await sleep(retryDelayMs, deadline);
     }
   }
   say(
-    `The order of ${sample.title} should be ${sample.expected} within ${finalWithinMs / 1_000} s; last seen: ${shown}${last === "" ? "" : ` (${last})`}.`,
+    `The order of ${sample.title} was not ${sample.expected} within ${finalWithinMs / 1_000} s; last seen: ${shown}${lastError === "" ? "" : ` (${lastError})`}.`,
   );
   return false;
 }

@@ -8,13 +8,13 @@ import { byService, schemaName, serviceNames, services } from "./services.ts";
 export const scalableNames = [...serviceNames, "relay"] as const;
 export type ScalableName = (typeof scalableNames)[number];
 
-/** Instance n listens on the ports of the first plus 100 × (n − 1); more than nine would run into other ports. */
+/** Instance n listens on the ports of the first plus 100 × (n − 1). More than nine would collide with other ports. */
 const instancePortStep = 100;
 export const instancesMax = 9;
 
 export type Instances = Readonly<Record<ScalableName, number>>;
 
-/** The ports of everything but the services: the variable that sets each, and its default. */
+/** The ports of everything but the services: the variable that sets each, and the default. */
 const ports = {
   gateway: ["GATEWAY_PORT", 8090],
   relayHealth: ["RELAY_HEALTH_PORT", 9467],
@@ -63,8 +63,8 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Reads the stack's settings. `STACK_PORT_OFFSET` is added to every default port and `STACK_DATA_DIR` holds all data,
- * so that a second stack runs beside the first.
- * @throws ConfigError naming each faulty variable.
+ * so that a second stack can run beside the first.
+ * @throws ConfigError that names each invalid variable.
  */
 export function readStackSettings(env: Environment, root: string): StackSettings {
   const base = readConfig(env, {
@@ -86,7 +86,7 @@ export function readStackSettings(env: Environment, root: string): StackSettings
     host: "127.0.0.1",
     root,
     dataFolder: resolve(root, base.dataFolder),
-    // An empty variable means that none is set: XDG Base Directory Specification.
+    // By the XDG Base Directory Specification, an empty variable counts as not set.
     cacheFolder: resolve(env.XDG_CACHE_HOME || join(env.HOME || homedir(), ".cache"), "order-saga"),
     logLevel: base.logLevel,
     ports: Object.fromEntries(
@@ -96,7 +96,7 @@ export function readStackSettings(env: Environment, root: string): StackSettings
   };
 }
 
-/** The port of instance `number` (1 is the first) of something whose first instance listens on `first`. */
+/** The port of instance `number`, 1 being the first, if the first instance listens on `first`. */
 export function instancePort(first: number, number: number): number {
   return first + instancePortStep * (number - 1);
 }
@@ -107,7 +107,7 @@ export function instanceName(name: string, number: number): string {
 }
 
 /**
- * Parses `order=2,relay=2`; what is not named runs once.
+ * Parses `order=2,relay=2`. A process that is not named runs once.
  * @throws ConfigError that says which part is wrong.
  */
 export function parseInstances(argument: string): Instances {
@@ -118,7 +118,7 @@ export function parseInstances(argument: string): Instances {
     const count = Number(digits);
     if (known === undefined || !/^\d+$/.test(digits ?? "") || count < 1 || count > instancesMax) {
       throw new ConfigError(
-        `--instances takes a list like order=2,relay=2 (${scalableNames.join(", ")}; 1 to ${instancesMax} each), but has "${part}".`,
+        `--instances takes a list like order=2,relay=2 (${scalableNames.join(", ")}; 1 to ${instancesMax} each), and "${part}" is not valid.`,
       );
     }
     instances[known] = count;
@@ -126,13 +126,13 @@ export function parseInstances(argument: string): Instances {
   return instances;
 }
 
-/** The URL of one service's schema as one of the users, or as root when no user is named. */
+/** The URL of a service's schema, for one of the users or, without `user`, for root. */
 export function databaseUrl(settings: StackSettings, service: ServiceName, user?: string): string {
   const credentials = user === undefined ? "root" : `${user}:${user}`;
   return `mysql://${credentials}@${settings.host}:${settings.ports.mariadb}/${schemaName(service)}`;
 }
 
-/** The server itself as root, with no schema chosen. */
+/** The URL of the server for root, without a schema. */
 export function databaseAdminUrl(settings: StackSettings): string {
   return `mysql://root@${settings.host}:${settings.ports.mariadb}`;
 }

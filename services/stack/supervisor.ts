@@ -2,30 +2,31 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, s
 import { join } from "node:path";
 import { sleep } from "../kit/backoff.ts";
 import { environment } from "../kit/config.ts";
+import { endsWithin } from "../kit/deadline.ts";
 import { say } from "./console.ts";
 import { StackError } from "./errors.ts";
 import { ownerVariable } from "./orphans.ts";
 
 const restartDelayFirstMs = 250;
 const restartDelayMaxMs = 10_000;
-/** A process that ran this long was well: its next restart begins with the shortest delay again. */
-const wellAfterMs = 30_000;
+/** After a process has run this long, its next restart has the shortest delay again. */
+const stableAfterMs = 30_000;
 const readyTimeoutMs = 60_000;
 const readyPollMs = 50;
 const stopTimeoutMs = 10_000;
 const logBytesMax = 20_000_000;
 
-/** Processes end in this order, stage by stage: who asks ends before who answers. */
+/** Processes are stopped in this order, stage by stage: clients before their servers. */
 export const stopStages = ["service", "relay", "gateway", "kafka", "mariadb"] as const;
 
-/** A process to be kept running. */
+/** A process to keep running. */
 export interface ProcessSpec {
-  /** Unique; also the name of its log file. */
+  /** Unique. The log file has the same name. */
   readonly name: string;
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly stage: (typeof stopStages)[number];
-  /** Resolves to true once the process does its work. May throw while it does not. */
+  /** Whether the process does its work. May throw while it does not. */
   isReady(): Promise<boolean>;
 }
 
@@ -34,13 +35,21 @@ interface Child {
   readonly logFile: string;
   readonly stopping: AbortController;
   process: Bun.Subprocess | undefined;
-  /** Resolves when the loop that keeps it running has ended. */
+  /** Resolves when the loop that restarts it has ended. */
   ended: Promise<void>;
 }
 
+export interface SupervisorOptions {
+  readonly root: string;
+  readonly dataFolder: string;
+  readonly logFolder: string;
+  /** Called when a process was started, restarted or stopped. */
+  readonly onChange: () => void;
+}
+
 /**
- * Keeps processes running: one that dies is started again after a growing delay, and the console says so.
- * Each has a process group of its own, so that Ctrl-C reaches the supervisor alone, which then ends them in order.
+ * Keeps processes running: restarts one that dies, after a growing delay, and reports it on the console. Each has its own
+ * process group, so that Ctrl-C reaches the supervisor alone, which then stops them in order.
  */
 export class Supervisor {
   readonly #children = new Map<string, Child>();
@@ -49,16 +58,16 @@ export class Supervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
-    // However this process ends, short of kill -9, it leaves nobody behind.
+    // Unless it is killed with -9, this process leaves no other behind, however it ends.
     process.on("exit", () => this.#killAll());
   }
 
   /**
-   * Starts a process and resolves when it is ready; from then on it is started again whenever it dies.
-   * @throws StackError with the end of its log, when it ends before it is ready or is not ready within 60 s.
+   * Starts a process and resolves when it is ready. From then on it is restarted whenever it dies.
+   * @throws StackError with the end of its log, if it ends first or is not ready within 60 s.
    */
   async start(spec: ProcessSpec): Promise<void> {
-    if (this.#stopping) throw new StackError(`${spec.name} is not started: the stack is being stopped.`);
+    if (this.#stopping) throw new StackError(`${spec.name} cannot be started: the stack is stopping.`);
     const child: Child = {
       spec,
       logFile: openLogFile(this.#options.logFolder, spec.name),
@@ -84,7 +93,7 @@ export class Supervisor {
     this.#options.onChange();
   }
 
-  /** The process ids of all that run now, by name. */
+  /** The process ids of the running processes, by name. */
   processIds(): Readonly<Record<string, number>> {
     const ids: Record<string, number> = {};
     for (const { spec, process } of this.#children.values()) {
@@ -94,7 +103,7 @@ export class Supervisor {
     return ids;
   }
 
-  /** Ends one process for good: SIGTERM, and after 10 s SIGKILL. Does nothing when there is none of that name. */
+  /** Stops a process for good: SIGTERM, and SIGKILL after 10 s. No-op if there is none of that name. */
   async stop(name: string): Promise<void> {
     const child = this.#children.get(name);
     if (child === undefined) return;
@@ -104,7 +113,7 @@ export class Supervisor {
     this.#options.onChange();
   }
 
-  /** Ends all processes, stage by stage: SIGTERM, and after 10 s SIGKILL. */
+  /** Stops all processes, stage by stage: SIGTERM, and SIGKILL after 10 s. */
   async stopAll(): Promise<void> {
     this.#stopping = true;
     for (const child of this.#children.values()) child.stopping.abort();
@@ -119,9 +128,8 @@ export class Supervisor {
     const running = child.process;
     if (running !== undefined) {
       signalGroup(running, "SIGTERM");
-      const inTime = await Promise.race([running.exited.then(() => true), sleep(stopTimeoutMs).then(() => false)]);
-      if (!inTime) {
-        say(`${child.spec.name} did not end within ${stopTimeoutMs / 1_000} s and is killed.`);
+      if (!(await endsWithin(running.exited, stopTimeoutMs))) {
+        say(`${child.spec.name} did not stop within ${stopTimeoutMs / 1_000} s and is killed.`);
         signalGroup(running, "SIGKILL");
         await running.exited;
       }
@@ -137,8 +145,8 @@ export class Supervisor {
       const startedAtMs = performance.now();
       await running.exited;
       if (signal.aborted) return;
-      if (performance.now() - startedAtMs >= wellAfterMs) delayMs = restartDelayFirstMs;
-      say(`${child.spec.name} ${endOf(running)}; it is started again in ${delayMs} ms (log: ${child.logFile}).`);
+      if (performance.now() - startedAtMs >= stableAfterMs) delayMs = restartDelayFirstMs;
+      say(`${child.spec.name} ${endOf(running)}; restarting it in ${delayMs} ms (log: ${child.logFile}).`);
       await sleep(delayMs, signal);
       if (signal.aborted) return;
       delayMs = Math.min(delayMs * 2, restartDelayMaxMs);
@@ -150,10 +158,10 @@ export class Supervisor {
   }
 
   async #reportReady(child: Child, running: Bun.Subprocess): Promise<void> {
-    const over = AbortSignal.any([child.stopping.signal, AbortSignal.timeout(readyTimeoutMs)]);
+    const cancelled = AbortSignal.any([child.stopping.signal, AbortSignal.timeout(readyTimeoutMs)]);
     const ended = running.exited.then(() => false);
-    if (await Promise.race([becomesReady(child.spec, over), ended])) {
-      if (!over.aborted) say(`${child.spec.name} is ready again (PID ${running.pid}).`);
+    if (await Promise.race([becomesReady(child.spec, cancelled), ended])) {
+      if (!cancelled.aborted) say(`${child.spec.name} is ready again (PID ${running.pid}).`);
     }
   }
 
@@ -180,18 +188,10 @@ export class Supervisor {
   }
 }
 
-export interface SupervisorOptions {
-  readonly root: string;
-  readonly dataFolder: string;
-  readonly logFolder: string;
-  /** Called when the set of running processes has changed. */
-  readonly onChange: () => void;
-}
-
-async function becomesReady(spec: ProcessSpec, over: AbortSignal): Promise<boolean> {
-  while (!over.aborted) {
+async function becomesReady(spec: ProcessSpec, cancelled: AbortSignal): Promise<boolean> {
+  while (!cancelled.aborted) {
     if (await spec.isReady().catch(() => false)) return true;
-    await sleep(readyPollMs, over);
+    await sleep(readyPollMs, cancelled);
   }
   return false;
 }
@@ -201,7 +201,7 @@ function signalGroup(child: Bun.Subprocess, name: NodeJS.Signals): void {
   try {
     process.kill(-child.pid, name);
   } catch {
-    // It has just ended by itself.
+    // It has just ended.
   }
 }
 
@@ -216,14 +216,14 @@ function openLogFile(folder: string, name: string): string {
   return file;
 }
 
-/** The end of a log, for an error message, and in plain words what it is known to mean. */
+/** The last lines of a log for an error message, preceded by what a known error in them means. */
 export function explainLog(file: string): string {
   const lines = readFileSync(file, "utf8").trim().split("\n").slice(-12);
   const end = lines.map((line) => `\n  ${line.slice(0, 300)}`).join("");
   const log = lines.join("\n");
   const meanings = [
-    [/No space left on device|ENOSPC|Errcode: 28/i, "The disk is full: free some space, then run this again."],
-    [/Address already in use|EADDRINUSE/i, "A port was taken meanwhile: stop who has it, then run this again."],
+    [/No space left on device|ENOSPC|Errcode: 28/i, "The disk is full: free some space, then try again."],
+    [/Address already in use|EADDRINUSE/i, "Another program has taken a port: stop it, then try again."],
     [/OutOfMemoryError|Cannot allocate memory|ENOMEM/i, "There is not enough memory: the stack needs about 2 GB."],
   ] as const;
   const meaning = meanings.find(([pattern]) => pattern.test(log))?.[1];

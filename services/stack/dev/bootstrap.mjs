@@ -1,5 +1,5 @@
-// The way in from a bare machine: plain Node, no dependencies. Gets the pinned Bun and the locked packages, then hands over.
-// Everything after it runs on Bun.
+// The entry point on a bare machine. Runs on plain Node without dependencies, installs the pinned Bun and the locked
+// packages, then runs Bun. Everything else runs on Bun.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -11,21 +11,21 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), "../../..");
 const cacheFolder = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "order-saga");
 const bunVersion = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).engines.bun;
 
-/** An end that the user can do something about: its message is printed, no stack trace. */
+/** An error that the user can fix. Its message is printed without a stack trace. */
 class BootstrapError extends Error {}
 
 function say(message) {
   process.stderr.write(`${message}\n`);
 }
 
-/** True where the program runs and is the version that we pinned. npm leaves a placeholder when it may not run scripts. */
+/** Whether the program runs and has the pinned version. If npm may not run scripts, it leaves a placeholder. */
 function isPinnedBun(program) {
   if (!existsSync(program)) return false;
   const result = spawnSync(program, ["--version"], { encoding: "utf8", timeout: 20_000 });
   return result.status === 0 && result.stdout.trim() === bunVersion;
 }
 
-/** The Bun program below an npm prefix: the package's own, or the one of the platform package that it should have copied. */
+/** The Bun program below an npm prefix: in the package itself, or in the platform package that it is copied from. */
 function findBun(prefix) {
   const modules = join(prefix, "node_modules");
   const candidates = ["bun/bin/bun.exe", "@oven/bun-linux-x64/bin/bun", "@oven/bun-linux-x64-baseline/bin/bun"];
@@ -38,11 +38,11 @@ function ensureBun() {
   if (present !== undefined) return present;
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new BootstrapError(
-      `The local stack runs on Linux x64, and this is ${process.platform} ${process.arch}. Run it in containers instead: docker compose up (compose.yaml).`,
+      `The local stack runs on Linux x64, but this is ${process.platform} ${process.arch}. Run it in containers instead: docker compose up (compose.yaml).`,
     );
   }
-  say(`Installing Bun ${bunVersion} (once; it is kept in ${folder}) …`);
-  // In a folder of our own, then renamed: two that run at once, or a kill half-way, leave nothing half-done behind.
+  say(`Installing Bun ${bunVersion} (once, in ${folder}) …`);
+  // Installed in a draft folder, then renamed: neither a kill half-way nor two runs at once leave anything incomplete.
   const draft = `${folder}.draft-${process.pid}`;
   rmSync(draft, { recursive: true, force: true });
   mkdirSync(draft, { recursive: true });
@@ -63,7 +63,7 @@ function ensureBun() {
     );
     if (npm.error !== undefined || npm.status !== 0) {
       throw new BootstrapError(
-        `npm could not install bun@${bunVersion} (${npm.error?.message ?? `exit code ${npm.status}`}). See its message above; check the network and the free disk space, then run this again.`,
+        `npm could not install bun@${bunVersion} (${npm.error?.message ?? `exit code ${npm.status}`}). See its message above. Check the network and the free disk space, then try again.`,
       );
     }
     if (findBun(draft) === undefined) {
@@ -80,7 +80,7 @@ function ensureBun() {
     try {
       renameSync(draft, folder);
     } catch {
-      // Somebody else's is there. If it works, it is as good as ours; if not, it gives way.
+      // There is a folder already. Keep it if its Bun works, for example another run's; otherwise replace it.
       if (findBun(folder) === undefined) {
         rmSync(folder, { recursive: true, force: true });
         renameSync(draft, folder);
@@ -91,11 +91,11 @@ function ensureBun() {
   }
   const installed = findBun(folder);
   if (installed === undefined)
-    throw new BootstrapError(`Bun in ${folder} does not run. Remove the folder and run this again.`);
+    throw new BootstrapError(`Bun in ${folder} does not run. Remove the folder, then try again.`);
   return installed;
 }
 
-/** What decides which packages belong in node_modules. */
+/** A digest of all files that decide what is in node_modules. */
 function packagesStamp() {
   const hash = createHash("sha256");
   const patchesFolder = join(root, ".patches");
@@ -118,7 +118,7 @@ function isAlive(pid) {
   }
 }
 
-/** One `bun install` at a time in this tree; a lock whose holder is gone is taken over. */
+/** Allows one `bun install` at a time in this tree. Takes over a lock whose holder has ended. */
 function withInstallLock(run) {
   const lockFile = join(root, "node_modules/.order-saga-installing");
   mkdirSync(dirname(lockFile), { recursive: true });
@@ -132,7 +132,7 @@ function withInstallLock(run) {
       const holder = existsSync(lockFile) ? Number(readFileSync(lockFile, "utf8")) : 0;
       if (Date.now() > deadline)
         throw new BootstrapError(
-          `Process ${holder} has been installing packages for two minutes. Stop it, then run this again.`,
+          `Process ${holder} has been installing packages for two minutes. Stop it, then try again.`,
         );
       if (holder > 0 && !isAlive(holder)) rmSync(lockFile, { force: true });
       else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
@@ -156,16 +156,16 @@ function ensurePackages(bun) {
     const install = spawnSync(bun, ["install", "--frozen-lockfile"], { cwd: root, encoding: "utf8" });
     if (install.status !== 0) {
       throw new BootstrapError(
-        `bun install --frozen-lockfile failed:\n${install.stdout ?? ""}${install.stderr ?? ""}\nCheck the network and the free disk space; if package.json was changed, run: npm run bun -- install`,
+        `bun install --frozen-lockfile failed:\n${install.stdout ?? ""}${install.stderr ?? ""}\nCheck the network and the free disk space. If you changed package.json, run: npm run bun -- install`,
       );
     }
-    // A dependency changed by "npm run bun -- install" changes the lock file: its stamp is taken at the next run.
+    // The digest from before the install: "npm run bun -- install" changes the lock file, and the next run installs again.
     writeFileSync(stampFile, stamp);
   });
 }
 
-/** The process ids of who started us: npm, or the shell that npm runs its scripts in and, above it, npm. */
-function startedBy() {
+/** The process ids of our parents: npm, or the shell that npm runs its scripts in and npm above it. */
+function parentIds() {
   try {
     if (!/sh$/.test(readFileSync(`/proc/${process.ppid}/comm`, "utf8").trim())) return `${process.ppid}`;
     const stat = readFileSync(`/proc/${process.ppid}/stat`, "utf8");
@@ -175,27 +175,27 @@ function startedBy() {
   }
 }
 
-/** Runs Bun in our place: our signals are its signals, its end is our end. */
+/** Runs Bun in our place: forwards our signals to it and exits as it does. */
 function runBun(bun, args) {
   const child = spawn(bun, args, {
     cwd: root,
     stdio: "inherit",
-    // A stack ends itself when this process is killed.
+    // By this, a stack notices that we were killed and stops.
     env: { ...process.env, ORDER_SAGA_PARENT_PID: String(process.pid) },
   });
-  let asked = false;
+  let isStopping = false;
   const forward = (signal) => {
-    asked = true;
+    isStopping = true;
     child.kill(signal);
   };
-  // Ctrl-C reaches the child by itself too (same process group); it bears being told twice. What matters is that we,
-  // whose exit code the user sees, do not go before it.
+  // Ctrl-C also reaches the child directly, in the same process group; it ignores the repeated signal. We handle signals
+  // so that we do not exit before the child: the user sees our exit code.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => forward(signal));
-  // npm killed with -9 tells nobody: without it nobody could press Ctrl-C, so the child is asked to end.
-  const starters = startedBy();
+  // If npm is killed with -9, Ctrl-C no longer reaches us. So we watch for that and stop the child.
+  const parents = parentIds();
   if (process.env.npm_lifecycle_event !== undefined) {
     setInterval(() => {
-      if (!asked && startedBy() !== starters) forward("SIGTERM");
+      if (!isStopping && parentIds() !== parents) forward("SIGTERM");
     }, 250).unref();
   }
   child.on("error", (error) => {
@@ -207,15 +207,13 @@ function runBun(bun, args) {
 
 try {
   const bun = ensureBun();
-  // "install" and its like change what the stamp guards: they must be able to run while it does not match.
+  // These change the dependencies, so they must run although node_modules does not match the lock file.
   const args = process.argv.slice(2);
   if (!["install", "add", "remove", "update", "patch"].includes(args[0])) ensurePackages(bun);
   runBun(bun, args);
 } catch (error) {
   const isFull = error.code === "ENOSPC";
   if (!isFull && !(error instanceof BootstrapError)) throw error;
-  say(
-    isFull ? `The disk is full (${error.path ?? cacheFolder}). Free some space, then run this again.` : error.message,
-  );
+  say(isFull ? `The disk is full (${error.path ?? cacheFolder}). Free some space, then try again.` : error.message);
   process.exit(1);
 }

@@ -1,30 +1,30 @@
-/** A MariaDB and a Kafka for tests: empty, on ports and data of their own, so that they run beside an `npm start`. */
+/** MariaDB and Kafka for tests: empty, with their own ports and data, so that they can run beside an `npm start`. */
 import { join } from "node:path";
 import { environment, integer, readConfig } from "../../kit/config.ts";
 import { explained, StackError } from "../errors.ts";
 import { startServers } from "../servers/servers.ts";
 import { databaseAdminUrl, portDefaults, readStackSettings } from "../settings.ts";
 
-/** Another checkout's tests run beside these when they are told another one. */
+/** Set differently, the tests of another checkout can run at the same time. */
 export const testPortOffset = readConfig(environment(), {
   value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 37_000 }),
 }).value;
 
-/** What was set for a running `npm start` is not for the tests: their ports are their own. */
+/** Our environment without the port variables: what is set for `npm start` must not move the ports of the tests. */
 export function testEnvironment(): Readonly<Record<string, string | undefined>> {
   return Object.fromEntries(Object.entries(environment()).filter(([name]) => !portDefaults.has(name)));
 }
 
 export interface TestServerOptions {
-  /** MySQL in MariaDB's place. */
+  /** MySQL instead of MariaDB. */
   readonly mysql?: boolean;
-  /** For their data. Default: the one for all who run no others beside. */
+  /** The data folder. Default: one for all runs that need only one set of servers. */
   readonly folder?: string;
-  /** Added to the default ports. Default: the tests' own. */
+  /** Added to the default ports. Default: {@link testPortOffset}. */
   readonly portOffset?: number;
 }
 
-/** Starts the servers, lets `work` run with the variables by which kit/testing.ts finds them, and stops them. */
+/** Starts the servers, runs `work` and stops them. `work` gets the variables that kit/testing.ts finds them by. */
 export async function withTestServers<T>(
   root: string,
   options: TestServerOptions,
@@ -50,7 +50,7 @@ export async function withTestServers<T>(
   }
 }
 
-/** Runs a program of ours on the servers, which it finds as tests do. Returns its exit code. */
+/** Starts the servers, runs a program of ours that finds them as tests do, and returns its exit code. */
 export async function runOnTestServers(root: string, args: readonly string[]): Promise<number> {
   try {
     return await withTestServers(root, {}, async (variables) => {

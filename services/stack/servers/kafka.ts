@@ -1,23 +1,20 @@
-import { appendFileSync, existsSync } from "node:fs";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { openAdmin } from "../../../relay/kafka/admin.ts";
 import type { HostPort } from "../../kit/config.ts";
 import { silentLogger } from "../../kit/log.ts";
-import { StackError } from "../errors.ts";
-import { ownerVariable } from "../orphans.ts";
-import { runCommand } from "../run-command.ts";
 import type { StackSettings } from "../settings.ts";
-import { explainLog, type ProcessSpec } from "../supervisor.ts";
+import type { ProcessSpec } from "../supervisor.ts";
+import { ensureDataFolder } from "./data-folder.ts";
 import type { Programs } from "./downloads.ts";
 
-/** One cluster for all local stacks: the id matters only where clusters could meet. */
+/** The same for all local stacks: the id matters only where clusters could meet. */
 const clusterId = "b3JkZXItc2FnYS1sb2NhbA";
 const retentionHours = 7 * 24;
 const messageBytesMax = 1_048_576;
 
-/** A further way in: a client that comes by `port` is sent on to `advertisedPort`, as behind a proxy. */
+/** A further listener, for clients behind a proxy: one that connects to `port` is sent on to `advertisedPort`. */
 export interface KafkaListener {
   /** Capital letters and underscores. */
   readonly name: string;
@@ -25,14 +22,21 @@ export interface KafkaListener {
   readonly advertisedPort: number;
 }
 
-/** Formats the log directory when there is none; then tells how to run the broker on it. */
+/** Formats the log directory if there is none. Returns how to run the broker on it. */
 export async function prepareKafka(
   settings: StackSettings,
   programs: Programs,
   listeners: readonly KafkaListener[] = [],
 ): Promise<ProcessSpec> {
-  const folder = join(settings.dataFolder, "kafka");
-  if (!existsSync(folder)) await format(settings, programs, folder);
+  const folder = await ensureDataFolder(settings, {
+    name: "kafka",
+    title: "Kafka",
+    async createIn(draft) {
+      const file = join(settings.dataFolder, "kafka.format.properties");
+      await writeFile(file, properties(settings, draft));
+      return [...java(programs, ["-Xmx128m"]), ...["kafka.tools.StorageTool", "format", "-t", clusterId, "-c", file]];
+    },
+  });
   const propertiesFile = join(settings.dataFolder, "kafka.properties");
   await writeFile(propertiesFile, properties(settings, folder, listeners));
   const broker = { host: settings.host, port: settings.ports.kafka };
@@ -42,7 +46,7 @@ export async function prepareKafka(
     command: [...java(programs, ["-Xms512m", "-Xmx512m"]), "kafka.Kafka", propertiesFile],
     env: {},
     async isReady() {
-      // The client waits ever longer between its attempts to connect; while nobody listens, asking it is slow.
+      // The client waits longer after each failed attempt to connect, so first check that the port is open.
       if (!(await accepts(broker))) return false;
       const admin = await openAdmin({ brokers: [broker], clientId: "stack", log: silentLogger });
       try {
@@ -65,33 +69,13 @@ async function accepts(address: HostPort): Promise<boolean> {
   return accepted;
 }
 
-/** In a draft folder that is renamed when complete: a kill half-way leaves nothing to clean by hand. */
-async function format(settings: StackSettings, programs: Programs, folder: string): Promise<void> {
-  const draft = `${folder}.draft`;
-  await rm(draft, { recursive: true, force: true });
-  const logFolder = join(settings.dataFolder, "logs");
-  await mkdir(logFolder, { recursive: true });
-  const propertiesFile = join(settings.dataFolder, "kafka.format.properties");
-  await writeFile(propertiesFile, properties(settings, draft));
-  const { exitCode, output } = await runCommand(
-    [...java(programs, ["-Xmx128m"]), "kafka.tools.StorageTool", "format", "-t", clusterId, "-c", propertiesFile],
-    { env: { [ownerVariable]: settings.dataFolder } },
-  );
-  const logFile = join(logFolder, "kafka.log");
-  appendFileSync(logFile, output);
-  if (exitCode !== 0) {
-    throw new StackError(`Kafka's log directory could not be formatted (exit code ${exitCode}).${explainLog(logFile)}`);
-  }
-  await rename(draft, folder);
-}
-
 function java(programs: Programs, heap: readonly string[]): readonly string[] {
   return [
     programs.java,
     ...heap,
-    // One small broker on two cores: the serial collector starts fastest and takes least.
+    // For one small broker on two cores, the serial collector starts fastest and takes least memory.
     "-XX:+UseSerialGC",
-    // The optimising compiler costs more than half of the CPU of a start (6 s instead of 3.6), and earns it back in hours.
+    // The optimising compiler costs more than half of the CPU of a start (6 s instead of 3.6) and pays off after hours.
     "-XX:TieredStopAtLevel=1",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
@@ -100,14 +84,14 @@ function java(programs: Programs, heap: readonly string[]): readonly string[] {
   ];
 }
 
-/** Broker and controller in one process, listening on this machine only. */
+/** Broker and controller in one process that listens on this machine only. */
 function properties(settings: StackSettings, folder: string, further: readonly KafkaListener[] = []): string {
   const broker = `${settings.host}:${settings.ports.kafka}`;
   const controller = `${settings.host}:${settings.ports.kafkaController}`;
   const values = {
     "process.roles": "broker,controller",
     "node.id": 1,
-    // Named here and not in the log directory, so that the ports may change between two runs.
+    // Set here instead of in the log directory, so that the ports may change between two runs.
     "controller.quorum.voters": `1@${controller}`,
     listeners: [
       `PLAINTEXT://${broker}`,
@@ -135,11 +119,11 @@ function properties(settings: StackSettings, folder: string, further: readonly K
     "share.coordinator.state.topic.replication.factor": 1,
     "share.coordinator.state.topic.min.isr": 1,
     "share.coordinator.state.topic.num.partitions": 3,
-    // After a kill -9, the controller refuses the new broker until the old one's session is over, and the broker asks
-    // every 2 s: with the default of 9 s it took 15 s to be back, so the session ends just before the second attempt.
+    // After a kill -9, the controller refuses the new broker until the old session expires, and the broker asks every
+    // 2 s. With the default of 9 s it took 15 s to be back. Here the session expires just before the second attempt.
     "broker.session.timeout.ms": 1_800,
     "broker.heartbeat.interval.ms": 300,
-    // A group's first members need not wait for others: the local stack starts them together.
+    // The first members of a group need not wait for others: the local stack starts them together.
     "group.initial.rebalance.delay.ms": 0,
     "log.retention.hours": retentionHours,
     "message.max.bytes": messageBytesMax,

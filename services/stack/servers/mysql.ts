@@ -1,53 +1,52 @@
 /**
- * MySQL 9.x for `npm run test:mysql`: the other dialect that the services promise to run on. Its programs come from
- * Debian's packages, unpacked into the user's cache folder by debootstrap, and run from there by their own loader: they
- * are not installed, and need no chroot.
+ * MySQL 9.x for `npm run test:mysql`: the other database that the services support. Its programs come from Debian's
+ * packages. debootstrap unpacks them into the user's cache folder, where their own loader runs them: they are not
+ * installed and need no chroot.
  */
-import { appendFileSync, existsSync } from "node:fs";
-import { mkdir, rename, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { say } from "../console.ts";
 import { StackError } from "../errors.ts";
-import { ownerVariable } from "../orphans.ts";
 import { runCommand } from "../run-command.ts";
 import { databaseAdminUrl, type StackSettings } from "../settings.ts";
-import { explainLog, type ProcessSpec } from "../supervisor.ts";
+import type { ProcessSpec } from "../supervisor.ts";
+import { ensureDataFolder } from "./data-folder.ts";
 import { inDraft } from "./downloads.ts";
 import { answers, serverArguments } from "./mariadb.ts";
 
-/** The only suite of Debian's that has MySQL; it moves on, so the version is told and not pinned. */
+/** The only Debian suite with MySQL. Its version changes, so it is printed instead of pinned. */
 const suite = "sid";
 const serverPackage = "mysql-server-core";
 const cacheName = `mysql-${suite}`;
 const linesShown = 8;
 
 /**
- * Returns the folder that MySQL's programs are unpacked in, after fetching them where the user's cache folder has none.
+ * Returns the folder with MySQL's programs. Fetches them first if the user's cache folder has none.
  * @throws StackError that says what is missing and what to do.
  */
 export async function ensureMysql(cacheFolder: string): Promise<string> {
   const folder = join(cacheFolder, cacheName);
   if (!existsSync(folder)) {
     await ensureDebootstrap();
-    say("Fetching MySQL from Debian's packages (560 MB on the disk, half a minute; once) …");
+    say("Fetching MySQL from Debian's packages (once: 560 MB on the disk, half a minute) …");
     await inDraft(folder, unpack);
   }
   const { exitCode, output } = await runCommand([...program(folder), "--version"]);
   if (exitCode !== 0) {
-    throw new StackError(`MySQL does not run here: ${lastLines(output)}\nRemove ${folder}, then run this again.`);
+    throw new StackError(`MySQL does not run here: ${lastLines(output)}\nRemove ${folder}, then try again.`);
   }
   say(output.trim().replace(/^.*mysqld\s+/, "MySQL: "));
   return folder;
 }
 
 async function ensureDebootstrap(): Promise<void> {
-  const why = "MySQL for the tests is unpacked from Debian's packages by debootstrap";
+  const why = "MySQL is unpacked from Debian's packages by debootstrap";
   if (process.getuid?.() !== 0) {
-    throw new StackError(`${why}, which needs root. Run this as root once; after that anybody can.`);
+    throw new StackError(`${why}, which needs root. Run this once as root; after that any user can.`);
   }
   if (Bun.which("debootstrap") !== null) return;
   if (Bun.which("apt-get") === null) {
-    throw new StackError(`${why}, which is not installed; there is no apt-get to install it with.`);
+    throw new StackError(`${why}, which is not installed, and there is no apt-get to install it.`);
   }
   say("Installing debootstrap with apt-get …");
   const { exitCode, output } = await runCommand(
@@ -69,14 +68,17 @@ async function unpack(draft: string): Promise<void> {
   ]);
   if (exitCode === 0) return;
   throw new StackError(
-    `debootstrap could not fetch MySQL (exit code ${exitCode}):\n${lastLines(output)}\nCheck that Debian's packages are reached, then run this again.`,
+    `debootstrap could not fetch MySQL (exit code ${exitCode}):\n${lastLines(output)}\nCheck that deb.debian.org can be reached, then try again.`,
   );
 }
 
-/** Makes the data directory when there is none; then tells how to run the server on it. */
+/** Creates the data directory if there is none. Returns how to run the server on it. */
 export async function prepareMysql(settings: StackSettings, programs: string): Promise<ProcessSpec> {
-  const folder = join(settings.dataFolder, "mysql");
-  if (!existsSync(folder)) await initialize(settings, programs, folder);
+  const folder = await ensureDataFolder(settings, {
+    name: "mysql",
+    title: "MySQL",
+    createIn: (draft) => [...program(programs), ...commonArguments(programs, draft), "--initialize-insecure"],
+  });
   return {
     name: "mysql",
     stage: "mariadb",
@@ -91,24 +93,7 @@ export async function prepareMysql(settings: StackSettings, programs: string): P
   };
 }
 
-/** In a draft folder that is renamed when complete: a kill half-way leaves nothing to clean by hand. */
-async function initialize(settings: StackSettings, programs: string, folder: string): Promise<void> {
-  const draft = `${folder}.draft`;
-  await rm(draft, { recursive: true, force: true });
-  const logFile = join(settings.dataFolder, "logs/mysql.log");
-  await mkdir(join(settings.dataFolder, "logs"), { recursive: true });
-  const { exitCode, output } = await runCommand(
-    [...program(programs), ...commonArguments(programs, draft), "--initialize-insecure"],
-    { env: { [ownerVariable]: settings.dataFolder } },
-  );
-  appendFileSync(logFile, output);
-  if (exitCode !== 0) {
-    throw new StackError(`MySQL's data directory could not be made (exit code ${exitCode}).${explainLog(logFile)}`);
-  }
-  await rename(draft, folder);
-}
-
-/** The server, by the loader and the libraries that it was built with. */
+/** Runs the server with the loader and the libraries that it was built for. */
 function program(folder: string): readonly string[] {
   const libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/mysql/private"].map((it) => join(folder, it)).join(":");
   return [join(folder, "usr/lib64/ld-linux-x86-64.so.2"), "--library-path", libraries, join(folder, "usr/sbin/mysqld")];
@@ -123,7 +108,7 @@ function commonArguments(programs: string, folder: string): readonly string[] {
     `--plugin-dir=${join(programs, "usr/lib/mysql/plugin")}`,
     `--datadir=${folder}`,
     "--secure-file-priv=NULL",
-    // mysqld refuses to run as root unless it is told to.
+    // mysqld refuses to run as root without this.
     ...(process.getuid?.() === 0 ? ["--user=root"] : []),
   ];
 }

@@ -1,4 +1,4 @@
-/** MariaDB (or MySQL) and Kafka by themselves, for tests and benchmarks: with data and ports of their own, empty at the start. */
+/** MariaDB or MySQL, and Kafka, for tests and benchmarks: empty at the start, with ports and data of their own. */
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { requireFreePorts } from "../free-ports.ts";
@@ -11,8 +11,8 @@ import { prepareKafka } from "./kafka.ts";
 import { prepareMariadb } from "./mariadb.ts";
 import { ensureMysql, prepareMysql } from "./mysql.ts";
 
-/** Locks a data folder, and begins it with empty servers: what an earlier run left is ended and removed. */
-export async function lockEmptied(folder: string): Promise<DataFolderLock> {
+/** Locks a data folder and empties it: ends the processes and removes the data of an earlier run. */
+export async function lockAndEmpty(folder: string): Promise<DataFolderLock> {
   const lock = await lockDataFolder(folder);
   await stopOrphans(folder);
   for (const name of ["mariadb", "mysql", "kafka", "gateway"]) {
@@ -22,8 +22,8 @@ export async function lockEmptied(folder: string): Promise<DataFolderLock> {
 }
 
 /**
- * Resolves when both servers answer. A signal to this process ends them, and the process with exit code 130.
- * @param options.mysql MySQL in MariaDB's place.
+ * Resolves when both servers answer. A signal to this process stops them and exits with code 130.
+ * @param options.mysql MySQL instead of MariaDB.
  */
 export async function startServers(
   settings: StackSettings,
@@ -33,7 +33,7 @@ export async function startServers(
   const mysql = options.mysql ? await ensureMysql(settings.cacheFolder) : undefined;
   const prepareDatabase = () =>
     mysql === undefined ? prepareMariadb(settings, programs) : prepareMysql(settings, mysql);
-  const lock = await lockEmptied(settings.dataFolder);
+  const lock = await lockAndEmpty(settings.dataFolder);
   const supervisor = new Supervisor({
     root: settings.root,
     dataFolder: settings.dataFolder,
@@ -44,7 +44,7 @@ export async function startServers(
     await supervisor.stopAll();
     await lock.release();
   };
-  // The servers are in process groups of their own: nobody else would end them.
+  // The servers have their own process groups, so the terminal does not signal them.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => void stop().finally(() => process.exit(130)));
   }
