@@ -58,7 +58,7 @@ function arrivals(name: "place" | "watch", share: number, users: number): Scenar
 
 // k6 loads schemas only while it initializes a user.
 const client = new Client();
-client.load(["../proto"], "shop/order/v1/order_service.proto");
+client.load(["../../proto"], "shop/order/v1/order_service.proto");
 let isConnected = false;
 let hasReported = false;
 
