@@ -13,7 +13,7 @@ import { parkEvents, parkKey } from "./parking.ts";
 import { inboxRetryPolicy } from "./retry-policy.ts";
 import { type Entry, insertInboxRows, isHandled, recordFresh } from "./rows.ts";
 
-/** What an attempt has done with its records, in numbers. */
+/** How many records of an attempt had which outcome, and how many events it published. */
 export interface Summary {
   readonly handled: number;
   readonly ignored: number;
@@ -41,9 +41,9 @@ export interface Failure {
 }
 
 export interface Attempts<M extends Message> {
-  /** Handles the entries in one transaction. @throws the first error: nothing is committed then, or it is unknown. */
+  /** Handles the entries in one transaction. @throws the first error. Then nothing is committed, or it is unknown whether all is. */
   handle(entries: readonly Entry<M>[]): Promise<Summary>;
-  /** Parks the entry's key in place of handling it. No-op if another instance has handled the event meanwhile. */
+  /** Parks the entry's key instead of handling it. No-op if another instance has handled the event meanwhile. */
   park(entry: Entry<M>, failure: Failure): Promise<Summary>;
 }
 
@@ -94,7 +94,7 @@ interface Outcome<M extends Message> {
   readonly effect: Effect<M>;
 }
 
-/** The whole transaction. With `failure`, it parks the keys of the entries in place of handling them. */
+/** The whole transaction. With `failure`, it parks the keys of the entries instead of handling them. */
 async function attemptInTransaction<M extends Message>(
   transaction: OwnTransaction,
   { service, newId, effects }: AttemptOptions<M>,

@@ -37,7 +37,7 @@ const deferMaxMs = 100;
 const partitionsConcurrently = 12;
 
 /**
- * Joins the service's consumer group and handles every batch through `inbox` until closed. Beside that, it redelivers
+ * Joins the service's consumer group and handles every batch through `inbox` until closed. It also redelivers
  * parked keys on request. If `inbox` throws, it backs off and tries the same batch again, so nothing is lost.
  */
 export async function startConsumer(options: InboxConsumerOptions): Promise<TopicConsumer> {

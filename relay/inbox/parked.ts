@@ -1,4 +1,4 @@
-/** What operators read of the parked keys, and their request for a redelivery. */
+/** The parked keys as an operator sees them, and the request to redeliver them. */
 import type { Queryable } from "../../services/kit/database.ts";
 import { parkedEventTableName, parkedKeyTableName } from "../tables.ts";
 import type { Fault } from "./faults.ts";

@@ -75,13 +75,13 @@ async function isAnyRequested({ database, service, metrics }: RedeliveryOptions)
   return Number(counts?.requested ?? 0) > 0;
 }
 
-/** A key of which some events are redelivered, and how many of the others go into the next transaction. */
+/** A key with some of its events redelivered, and how many of the remaining ones the next transaction takes at most. */
 interface UnfinishedKey {
   readonly key: string;
   readonly eventsMax: number;
 }
 
-/** What one transaction of a redelivery has done. */
+/** The result of one transaction of a redelivery. */
 interface RedeliveryStep {
   /** Undefined while the key has more events to redeliver. */
   readonly result?: "handled" | "failed";
@@ -127,7 +127,7 @@ async function redeliverNext(
   const events = rows.slice(0, eventsMax).map((row) => ({ eventId: row.event_id, record: recordOf(row) }));
   const outcome: Handled | Failed = events.length === 0 ? {} : await handleOrUndo(transaction, options, locked, events);
   if ("fault" in outcome) {
-    // One transaction each from now on, so that the events before the faulty one have their effect.
+    // From now on each event has its own transaction, so that those before the faulty one have their effect.
     if (events.length > 1) return { unfinished: { key, eventsMax: 1 } };
     await recordFailure(transaction, service, locked, events[0], outcome);
     return { result: "failed", error: outcome.error };
@@ -137,7 +137,7 @@ async function redeliverNext(
   return { result: "handled", ...outcome };
 }
 
-/** Locks the key that goes on, or the first other one that is requested, not skipped, and not locked elsewhere. */
+/** Locks `key`, or, without one, the first requested key that is neither skipped nor locked by another instance. */
 async function lockRequestedKey(
   transaction: Transaction,
   service: string,

@@ -1,7 +1,7 @@
 /**
- * How often the receiving side tries again, how long it waits, and when it gives up: every such setting is here.
+ * All settings of retries on the receiving side: how often it tries again, how long it waits, and when it gives up.
  *
- * One kind of retry is not: `Database.transaction` itself repeats a transaction after a deadlock or a lock wait.
+ * The one exception is in `Database.transaction`, which repeats a transaction after a deadlock or a lock wait.
  */
 export const inboxRetryPolicy = {
   /** An event that fails although it is alone in its transaction. */
@@ -12,7 +12,7 @@ export const inboxRetryPolicy = {
   },
   /** Many keys fail one after the other: the consumer itself is probably broken. */
   circuitBreaker: {
-    /** Different keys that fail in a row, with no success in between, and so open the circuit. */
+    /** The circuit opens when this many different keys have failed in a row, with no success in between. */
     failingKeysMax: 5,
     /** Other keys of a batch that are tried while the circuit is open, in each attempt at the batch. */
     probesMax: 10,
@@ -27,7 +27,7 @@ export const inboxRetryPolicy = {
     pollIntervalMs: 1_000,
     /** Added to the interval after an outage. */
     backoff: { baseMs: 2_000, maxMs: 30_000 },
-    /** Keys that fail by an outage before the rest waits for the next poll. */
+    /** After this many keys have met an outage, the other keys wait for the next poll. */
     outagesMax: 5,
   },
 } as const;

@@ -95,7 +95,7 @@ export function insertInboxRows<M extends Message>(
 
 /**
  * Inserts the inbox rows. Returns the entries that were not there before (`fresh`) and the keys among them that are
- * parked. Usually all entries are fresh, and that takes one round trip. Only after a duplicate key does it ask which.
+ * parked. Usually all entries are fresh, which takes one round trip. After a duplicate key it asks which of them are.
  */
 export async function recordFresh<M extends Message>(
   transaction: Transaction,

@@ -125,7 +125,7 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const parts = { store, ownership, producer, acknowledged, heldKeys, publisher };
   const relay = new SourceRelay({ ...common, ...parts, pollIntervalMs });
   const running = relay.run();
-  // Deliveries do not wait for it. What makes it fail makes them fail too, and is logged there.
+  // Deliveries do not wait for it. Its errors are not logged: whatever causes them also fails a pass, which logs it.
   const measuring = every(
     options.measureIntervalMs ?? measureIntervalDefaultMs,
     () => relay.measure(),
@@ -289,8 +289,8 @@ class SourceRelay {
       let page = await this.#readPage(reader, "0");
       let sent = false;
       for (;;) {
-        // A new snapshot begins at the first row. If nothing was sent yet, it would meet the same held rows again, and never
-        // get past those that take longer to read than a snapshot may last.
+        // A new snapshot starts again at the first row. While nothing has been sent, it would only meet the same held rows
+        // again. If they take longer to read than a snapshot may last, no snapshot would ever get past them.
         const goesOn = page.isFull && !this.#closing.signal.aborted && (!sent || performance.now() < endMs);
         const nextPage = goesOn ? this.#readPage(reader, page.lastSeq) : undefined;
         // If publishing fails, this error is not awaited by anything else.
