@@ -1,7 +1,7 @@
 /** Helpers for integration tests: topics, records as a broker delivers them, and the relay as a process. */
 import { join } from "node:path";
 import type { Message } from "@bufbuild/protobuf";
-import type { NewEvent } from "../proto/envelope.ts";
+import type { EventHeaders, NewEvent } from "../proto/envelope.ts";
 import { toOutboxRow, toRecord } from "../proto/envelope.ts";
 import { eventRegistry } from "../proto/event-table.ts";
 import { environment } from "../services/kit/config.ts";
@@ -30,6 +30,24 @@ export async function createTestTopic(
   const admin = await openAdmin(kafka);
   await admin.createTopics([{ topic, partitions, replication: 1, config }]).finally(admin.close);
   return topic;
+}
+
+/** An event of the saga as the inbox passes it to a handler. */
+export function receivedEvent<M extends Message & { readonly orderId: string }>(
+  message: M,
+  headers: EventHeaders = { correlationId: "request-1" },
+): ReceivedEvent<M> {
+  const envelope = {
+    id: Bun.randomUUIDv7(),
+    type: message.$typeName,
+    ceSource: "/shop/order",
+    aggregateId: message.orderId,
+    occurredAt: new Date(),
+    sequence: "1",
+    headers,
+    payload: new Uint8Array(),
+  };
+  return { message, envelope };
 }
 
 /** Handles a batch like the inbox does, in the caller's transaction, but writes no inbox rows. */

@@ -7,12 +7,11 @@ import {
   OrderPlacedSchema,
 } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
-import type { ReceivedEvent } from "../../relay/inbox/handler.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
-import { handleBatch } from "../../relay/testing.ts";
+import { handleBatch, receivedEvent } from "../../relay/testing.ts";
 import type { Database, Transaction } from "../kit/database.ts";
 import { isDataError, isDuplicateKey } from "../kit/database-errors.ts";
-import { createServiceSchema, type TestSchema } from "../kit/testing.ts";
+import { countStatements, createServiceSchema, type TestSchema } from "../kit/testing.ts";
 import type { InventoryMessage, Line } from "./domain.ts";
 import { inventoryHandler } from "./handlers.ts";
 import { seedStock } from "./seed.ts";
@@ -36,22 +35,6 @@ beforeEach(async () => {
   }
 });
 
-function received(message: InventoryMessage): ReceivedEvent<InventoryMessage> {
-  return {
-    message,
-    envelope: {
-      id: newId(),
-      type: message.$typeName,
-      ceSource: "/shop/order",
-      aggregateId: message.orderId,
-      occurredAt: new Date(),
-      sequence: "1",
-      headers: { correlationId: "request-1" },
-      payload: new Uint8Array(),
-    },
-  };
-}
-
 const placed = (orderId: string, ...lines: readonly Line[]) =>
   create(OrderPlacedSchema, { orderId, lines: [...lines] });
 const completed = (orderId: string) => create(OrderCompletedSchema, { orderId });
@@ -60,7 +43,7 @@ const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, 
 
 /** Handles the messages as one batch. */
 async function batch(...messages: readonly InventoryMessage[]) {
-  const events = messages.map(received);
+  const events = messages.map((message) => receivedEvent(message));
   const result = await database.transaction((transaction) => handleBatch(transaction, handle, outbox, events));
   return { events, ...result, types: result.publish.map(({ message }) => message.$typeName.split(".").at(-1)) };
 }
@@ -180,7 +163,7 @@ test("a reservation that another instance made meanwhile is a duplicate key, and
           return rows as never;
         },
       };
-      await handleBatch(late, handle, outbox, [received(placed("order-1", { sku: "sku-a", quantity: 1 }))]);
+      await handleBatch(late, handle, outbox, [receivedEvent(placed("order-1", { sku: "sku-a", quantity: 1 }))]);
     })
     .catch((it) => it);
   expect(isDuplicateKey(error)).toBe(true);
@@ -196,12 +179,12 @@ test("the number of statements does not grow with the batch", async () => {
       const events = skus
         .slice(from, to)
         .flatMap((sku, index) => [
-          received(placed(`new-${from + index}`, { sku, quantity: 1 })),
-          received(completed(`old-${from + index}`)),
+          receivedEvent(placed(`new-${from + index}`, { sku, quantity: 1 })),
+          receivedEvent(completed(`old-${from + index}`)),
         ]);
-      const before = await statements(transaction);
+      const before = await countStatements(transaction);
       await handleBatch(transaction, handle, outbox, events);
-      return (await statements(transaction)) - before;
+      return (await countStatements(transaction)) - before;
     });
   const forOne = await counted(0, 1);
   // Reservations and stock are read; reservations inserted and updated, stock updated, the outbox inserted.
@@ -243,12 +226,3 @@ test("seeding again changes nothing that is there", async () => {
   const [row] = await database.query("SELECT COUNT(*) AS n, SUM(initial) AS initial FROM stock");
   expect({ n: Number(row?.n), initial: Number(row?.initial) }).toEqual({ n: 1_002, initial: 1_000_000_001 });
 });
-
-/** Statements that this session has sent, as the server counts them. */
-async function statements(transaction: Transaction): Promise<number> {
-  const rows = await transaction.query<{ Variable_name: string; Value: string }>(
-    `SHOW SESSION STATUS WHERE Variable_name IN
-      ('Com_select', 'Com_insert', 'Com_update', 'Com_update_multi', 'Com_delete', 'Com_replace')`,
-  );
-  return rows.reduce((sum, { Value }) => sum + Number(Value), 0);
-}

@@ -3,7 +3,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { createConnection, type RowDataPacket } from "mysql2/promise";
 import { environment, type HostPort, hostPorts, readConfig, text } from "./config.ts";
-import { type Database, openDatabase } from "./database.ts";
+import { type Database, openDatabase, type Transaction } from "./database.ts";
 import { migrate } from "./migrate.ts";
 
 /** The servers that `npm test` started for the integration tests. @throws Error if there are none. */
@@ -60,6 +60,15 @@ export async function createServiceSchema(service: string): Promise<TestSchema> 
 export async function readCounters(pattern: string): Promise<ReadonlyMap<string, number>> {
   const rows = await administer("SHOW GLOBAL STATUS LIKE ?", [pattern]);
   return new Map(rows.map((row) => [String(row.Variable_name), Number(row.Value)]));
+}
+
+/** The number of reading and writing statements that the transaction's session has sent, as the server counts them. */
+export async function countStatements(transaction: Transaction): Promise<number> {
+  const rows = await transaction.query<{ Variable_name: string; Value: string }>(
+    `SHOW SESSION STATUS WHERE Variable_name IN
+      ('Com_select', 'Com_insert', 'Com_update', 'Com_update_multi', 'Com_delete', 'Com_replace')`,
+  );
+  return rows.reduce((sum, { Value }) => sum + Number(Value), 0);
 }
 
 /** Runs a statement as the server's administrator. */

@@ -1,36 +1,36 @@
 /**
- * The payment gateway's HTTP client. What is required of a gateway: authorise and void by idempotency key; a void is
- * terminal for its order, also for one that it never saw.
+ * The HTTP client of the payment gateway. It requires two things of a gateway: authorise and void take an idempotency key,
+ * and a void is terminal for its order, even if the gateway has never seen that order.
  */
 import type { GatewayCall, GatewayOutcome } from "./domain.ts";
 
-/** What a call came to. */
+/** The answer to a call, or the lack of one. */
 export interface GatewayAnswer {
   readonly outcome: GatewayOutcome;
-  /** Set where the gateway said when to ask again (429). */
+  /** Set if the gateway asked for a pause (429). */
   readonly retryAfterMs?: number;
-  /** Set where we are at fault, or do not understand the answer: an outage of ours, never a decline. */
+  /** Set if the call was at fault or the answer is not understood. Alert on it; it never means a decline. */
   readonly fault?: string;
 }
 
-/** Carries out a call. Never rejects: what is not known is GatewayUnknown. */
+/** Carries out a call. Never rejects: if the outcome is not known, it is GatewayUnknown. */
 export type GatewayClient = (call: GatewayCall) => Promise<GatewayAnswer>;
 
-/** A gateway that asks for more than this is asked again all the same. */
+/** The longest pause that a gateway may ask for. */
 const retryAfterMaxMs = 3_600_000;
 /**
- * Of our credentials, our URL or our request's form (RFC 9110 §15.5): nothing is said of the payment. Not 403, with which
- * a gateway refuses what it has understood.
+ * Answers about credentials, URL or form of the request (RFC 9110 §15.5), which say nothing about the payment. 403 is not
+ * among them: with it a gateway refuses a request that it has understood.
  */
 const ownFaultStatuses: ReadonlySet<number> = new Set([401, 404, 405, 407, 408, 411, 413, 415, 421, 425, 431]);
-/** The width of `authorization_id`. */
+/** The width of the column `authorization_id`. */
 const authorizationIdLengthMax = 128;
 /** The greatest BIGINT. */
 const minorUnitsMax = 2n ** 63n - 1n;
 
 /**
  * A client of the gateway at `url`.
- * @param options.timeoutMs from the first byte sent to the last one read.
+ * @param options.timeoutMs from sending the request to reading the last byte of the answer.
  */
 export function createGatewayClient(options: { readonly url: string; readonly timeoutMs: number }): GatewayClient {
   return async (call) => {
@@ -46,7 +46,7 @@ export function createGatewayClient(options: { readonly url: string; readonly ti
       });
       body = await response.text();
     } catch {
-      // Timed out, refused or cut off: it may have been done.
+      // Timed out, refused or cut off: the call may have succeeded.
       return { outcome: unknown };
     }
     return answerOf(call, response, body);
@@ -70,7 +70,7 @@ function answerOf(call: GatewayCall, { status, headers }: Response, body: string
   if (status === 200) {
     const outcome = call.kind === "authorise" ? authorizationOf(body) : voidOf(body);
     return outcome === undefined
-      ? { outcome: unknown, fault: `answered 200 to ${call.kind} with a body that we do not understand` }
+      ? { outcome: unknown, fault: `answered 200 to ${call.kind} with an unknown body` }
       : { outcome };
   }
   if (status === 429) return { outcome: unknown, retryAfterMs: retryAfterMs(headers, Date.now()) };
@@ -78,7 +78,7 @@ function answerOf(call: GatewayCall, { status, headers }: Response, body: string
   if (call.kind === "authorise" && status === 402) return { outcome: { $typeName: "GatewayDeclined" } };
   if (call.kind === "authorise" && status === 409) return { outcome: { $typeName: "GatewayVoided" } };
   const fault = `answered ${status} to ${call.kind}`;
-  // A void cannot be declined: what is refused has to be done all the same.
+  // A void cannot be declined. If the gateway refuses it, it must be repeated.
   if (call.kind === "void" && status >= 400 && !ownFaultStatuses.has(status))
     return { outcome: { $typeName: "GatewayVoidRefused", refusal: fault }, fault };
   return { outcome: unknown, fault };
@@ -110,8 +110,8 @@ function fieldsOf(body: string): Readonly<Record<string, unknown>> {
 }
 
 /**
- * The wait that a Retry-After header asks for (RFC 9110 §10.2.3: seconds, or a date); 0 where there is none that can be
- * read, at most an hour. A date is compared with the answer's own Date where it has one, since clocks differ.
+ * The pause that a Retry-After header asks for (RFC 9110 §10.2.3: seconds or a date), at most an hour; 0 if it is missing
+ * or malformed. A date is compared with the answer's own Date header if there is one, because clocks differ.
  */
 export function retryAfterMs(headers: Headers, nowMs: number): number {
   const value = headers.get("retry-after")?.trim() ?? "";

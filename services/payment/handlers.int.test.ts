@@ -3,22 +3,21 @@ import { create } from "@bufbuild/protobuf";
 import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
 import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
-import type { ReceivedEvent } from "../../relay/inbox/handler.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
-import { handleBatch } from "../../relay/testing.ts";
-import type { Database, Transaction } from "../kit/database.ts";
-import { createServiceSchema, type TestSchema } from "../kit/testing.ts";
+import { handleBatch, receivedEvent } from "../../relay/testing.ts";
+import type { Database } from "../kit/database.ts";
+import { countStatements, createServiceSchema, type TestSchema } from "../kit/testing.ts";
 import { paymentHandler } from "./handlers.ts";
 import { claimDuePayments, lockPayments, type Payment } from "./repository.ts";
 
 const newId = () => Bun.randomUUIDv7();
-/** A worker with so many free slots, and what it was given. */
-let free = 0;
+/** The free slots of a stand-in for the worker, and the payments that it was given. */
+let freeSlots = 0;
 let started: Payment[] = [];
 let woken = 0;
 const handle = paymentHandler({
   newId,
-  calls: { free: () => free, start: (claimed) => void started.push(...claimed), wake: () => void woken++ },
+  worker: { freeSlots: () => freeSlots, start: (claimed) => void started.push(...claimed), wake: () => void woken++ },
 });
 const outbox = createOutbox({ service: "payment", registry: eventRegistry });
 let schema: TestSchema;
@@ -34,22 +33,6 @@ afterAll(async () => {
 
 type Handled = HandledBy<"payment">;
 
-function received(message: Handled): ReceivedEvent<Handled> {
-  return {
-    message,
-    envelope: {
-      id: newId(),
-      type: message.$typeName,
-      ceSource: "/shop/order",
-      aggregateId: message.orderId,
-      occurredAt: new Date(),
-      sequence: "1",
-      headers: { correlationId: "request-1" },
-      payload: new Uint8Array(),
-    },
-  };
-}
-
 const placed = (orderId: string) =>
   create(OrderPlacedSchema, { orderId, total: { currencyCode: "EUR", minorUnits: 1999n }, paymentMethod: "pm_ok" });
 const stockReserved = (orderId: string) => create(StockReservedSchema, { orderId });
@@ -57,7 +40,7 @@ const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, 
 
 /** Handles the messages as one batch. */
 async function batch(...messages: readonly Handled[]) {
-  const events = messages.map(received);
+  const events = messages.map((message) => receivedEvent(message));
   const result = await database.transaction((transaction) => handleBatch(transaction, handle, outbox, events));
   result.committed?.();
   return { events, ...result, types: result.publish.map(({ message }) => message.$typeName.split(".").at(-1)) };
@@ -89,13 +72,13 @@ test("what is noted waits; what is reserved is due at once, for one claimant", a
 
 test("the commit that asks for a call claims it, as far as the worker has slots; the rest is due at once", async () => {
   await batch(placed("slot-1"), placed("slot-2"), placed("slot-3"));
-  free = 2;
+  freeSlots = 2;
   started = [];
   woken = 0;
   try {
     await batch(stockReserved("slot-1"), stockReserved("slot-2"), stockReserved("slot-3"));
   } finally {
-    free = 0;
+    freeSlots = 0;
   }
   expect(started.map(({ state, pending }) => [state.orderId, state.status, pending?.attempts])).toEqual([
     ["slot-1", "AUTHORIZING", 1],
@@ -158,25 +141,16 @@ test("the number of statements does not grow with the batch", async () => {
       const events = old
         .slice(from, to)
         .flatMap((orderId) => [
-          received(placed(`new-${orderId}`)),
-          received(stockReserved(orderId)),
-          received(cancelRequested(`cancelled-${orderId}`)),
+          receivedEvent(placed(`new-${orderId}`)),
+          receivedEvent(stockReserved(orderId)),
+          receivedEvent(cancelRequested(`cancelled-${orderId}`)),
         ]);
-      const before = await statements(transaction);
+      const before = await countStatements(transaction);
       await handleBatch(transaction, handle, outbox, events);
-      return (await statements(transaction)) - before;
+      return (await countStatements(transaction)) - before;
     });
   const forOne = await counted(0, 1);
   // The time and the payments are read, payments inserted and updated, the outbox is inserted.
   expect(forOne).toBe(5);
   expect(await counted(1, 200)).toBe(forOne);
 });
-
-/** Statements that this session has sent, as the server counts them. */
-async function statements(transaction: Transaction): Promise<number> {
-  const rows = await transaction.query<{ Variable_name: string; Value: string }>(
-    `SHOW SESSION STATUS WHERE Variable_name IN
-      ('Com_select', 'Com_insert', 'Com_update', 'Com_update_multi', 'Com_delete', 'Com_replace')`,
-  );
-  return rows.reduce((sum, { Value }) => sum + Number(Value), 0);
-}

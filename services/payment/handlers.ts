@@ -9,25 +9,26 @@ import { claim, insertPayments, lockPayments, type Payment, updatePayments } fro
 /** The event types that payment reacts to. */
 export const handledTypes = eventTypesHandledBy("payment");
 
-/** What makes the calls that payments wait for: the worker. */
-export interface GatewayCalls {
-  /** How many calls could be started at once. */
-  free(): number;
-  /** Makes the calls of payments that are claimed for it. */
+/** What the handler needs of the worker. */
+export interface CallStarter {
+  /** How many calls could be started now. */
+  freeSlots(): number;
+  /** Makes the calls of payments that the caller has claimed. */
   start(claimed: readonly Payment[]): void;
-  /** Something is due: look at once. */
+  /** Makes the worker look for due calls at once. */
   wake(): void;
 }
 
 /**
- * Handles a batch of events: every payment concerned is locked once, decided event by event, written once. As many calls
- * as can be started at once are claimed by the commit that asks for them; others are due for whoever looks first.
+ * Handles a batch of events: locks all payments concerned in one read, decides event by event in memory, and writes each
+ * changed payment once. The same commit claims as many of the new gateway calls as the worker has free slots, so that the
+ * worker need not look for them. The other calls are due at once, for any instance.
  */
 export function paymentHandler(deps: {
   readonly newId: () => string;
-  readonly calls: GatewayCalls;
+  readonly worker: CallStarter;
 }): BatchHandler<HandledBy<"payment">> {
-  const { newId, calls } = deps;
+  const { newId, worker } = deps;
   return async (transaction, events) => {
     const orderIds = [...new Set(events.map(({ message }) => message.orderId))];
     const { payments: before, now } = await lockPayments(transaction, orderIds);
@@ -38,7 +39,7 @@ export function paymentHandler(deps: {
       const { orderId } = message;
       const payment = after.get(orderId) ?? { state: noPayment(orderId), pending: undefined };
       const cause = causeOf(envelope);
-      const { changed, facts } = apply(payment, message, cause, now);
+      const { changed, facts } = applyMessage(payment, message, cause, now);
       if (facts.length === 0) {
         ignored.push(envelope.id);
         continue;
@@ -47,22 +48,22 @@ export function paymentHandler(deps: {
       publish.push(...eventsOf(orderId, facts, cause, newId));
     }
     const due = [...after.values()].filter(({ pending }) => pending?.attempts === 0);
-    const claimed = due.slice(0, calls.free()).map((payment) => claim(payment, now));
+    const claimed = due.slice(0, worker.freeSlots()).map((payment) => claim(payment, now));
     for (const payment of claimed) after.set(payment.state.orderId, payment);
     return {
       writes: writesOf(before, after),
       publish,
       ignored,
       committed() {
-        calls.start(claimed);
-        if (claimed.length < due.length) calls.wake();
+        worker.start(claimed);
+        if (claimed.length < due.length) worker.wake();
       },
     };
   };
 }
 
-/** The payment after a message. A call that it waits for from now on is due at once, and answers `cause`. */
-export function apply(
+/** The payment after a message. If it now waits for a new gateway call, that call is due at once and answers `cause`. */
+export function applyMessage(
   payment: Payment,
   message: PaymentMessage,
   cause: Cause,
@@ -76,7 +77,7 @@ export function apply(
   return { changed: { state, pending: isSameCall ? payment.pending : { cause, attempts: 0, dueAt: now } }, facts };
 }
 
-/** The events that tell of the facts, in answer to `cause`. */
+/** The events that publish the facts, in answer to `cause`. */
 export function eventsOf(
   orderId: string,
   facts: readonly PaymentFact[],
@@ -89,15 +90,13 @@ export function eventsOf(
   });
 }
 
-/** Writes what differs: new rows in one statement, changed rows in another. */
+/** Statements that write the payments that differ: one for the new rows, one for the changed rows. */
 export function writesOf(
   before: ReadonlyMap<string, Payment>,
   after: ReadonlyMap<string, Payment>,
 ): readonly Statement[] {
   const changed = [...after].filter(([orderId, payment]) => before.get(orderId) !== payment);
-  const [old, fresh] = [
-    changed.filter(([orderId]) => before.has(orderId)),
-    changed.filter(([orderId]) => !before.has(orderId)),
-  ];
-  return [...insertPayments(fresh.map(([, payment]) => payment)), ...updatePayments(old.map(([, payment]) => payment))];
+  const added = changed.flatMap(([orderId, payment]) => (before.has(orderId) ? [] : [payment]));
+  const updated = changed.flatMap(([orderId, payment]) => (before.has(orderId) ? [payment] : []));
+  return [...insertPayments(added), ...updatePayments(updated)];
 }

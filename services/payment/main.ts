@@ -21,8 +21,8 @@ const database = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const workerDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 3 });
 const hints = openHintSender("payment", config.relayHints);
 const outbox = createOutbox({ service: "payment", registry: eventRegistry });
-const gateway = createGatewayClient({ url: config.gatewayUrl, timeoutMs: 2_000 });
-const worker = startPaymentWorker({ database: workerDatabase, gateway, outbox, hints, newId, log, metrics });
+const gatewayClient = createGatewayClient({ url: config.gatewayUrl, timeoutMs: 2_000 });
+const worker = startPaymentWorker({ database: workerDatabase, gatewayClient, outbox, hints, newId, log, metrics });
 
 const inbox = await startInbox({
   service: "payment",
@@ -32,7 +32,7 @@ const inbox = await startInbox({
   registry: eventRegistry,
   handles: handledTypes,
   records: "handled",
-  handle: paymentHandler({ newId, calls: worker }),
+  handle: paymentHandler({ newId, worker }),
   urgentToHandle: urgentTypesFor("payment"),
   outbox,
   urgentToPublish: urgentTypes,

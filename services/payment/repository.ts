@@ -1,38 +1,26 @@
-/** Payment's rows, for a whole batch at once: one statement each, however many orders. */
+/** Reads and writes Payment's rows: one statement for any number of orders. */
 import type { Cause } from "../../relay/outbox/append.ts";
 import type { Database, Queryable, Transaction } from "../kit/database.ts";
+import type { DriverRow } from "../kit/driver-row.ts";
 import { unreachable } from "../kit/errors.ts";
 import { insertStatements, type SqlValue, type Statement, updateStatements } from "../kit/statements.ts";
 import { nextCall, type PaymentState, type PaymentStatus, type Terms } from "./domain.ts";
+import type { payment } from "./schema.ts";
 
-/** A payment with what is known of its pending gateway call. */
+/** A payment and its pending gateway call. */
 export interface Payment {
   readonly state: PaymentState;
-  /** Defined exactly where `nextCall(state)` is. */
+  /** Defined if and only if `nextCall(state)` is. */
   readonly pending: PendingCall | undefined;
 }
 
 export interface PendingCall {
   /** The event that the call's outcome answers. */
   readonly cause: Cause;
-  /** Tries so far, the one under way included. */
+  /** Attempts so far, including the current one. */
   readonly attempts: number;
   /** By the database's clock. */
   readonly dueAt: Date;
-}
-
-interface PaymentRow extends Record<string, unknown> {
-  order_id: string;
-  status: Exclude<PaymentStatus, "NONE">;
-  currency_code: string | null;
-  amount_minor: number | string | null;
-  payment_method: string | null;
-  authorization_id: string | null;
-  voided_minor: number | string | null;
-  refusal: string | null;
-  cause: string | null;
-  attempts: number;
-  next_attempt_at: Date | null;
 }
 
 const columns = [
@@ -49,19 +37,21 @@ const columns = [
   "next_attempt_at",
 ] as const;
 
-/** Locks the orders' payments, in the order of their ids, and tells the database's time. Orders that have none are left out. */
+type PaymentRow = Pick<DriverRow<typeof payment>, (typeof columns)[number]>;
+
+/** Locks the orders' payments, in the order of their ids, and reads the database's time. Leaves out orders without a payment. */
 export async function lockPayments(
   transaction: Transaction,
   orderIds: readonly string[],
 ): Promise<{ readonly payments: ReadonlyMap<string, Payment>; readonly now: Date }> {
   const [rows = [], clock = []] = await transaction.pipeline([
     {
-      // By force: a scan of a small table would wait for rows that are none of ours, in no fixed order.
+      // FORCE INDEX: on a small table the optimizer may scan, and a scan would block on other orders' locks, in any order.
       sql: `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (PRIMARY)
         WHERE order_id IN (?) ORDER BY order_id FOR UPDATE`,
       values: [orderIds],
     },
-    // After the wait for the locks: a lease is counted from here.
+    // Read after the wait for the locks, because leases start at this time.
     { sql: "SELECT CURRENT_TIMESTAMP(3) AS now", values: [] },
   ]);
   return {
@@ -71,26 +61,26 @@ export async function lockPayments(
 }
 
 /**
- * How long a claimed payment is out of everybody's reach: past the call's timeout, with time to record the outcome.
- * Whoever has not recorded one by then loses the call to the next one who asks.
+ * How long a claim lasts: longer than the call's timeout, with time left to record the outcome. If no outcome is recorded
+ * by then, any instance may claim the payment and repeat the call.
  */
 export const leaseMs = 5_000;
 
-/** A payment with a call pending, claimed by whoever writes it. */
+/** The payment, claimed by the transaction that writes it; unchanged if no call is pending. */
 export function claim({ state, pending }: Payment, now: Date): Payment {
   if (pending === undefined) return { state, pending };
   const dueAt = new Date(now.getTime() + leaseMs);
   return { state, pending: { ...pending, attempts: pending.attempts + 1, dueAt } };
 }
 
-/** Claims up to `limit` payments whose call is due. */
+/** Claims at most `limit` payments whose call is due. Several instances may call it at once. */
 export async function claimDuePayments(
   database: Database,
   options: { readonly limit: number; readonly leaseMs?: number },
 ): Promise<readonly Payment[]> {
   return await database.transaction(async (transaction) => {
     const rows = await transaction.query<PaymentRow>(
-      // By force: a scan of the table would lock what it reads, not only what it takes.
+      // FORCE INDEX: a scan of the table would lock every row that it reads, not only those that it claims.
       `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (payment_next_attempt_at)
         WHERE next_attempt_at <= CURRENT_TIMESTAMP(3) ORDER BY next_attempt_at LIMIT ? FOR UPDATE SKIP LOCKED`,
       [options.limit],
@@ -106,7 +96,7 @@ export async function claimDuePayments(
   });
 }
 
-/** How many payments wait for a gateway call, by status. Reads those alone. */
+/** The number of payments that wait for a gateway call, by status. Reads only these payments. */
 export async function countPendingCalls(database: Queryable): Promise<ReadonlyMap<string, number>> {
   const rows = await database.query<{ status: PaymentStatus; payments: number | string }>(
     `SELECT status, COUNT(*) AS payments FROM payment FORCE INDEX (payment_next_attempt_at)
@@ -115,12 +105,12 @@ export async function countPendingCalls(database: Queryable): Promise<ReadonlyMa
   return new Map(rows.map(({ status, payments }) => [status, Number(payments)]));
 }
 
-/** Inserts payments that were not there. A duplicate key is thrown: another instance was first. */
+/** Inserts new payments. Fails with a duplicate key if another instance inserted one first. */
 export function insertPayments(payments: readonly Payment[]): readonly Statement[] {
   return insertStatements("payment", columns, payments.map(toRow));
 }
 
-/** Writes payments that were there. Their rows are locked. */
+/** Updates existing payments. Their rows must be locked. */
 export function updatePayments(payments: readonly Payment[]): readonly Statement[] {
   return updateStatements({
     table: "payment",

@@ -1,20 +1,16 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
-import { mkdtemp, rm } from "node:fs/promises";
 import { connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { Registry } from "prom-client";
 import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
 import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
 import { OrderCancelRequestedSchema, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
-import { handleBatch } from "../../relay/testing.ts";
+import { handleBatch, receivedEvent } from "../../relay/testing.ts";
 import { type Database, openDatabase } from "../kit/database.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
-import { serveFakeGateway as serveLocalGateway } from "../stack/fake-gateway.ts";
-import { createGatewayClient, type GatewayAnswer, type GatewayClient } from "./gateway-client.ts";
+import { createGatewayClient } from "./gateway-client.ts";
 import { paymentHandler } from "./handlers.ts";
 import { type PaymentWorker, startPaymentWorker } from "./worker.ts";
 
@@ -98,7 +94,6 @@ afterEach(async () => {
 interface WorkerOptions {
   readonly callsMax?: number;
   readonly url?: string;
-  readonly gateway?: GatewayClient;
   readonly database?: Database;
   readonly metrics?: Registry;
 }
@@ -106,8 +101,7 @@ interface WorkerOptions {
 function startWorker(options: WorkerOptions = {}) {
   const worker = startPaymentWorker({
     database: options.database ?? database,
-    gateway:
-      options.gateway ?? createGatewayClient({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
+    gatewayClient: createGatewayClient({ url: options.url ?? gateway.url.origin, timeoutMs: callTimeoutMs }),
     outbox,
     hints: { send: () => hinted++, sendLater: () => hinted++, close: () => undefined },
     newId,
@@ -120,22 +114,11 @@ function startWorker(options: WorkerOptions = {}) {
 }
 
 async function handle(...messages: readonly HandledBy<"payment">[]): Promise<readonly string[]> {
-  const events = messages.map((message) => ({
-    message,
-    envelope: {
-      id: newId(),
-      type: message.$typeName,
-      ceSource: "/shop/order",
-      aggregateId: message.orderId,
-      occurredAt: new Date(),
-      sequence: "1",
-      headers: { correlationId: "request-1", traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` },
-      payload: new Uint8Array(),
-    },
-  }));
-  // By nobody's worker: what is due is claimed by whoever looks.
-  const calls = { free: () => 0, start: () => undefined, wake: () => undefined };
-  const handler = paymentHandler({ newId, calls });
+  const headers = { correlationId: "request-1", traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-01` };
+  const events = messages.map((message) => receivedEvent(message, headers));
+  // A stand-in without slots claims nothing, so that the test's workers have to find the due calls.
+  const worker = { freeSlots: () => 0, start: () => undefined, wake: () => undefined };
+  const handler = paymentHandler({ newId, worker });
   await database.transaction((transaction) => handleBatch(transaction, handler, outbox, events));
   return events.map(({ envelope }) => envelope.id);
 }
@@ -312,43 +295,6 @@ test("a void that is refused is a state of its own, counted and asked for again,
   expect(await metric("payment_voids_refused_total", {})).toBe(1);
   expect(await metric("payment_gateway_calls_pending", { status: "VOID_REFUSED" })).toBe(0);
   expect((await published()).map(({ type }) => type)).toEqual(["PaymentAuthorized", "PaymentVoided"]);
-});
-
-test("an authorise of a frozen process that arrives after the void charges nobody", async () => {
-  // The gateway of the local stack, with its ledger.
-  const folder = await mkdtemp(join(tmpdir(), "frozen-authorise-"));
-  const server = serveLocalGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
-  const real = createGatewayClient({ url: server.url, timeoutMs: callTimeoutMs });
-  const woken = Promise.withResolvers<void>();
-  let answer: Promise<GatewayAnswer> | undefined;
-  try {
-    await reserve("order-1");
-    // One process is frozen between its claim and its call: for the others, its lease is over.
-    startWorker({
-      callsMax: 1,
-      gateway: async (call) => {
-        await woken.promise;
-        answer = real(call);
-        return await answer;
-      },
-    });
-    await eventually(async () => expect((await rows())[0]?.attempts).toBe(1));
-    await handle(cancelRequested("order-1"));
-    startWorker({ gateway: real, metrics: new Registry() });
-    await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
-    woken.resolve();
-    await eventually(() => expect(answer).toBeDefined());
-    expect((await answer)?.outcome).toEqual({ $typeName: "GatewayVoided" });
-    await Promise.all(workers.map((worker) => worker.close()));
-    const ledger = await fetch(`${server.url}/v1/orders/order-1`);
-    expect(await ledger.json()).toMatchObject({ voided: true, authorizations: [] });
-    expect(await published()).toMatchObject([{ type: "PaymentVoided" }]);
-    expect((await rows())[0]).toMatchObject({ status: "VOIDED", voided_minor: 0 });
-  } finally {
-    woken.resolve();
-    await server.close();
-    await rm(folder, { recursive: true, force: true });
-  }
 });
 
 test("an authorisation that comes in after the cancel is ignored, and does not put the void off", async () => {

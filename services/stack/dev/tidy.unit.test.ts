@@ -22,8 +22,6 @@ const exceptions = {
     "load/model/saga.ts": 306,
     "load/model/walks.ts": 381,
     "load/model/world.ts": 91,
-    "services/order/watch.ts": 139,
-    "services/payment/worker.ts": 172,
   },
   fileLines: {
     "load/model/saga.ts": 490,
@@ -90,8 +88,6 @@ describe("imports run down the layers only, in tests too", () => {
   ];
   const layerOf = (part: string) => layers.findIndex((parts) => parts.includes(part));
   for (const { path, imports } of sources) {
-    // Until it moves to services/stack.
-    if (path === "services/payment/worker.int.test.ts") continue;
     test(path, () => {
       const part = partOf(path);
       expect(layerOf(part)).not.toBe(-1);

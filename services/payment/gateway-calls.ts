@@ -1,0 +1,73 @@
+/** Carries out gateway calls, up to a limit side by side, and has their outcomes recorded. */
+import { fullJitterMs, sleep } from "../kit/backoff.ts";
+import { isDataError } from "../kit/database-errors.ts";
+import type { GroupCommit } from "../kit/group-commit.ts";
+import { type GatewayCall, nextCall } from "./domain.ts";
+import type { GatewayClient } from "./gateway-client.ts";
+import type { PaymentMetrics } from "./metrics.ts";
+import type { AnsweredCall } from "./outcomes.ts";
+import { leaseMs, type Payment } from "./repository.ts";
+
+export interface GatewayCalls {
+  /** How many more calls may be started now. */
+  freeSlots(): number;
+  /** Makes the call that a claimed payment waits for. */
+  start(claimed: Payment): void;
+  /** Resolves when the outcomes of all calls are recorded or given up. */
+  settled(): Promise<unknown>;
+}
+
+/** Between two attempts at one call. */
+const callBackoff = { baseMs: 100, maxMs: 5_000 };
+/** Between two attempts at recording an outcome. */
+const recordBackoff = { baseMs: 50, maxMs: 1_000 };
+
+export function createGatewayCalls(options: {
+  readonly gatewayClient: GatewayClient;
+  readonly recorder: GroupCommit<AnsweredCall, undefined>;
+  readonly metrics: PaymentMetrics;
+  readonly callsMax: number;
+  /** From then on an outcome that cannot be recorded is not retried. */
+  readonly closing: AbortSignal;
+  /** Called when a slot becomes free after all were taken. */
+  readonly onSlotFree: () => void;
+}): GatewayCalls {
+  const { gatewayClient, recorder, metrics, callsMax, closing } = options;
+  const current = new Set<Promise<void>>();
+  let slotsTaken = 0;
+
+  const record = async (answered: AnsweredCall, startedMs: number) => {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await recorder.submit(answered);
+        return;
+      } catch (error) {
+        // After the lease the call is due again, and the gateway gives the same answer to its key.
+        if (closing.aborted || isDataError(error) || performance.now() - startedMs > leaseMs) return;
+        await sleep(fullJitterMs(attempt, recordBackoff));
+      }
+    }
+  };
+
+  const carryOut = async (call: GatewayCall, attempts: number) => {
+    const startedMs = performance.now();
+    const answer = await gatewayClient(call);
+    metrics.called(call, answer, (performance.now() - startedMs) / 1_000);
+    // Frees the slot before recording: slots limit the calls to the gateway, and recording has a queue of its own.
+    if (slotsTaken-- === callsMax) options.onSlotFree();
+    const retryInMs = (answer.retryAfterMs ?? 0) + fullJitterMs(attempts - 1, callBackoff);
+    await record({ call, answer, retryInMs }, startedMs);
+  };
+
+  return {
+    freeSlots: () => Math.max(0, callsMax - slotsTaken),
+    start({ state, pending }) {
+      const call = nextCall(state);
+      if (call === undefined) return;
+      slotsTaken++;
+      const done = carryOut(call, pending?.attempts ?? 1).finally(() => current.delete(done));
+      current.add(done);
+    },
+    settled: () => Promise.all(current),
+  };
+}

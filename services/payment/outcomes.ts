@@ -1,0 +1,102 @@
+/** Records the outcomes of gateway calls: many in one transaction, each with the events that it leads to. */
+import type { NewEvent } from "../../proto/envelope.ts";
+import type { Outbox } from "../../relay/outbox/append.ts";
+import type { HintSender } from "../../relay/outbox/hint.ts";
+import type { Database } from "../kit/database.ts";
+import { isDataError } from "../kit/database-errors.ts";
+import { createGroupCommit, type GroupCommit } from "../kit/group-commit.ts";
+import type { Logger } from "../kit/log.ts";
+import { type GatewayCall, type GatewayOutcome, nextCall } from "./domain.ts";
+import type { GatewayAnswer } from "./gateway-client.ts";
+import { applyMessage, eventsOf, writesOf } from "./handlers.ts";
+import { outcomeLabel, type PaymentMetrics } from "./metrics.ts";
+import { lockPayments, type Payment } from "./repository.ts";
+
+/** A call that was made, with its answer. */
+export interface AnsweredCall {
+  readonly call: GatewayCall;
+  readonly answer: GatewayAnswer;
+  /** When to repeat the call if the answer settles nothing. */
+  readonly retryInMs: number;
+}
+
+export interface OutcomeDeps {
+  readonly database: Database;
+  readonly outbox: Outbox;
+  readonly hints: HintSender;
+  readonly newId: () => string;
+  readonly log: Logger;
+  readonly metrics: PaymentMetrics;
+}
+
+/** A group commit for outcomes: those that arrive while others are being recorded are recorded together. */
+export function createOutcomeRecorder(deps: OutcomeDeps): GroupCommit<AnsweredCall, undefined> {
+  return createGroupCommit<AnsweredCall, undefined>({
+    sizeMax: 500,
+    waitingMax: 10_000,
+    async commit(answered) {
+      try {
+        await recordOutcomes(deps, answered);
+      } catch (error) {
+        deps.metrics.failed("record");
+        deps.log.error({ err: error, calls: answered.length }, "gateway outcomes not recorded");
+        throw error;
+      }
+      return answered.map(() => undefined);
+    },
+    isOutage: (error) => !isDataError(error),
+  });
+}
+
+async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall[]): Promise<void> {
+  const { published, voidsRefused } = await deps.database.transaction(async (transaction) => {
+    const orderIds = [...new Set(answered.map(({ call }) => call.orderId))];
+    const { payments: before, now } = await lockPayments(transaction, orderIds);
+    const after = new Map(before);
+    const publish: NewEvent[] = [];
+    let refused = 0;
+    for (const { call, answer, retryInMs } of answered) {
+      const payment = after.get(call.orderId);
+      // Another instance or a cancel may have settled this call in the meantime.
+      if (payment?.pending === undefined) continue;
+      const { cause } = payment.pending;
+      const { changed, facts } = applyMessage(payment, answer.outcome, cause, now);
+      if (changed.pending !== undefined && mustRepeat(answer.outcome) && isPending(call, changed)) {
+        const dueAt = new Date(now.getTime() + retryInMs);
+        after.set(call.orderId, { ...changed, pending: { ...changed.pending, dueAt } });
+      } else if (facts.length > 0) {
+        after.set(call.orderId, changed);
+      }
+      publish.push(...eventsOf(call.orderId, facts, cause, deps.newId));
+      if (payment.state.status !== "VOID_REFUSED" && changed.state.status === "VOID_REFUSED") refused++;
+    }
+    await transaction.commit([...writesOf(before, after), ...deps.outbox.statements(publish)]);
+    return { published: publish.length, voidsRefused: refused };
+  });
+  deps.metrics.voidsRefused(voidsRefused);
+  if (published > 0) deps.hints.send();
+  logOutcomes(deps.log, answered, published);
+}
+
+/** True if the outcome leaves the call to be made again. */
+function mustRepeat({ $typeName }: GatewayOutcome): boolean {
+  return $typeName === "GatewayUnknown" || $typeName === "GatewayVoidRefused";
+}
+
+/** True if the payment still waits for this call. After a cancel it waits for another one. */
+function isPending(call: GatewayCall, payment: Payment): boolean {
+  return nextCall(payment.state)?.idempotencyKey === call.idempotencyKey;
+}
+
+function logOutcomes(log: Logger, answered: readonly AnsweredCall[], published: number): void {
+  const outcomes: Record<string, number> = {};
+  for (const { answer } of answered) {
+    const label = outcomeLabel(answer);
+    outcomes[label] = (outcomes[label] ?? 0) + 1;
+  }
+  const entry = { calls: answered.length, outcomes, published };
+  const faulty = answered.find(({ answer }) => answer.fault !== undefined);
+  if (faulty === undefined) log.info(entry, "gateway outcomes");
+  else
+    log.error({ ...entry, orderId: faulty.call.orderId, fault: faulty.answer.fault }, "the gateway refuses our calls");
+}
