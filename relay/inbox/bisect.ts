@@ -56,7 +56,7 @@ export async function bisect<M extends Message>(
   return addSummaries(summary, await bisect(bisection, secondHalf, signal));
 }
 
-/** Tries an event again that has failed alone in its transaction. Parks its key after the last attempt. */
+/** Retries an event that failed alone in its transaction, and parks its key after the last attempt. */
 async function retryOrPark<M extends Message>(
   { attempts, breaker, log }: Bisection<M>,
   entry: Entry<M>,

@@ -33,7 +33,7 @@ export interface InboxConsumerOptions {
 
 /** How long a record that is not urgent may be deferred. */
 const deferMaxMs = 100;
-/** All partitions of a fetch are handled side by side, and share transactions. */
+/** All partitions of a fetch are handled concurrently, and share transactions. */
 const partitionsConcurrently = 12;
 
 /**

@@ -36,7 +36,7 @@ export interface EffectOptions<M extends Message> {
 export interface Effects<M extends Message> {
   /** Runs the handler on events that are new to the service. @throws HandlerError for what its code throws by itself. */
   decide(transaction: Transaction, events: readonly ReceivedEvent<M>[]): Promise<Effect<M>>;
-  /** To be called after the effect's commit: counts it, sends the hint and calls back. */
+  /** Call it after the effect's commit: it counts the events, sends the hint and calls back. */
   committed(effect: Effect<M>): void;
 }
 

@@ -1,6 +1,6 @@
 /**
  * What identifies a received event: its id, by which the inbox drops duplicates, and its key, whose order it keeps. A
- * record that is no event gets an identity too, so that it can be parked, and is parked once.
+ * record that is not an event gets an identity too, so that it can be parked, and only once.
  */
 import { createHash } from "node:crypto";
 import { type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
@@ -50,7 +50,7 @@ export function identityOf(envelope: ReceivedEnvelope): RecordIdentity {
 }
 
 /**
- * The identity of a record that is no event. It uses the record's own id and key where they are valid, so that duplicates
+ * The identity of a record that is not an event. It uses the record's own id and key where they are valid, so that duplicates
  * are dropped and the order of its key is kept. Otherwise it uses digests, which are the same at every delivery and
  * different for every other record.
  */

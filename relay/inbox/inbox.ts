@@ -43,7 +43,7 @@ export interface Inbox {
    * @throws an outage. Part of the batch may be committed by then. Call again with the whole batch.
    */
   handle(records: readonly TopicRecord[], signal?: AbortSignal): Promise<void>;
-  /** Redelivers the parked keys for which an operator has requested it. To be called regularly. @throws an outage. */
+  /** Redelivers the parked keys for which an operator has requested it. Call it regularly. @throws an outage. */
   redeliverRequested(signal?: AbortSignal): Promise<void>;
   /** True while the circuit breaker is open: too many keys failed in a row. An operator should investigate. */
   isStopped(): boolean;

@@ -16,7 +16,7 @@ export interface StartInboxOptions<M extends Message>
 export interface RunningInbox {
   /** For `/readyz`: the inbox's database answers, the consumer hears from its broker, the circuit breaker is closed. */
   readonly checks: Readonly<Record<"database" | "broker" | "inbox", Check>>;
-  /** Finishes the batches under way and leaves the consumer group. To be called before the database is closed. */
+  /** Finishes the batches under way and leaves the consumer group. Call it before closing the database. */
   close(): Promise<void>;
 }
 

@@ -40,7 +40,7 @@ const killDeniedErrors = [1095, 1227];
 const noSuchConnectionError = 1094;
 
 /**
- * Takes the source. Takes up to 10 s, and another 5 s if a relay owned it.
+ * Takes the source: within 10 s, or within 15 s if a relay owned it.
  * @param options.onWait is called with a sentence that says what it waits for.
  * @throws DomainError FAILED_PRECONDITION if another operator's command has the source, or if this account may not end
  *   the relay's connection.

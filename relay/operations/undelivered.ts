@@ -47,6 +47,7 @@ export interface EventDetails extends UndeliveredEvent {
 export const listRowsMax = 1_000;
 /** The width of the archive's `discard_reason` column. */
 export const discardReasonLengthMax = 500;
+
 /**
  * The dead events in `seq` order; with `withFailed`, the failed events too, which the relay will try again. Returns one
  * event more than {@link listRowsMax} if there are more.
