@@ -1,13 +1,13 @@
 /**
- * Deadlines on the real processes: an outage of Order's own fails nobody whose answer lies on the topic, and an outage of
- * the payment gateway ends in compensation, with what turns out to have been charged given back.
+ * Deadlines on the real processes. An outage of Order itself fails no order whose answer is on the topic. An outage of
+ * the payment gateway ends in compensation, and what was charged is given back.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { eventually } from "../kit/testing.ts";
 import { orderRequest, startStack, type TestStack } from "./testing.ts";
 import { findDiscrepancies, readLedger } from "./testing-books.ts";
 
-/** Long enough to get the orders on their way, short enough to wait for. */
+/** Long enough to get orders in flight, short enough to wait for. */
 const deadlineMs = 8_000;
 
 let stack: TestStack;
@@ -44,14 +44,14 @@ async function outcomesOf(orderIds: readonly string[]): Promise<readonly string[
   return rows.map(({ outcome }) => outcome);
 }
 
-/** Each takes Order away, and resolves to how it comes back. */
+/** Each starts an outage of Order and returns a function that ends it. */
 const outages: Readonly<Record<string, () => Promise<() => void>>> = {
-  async "stood still"() {
+  async "was frozen"() {
     const pid = await stack.pidOf("order");
     process.kill(pid, "SIGSTOP");
     return () => process.kill(pid, "SIGCONT");
   },
-  async "was killed, and its successor held back"() {
+  async "was killed and its successor frozen"() {
     const killed = await stack.pidOf("order");
     process.kill(killed, "SIGKILL");
     const successor = await eventually(async () => {
@@ -64,11 +64,11 @@ const outages: Readonly<Record<string, () => Promise<() => void>>> = {
   },
 };
 
-for (const [outage, takeAway] of Object.entries(outages)) {
-  test(`Order ${outage} past the deadline, with authorisations on the topic: those orders end COMPLETED`, async () => {
+for (const [outage, startOutage] of Object.entries(outages)) {
+  test(`orders complete if Order ${outage} past their deadline while their authorisations were on the topic`, async () => {
     const orderIds = await place(20, "pm_slow");
     await eventually(async () => expect(await paymentsIn("AUTHORIZING", orderIds)).toHaveLength(20));
-    const bringBack = await takeAway();
+    const endOutage = await startOutage();
     try {
       await eventually(async () => {
         const published = await idsOf(
@@ -82,22 +82,22 @@ for (const [outage, takeAway] of Object.entries(outages)) {
       await eventually(async () => {
         expect(await undecidedPastDeadline(orderIds)).toEqual([...orderIds].sort());
       }, 2 * deadlineMs);
-      // What is on the topic, Order has not heard.
-      const heard = await idsOf(
+      // Order has handled nothing of what is on the topic.
+      const handled = await idsOf(
         "order",
         `SELECT aggregate_id AS id FROM order_inbox_event WHERE aggregate_id IN (?)
            AND type = 'shop.payment.v1.PaymentAuthorized'`,
         orderIds,
       );
-      expect(heard).toEqual([]);
+      expect(handled).toEqual([]);
     } finally {
-      bringBack();
+      endOutage();
     }
     await eventually(async () => expect(await outcomesOf(orderIds)).toEqual(["COMPLETED"]), 30_000);
   }, 90_000);
 }
 
-test("a gateway that is away past the deadline: orders wait for it, then are undone, and what was charged is given back", async () => {
+test("if the gateway hangs past the deadline, orders wait, then are compensated, and what was charged is given back", async () => {
   const charged = await place(5, "pm_timeout_charged");
   const live = async (status: string) => {
     const entries = await readLedger(await stack.read());
@@ -110,10 +110,10 @@ test("a gateway that is away past the deadline: orders wait for it, then are und
   process.kill(gateway, "SIGSTOP");
   let orderIds = charged;
   try {
-    // It had charged before it went, and nobody has heard.
+    // The gateway has charged these, and Payment does not know.
     expect(await paymentsIn("AUTHORIZING", charged)).toEqual([...charged].sort());
     orderIds = [...charged, ...(await place(10, "pm_ok"))];
-    // Payment and Order hear of the stock each in its own time.
+    // Payment and Order handle StockReserved independently.
     await eventually(async () => {
       expect(await paymentsIn("AUTHORIZING", orderIds)).toHaveLength(15);
       expect(await outcomesOf(orderIds)).toEqual(["STOCK_RESERVED"]);
@@ -130,6 +130,6 @@ test("a gateway that is away past the deadline: orders wait for it, then are und
   expect((await live("AUTHORIZED")).filter((orderId) => orderIds.includes(orderId))).toEqual([]);
 }, 90_000);
 
-test("afterwards stock, money and events add up", async () => {
+test("stock, money and events add up after the outages", async () => {
   await eventually(async () => expect(await findDiscrepancies(stack)).toEqual([]), 30_000);
 }, 60_000);

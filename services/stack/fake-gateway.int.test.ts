@@ -47,7 +47,7 @@ async function authorizationsOf(orderId: string) {
   return body.authorizations as { idempotencyKey: string; status: string }[];
 }
 
-test("authorises, and answers the same key the same without charging again", async () => {
+test("authorises, and gives the same answer to the same key without charging again", async () => {
   const first = await authorize("key-1");
   expect(first.status).toBe(200);
   expect(first.body).toMatchObject({
@@ -60,7 +60,7 @@ test("authorises, and answers the same key the same without charging again", asy
   expect(await authorizationsOf("order-1")).toHaveLength(1);
 });
 
-test("the same key at the same time is one charge; two keys for one order are two", async () => {
+test("twenty concurrent requests with one key are one charge; two keys for one order are two charges", async () => {
   const answers = await Promise.all(Array.from({ length: 20 }, () => authorize("key-1")));
   expect(new Set(answers.map((answer) => answer.body.authorizationId)).size).toBe(1);
   await authorize("key-2");
@@ -74,7 +74,7 @@ test("refuses a key that is reused with other parameters, or for another operati
   expect(await authorizationsOf("order-1")).toEqual([expect.objectContaining({ status: "AUTHORIZED" })]);
 });
 
-test("declines pm_declined and every token that it does not know", async () => {
+test("declines pm_declined and every unknown token", async () => {
   expect(await authorize("key-1", { paymentMethod: "pm_declined" })).toEqual({
     status: 402,
     body: { status: "DECLINED", reason: "declined by the issuer" },
@@ -84,7 +84,7 @@ test("declines pm_declined and every token that it does not know", async () => {
   expect(await authorize("key-2", { paymentMethod: "pm_what" })).toEqual(unknown);
 });
 
-test("a void gives back all that is live, says so again, and is terminal", async () => {
+test("a void gives back all authorisations, can be repeated, and is final", async () => {
   await authorize("key-1");
   await authorize("key-2", { amountMinor: "50" });
   const voided = { status: 200, body: { orderId: "order-1", status: "VOIDED", voidedAmountMinor: "1300" } };
@@ -96,13 +96,13 @@ test("a void gives back all that is live, says so again, and is terminal", async
   expect((await authorizationsOf("order-1")).map((it) => it.status)).toEqual(["VOIDED", "VOIDED"]);
 });
 
-test("a void of an order never seen refuses the authorisation that comes later", async () => {
+test("after a void of an unknown order, an authorisation of it is refused", async () => {
   expect((await post("/v1/voids", "void-1", { orderId: "order-9" })).body).toMatchObject({ voidedAmountMinor: "0" });
   expect((await authorize("key-1", { orderId: "order-9" })).status).toBe(409);
   expect((await look("/v1/orders/order-9")).body).toEqual({ orderId: "order-9", voided: true, authorizations: [] });
 });
 
-test("pm_timeout_charged: charges, stays silent once, then tells, also after a restart in between", async () => {
+test("pm_timeout_charged charges and does not answer the first request, but the second, also after a restart", async () => {
   const charged = { paymentMethod: "pm_timeout_charged" };
   expect(authorize("key-1", charged, 200)).rejects.toThrow();
   await Bun.sleep(250);
@@ -113,7 +113,7 @@ test("pm_timeout_charged: charges, stays silent once, then tells, also after a r
   expect(await authorizationsOf("order-1")).toHaveLength(1);
 });
 
-test("pm_timeout_not_charged: charges nothing, stays silent once, then authorises, also after a restart", async () => {
+test("pm_timeout_not_charged neither charges nor answers the first request, but the second, also after a restart", async () => {
   const notCharged = { paymentMethod: "pm_timeout_not_charged" };
   expect(authorize("key-1", notCharged, 200)).rejects.toThrow();
   await Bun.sleep(250);
@@ -125,7 +125,7 @@ test("pm_timeout_not_charged: charges nothing, stays silent once, then authorise
   expect((await look("/v1/authorizations/key-1")).body).toMatchObject({ orderId: "order-1", status: "AUTHORIZED" });
 });
 
-test("pm_slow authorises after a second, unless the order was voided meanwhile", async () => {
+test("pm_slow authorises after a second, unless the order is voided before", async () => {
   const startedAtMs = performance.now();
   const slow = authorize("key-1", { paymentMethod: "pm_slow" });
   const late = authorize("key-2", { orderId: "order-2", paymentMethod: "pm_slow" });
@@ -135,7 +135,7 @@ test("pm_slow authorises after a second, unless the order was voided meanwhile",
   expect(performance.now() - startedAtMs).toBeGreaterThanOrEqual(990);
 });
 
-test("names the field that is wrong", async () => {
+test("an invalid request is answered with the name of the invalid field", async () => {
   const wrong = async (body: unknown, key: string | undefined = "key-1") => {
     const answer = await post("/v1/authorizations", key, body);
     expect(answer.status).toBe(400);
@@ -153,7 +153,7 @@ test("names the field that is wrong", async () => {
   expect(await authorizationsOf("order-1")).toHaveLength(0);
 });
 
-test("pages through the ledger, voids included", async () => {
+test("the ledger can be read page by page, with authorisations and voids", async () => {
   for (const number of [1, 2, 3]) await authorize(`key-${number}`, { orderId: `order-${number}` });
   await post("/v1/voids", "void-2", { orderId: "order-2" });
   const seen: LedgerEntry[] = [];

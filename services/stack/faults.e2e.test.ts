@@ -1,6 +1,6 @@
 /**
- * Plugs pulled on a running stack while orders flow: afterwards every acknowledged order has its right final status, and
- * stock and money add up. Each test shows that its fault really hit something under way.
+ * Kills and freezes processes of a running stack while orders flow. Afterwards every acknowledged order has the right
+ * final status, and stock and money add up. Each test checks that something was in flight when it struck.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -29,7 +29,7 @@ interface Acknowledged {
   readonly atMs: number;
 }
 
-/** Places an order, and asks again with the same request id until it is acknowledged, as a client should. */
+/** Places an order. Retries with the same request id until it is acknowledged, as a client should. */
 async function place(index: number): Promise<Acknowledged> {
   const kind = kinds[index % kinds.length] ?? kinds[0];
   const request = orderRequest(kind.change);
@@ -44,7 +44,7 @@ async function place(index: number): Promise<Acknowledged> {
   }
 }
 
-/** Places about 30 orders a second until stopped; resolves to all that were acknowledged. */
+/** Places about 30 orders a second until `stop` is called, which returns all of them once acknowledged. */
 function flow() {
   const stopping = new AbortController();
   const placing: Promise<Acknowledged>[] = [];
@@ -87,7 +87,7 @@ const retriedRows = async () => {
   return counts.map((rows) => rows[0]?.n);
 };
 
-test("broker away: orders are taken, watchers stay, nothing is counted against an event, and all ends by itself", async () => {
+test("while the broker hangs, orders are accepted, watches stay open and no attempt is counted; then all orders complete", async () => {
   const kafka = await stack.pidOf("kafka");
   process.kill(kafka, "SIGSTOP");
   const orders: Acknowledged[] = [];
@@ -98,7 +98,7 @@ test("broker away: orders are taken, watchers stay, nothing is counted against a
       orders.push(order);
       watching ??= watchToEnd(stack.connect, order.orderId).then((seen) => seen.map(outcomeOf));
     }
-    // Longer than a send may take, so that the relay has failed at least once.
+    // Longer than the time limit of a send, so the relay has failed at least once.
     await eventually(async () => {
       const response = await fetch(`${(await stack.read()).health.relay}/readyz`);
       expect(response.status).toBe(503);
@@ -118,10 +118,10 @@ test("broker away: orders are taken, watchers stay, nothing is counted against a
   expect(await stack.pidOf("kafka")).toBe(kafka);
 }, 90_000);
 
-test("database away: UNAVAILABLE within 2 s, processes stay up, and go on by themselves", async () => {
+test("while the database hangs, calls fail with UNAVAILABLE within 2 s and no process ends; then all go on", async () => {
   const before = (await stack.read()).processes;
   const mariadb = await stack.pidOf("mariadb");
-  const underWay = await Promise.all(Array.from({ length: 10 }, (_, index) => place(index)));
+  const inFlight = await Promise.all(Array.from({ length: 10 }, (_, index) => place(index)));
   process.kill(mariadb, "SIGSTOP");
   const request = orderRequest();
   try {
@@ -137,7 +137,7 @@ test("database away: UNAVAILABLE within 2 s, processes stay up, and go on by the
   } finally {
     process.kill(mariadb, "SIGCONT");
   }
-  // What came of the three tries is one order at the most, and the fourth says which.
+  // The three attempts created at most one order, and the fourth returns it.
   let placed: { orderId: string } | undefined;
   await eventually(async () => {
     placed = await stack.connect.placeOrder(request);
@@ -146,18 +146,18 @@ test("database away: UNAVAILABLE within 2 s, processes stay up, and go on by the
     request.requestId,
   ]);
   expect(rows).toEqual([{ order_id: placed?.orderId ?? "" }]);
-  await expectAllFinal(underWay);
+  await expectAllFinal(inFlight);
   expect((await stack.read()).processes).toEqual(before);
 }, 90_000);
 
 for (const name of [...serviceNames, "relay", "gateway", "mariadb", "kafka"]) {
-  test(`kill -9 of ${name} while orders flow: it is back, and nothing is lost or done twice`, async () => {
+  test(`after a kill -9 of ${name} while orders flow, it is restarted, and nothing is lost or done twice`, async () => {
     const orders = flow();
     await sleep(500);
     const pid = await stack.pidOf(name);
     process.kill(pid, "SIGKILL");
     const killedMs = performance.now();
-    // Something placed after the kill gets to its end, through the process that was killed, within 15 s.
+    // An order placed after the kill needs the killed process, and is final within 15 s.
     const probe = await place(0);
     await eventually(async () => {
       expect((await statusesOf([probe])).get(probe.orderId)).toBe(probe.outcome);
@@ -175,7 +175,7 @@ for (const name of [...serviceNames, "relay", "gateway", "mariadb", "kafka"]) {
   }, 120_000);
 }
 
-test("the same records delivered again change nothing", async () => {
+test("redelivering all records of the topic changes nothing", async () => {
   const admin = await openAdmin(kafkaOf(await stack.read()));
   const topic = "shop.order-saga";
   const groups = serviceNames;
@@ -212,7 +212,7 @@ test("the same records delivered again change nothing", async () => {
   const before = await everything();
   const duplicatesBefore = await duplicates();
 
-  // Frozen for longer than their sessions last, the members are gone from their groups, and offsets can be set back.
+  // Offsets can be reset once the frozen members' sessions have expired and they are out of their groups.
   const pids = await Promise.all(groups.map((name) => stack.pidOf(name)));
   for (const pid of pids) process.kill(pid, "SIGSTOP");
   try {
@@ -234,7 +234,7 @@ test("the same records delivered again change nothing", async () => {
   await admin.close();
 }, 120_000);
 
-test("after all of it stock, money and events add up", async () => {
+test("stock, money and events add up after all of these faults", async () => {
   await eventually(async () => {
     expect(await findDiscrepancies(stack)).toEqual([]);
   }, 30_000);

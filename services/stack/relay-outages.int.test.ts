@@ -1,4 +1,4 @@
-/** Relay processes whose broker and whose owner go away again and again, on a broker of this file's own. */
+/** Relay processes whose broker is killed or hangs and whose owner is killed, on a broker of their own. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { openAdmin } from "../../relay/kafka/admin.ts";
 import type { KafkaOptions } from "../../relay/kafka/client.ts";
@@ -68,14 +68,14 @@ async function owns({ health }: RelayProcess): Promise<boolean> {
   return /^relay_owner\{source="order".*\} 1$/m.test(figures);
 }
 
-/** The replica that owns the source, once there is one. */
+/** The replica that owns the source. Waits until there is one. */
 const owner = () =>
   eventually(async () => {
     for (const relay of relays) if (await owns(relay)) return relay;
-    throw new Error("Nobody owns the source.");
+    throw new Error("No replica owns the source.");
   }, 15_000);
 
-// What is put in, and what became of it
+// The outbox
 
 interface Given {
   readonly key: string;
@@ -116,7 +116,7 @@ describe("50,000 events over 500 keys, 50 of them poison", () => {
   const eventsPerKey = 100;
   const poisonCount = 50;
   const writerCount = 4;
-  /** Each goes wrong in another way. */
+  /** Each fails in another way. */
   const poisons: readonly Omit<Given, "key">[] = [
     { payload: "not JSON" },
     { payload: '{"orderId":7}' },
@@ -124,11 +124,11 @@ describe("50,000 events over 500 keys, 50 of them poison", () => {
     { payload: JSON.stringify({ orderId: "x".repeat(1_200_000) }) },
   ];
 
-  /** What happens while events are written and relayed, in this order; each while there is something under way. */
+  /** What is killed while events are written and relayed, in this order. */
   const faults = ["owner", "broker", "owner", "owner", "broker", "owner", "owner"] as const;
 
-  test("two broker restarts, five dead owners: exactly the poison is dead, all else is there, in order per key", async () => {
-    // The n-th poison row is somewhere in the life of the n-th key.
+  test("after two kills of the broker and five of the owner, only poison is dead and the rest is published in order per key", async () => {
+    // One poison event at a random position among the events of each of the first keys.
     const poisonAt = new Map(
       Array.from({ length: poisonCount }, (_, index) => [index, Math.floor(Math.random() * eventsPerKey)]),
     );
@@ -136,7 +136,7 @@ describe("50,000 events over 500 keys, 50 of them poison", () => {
     const idsByKey = new Map<string, string[]>();
     let written = 0;
     let allowed = 0;
-    /** Each writes the events of its own keys, as the lock on an aggregate's row would have it: one after the other. */
+    /** Each writer has its own keys and writes their events in order, as a lock on the aggregate's row would enforce. */
     const write = async (writer: number) => {
       const keys = Array.from({ length: keyCount / writerCount }, (_, index) => writer + index * writerCount);
       for (let number = 0; number < eventsPerKey; number++) {
@@ -170,14 +170,14 @@ describe("50,000 events over 500 keys, 50 of them poison", () => {
         process.kill(broker.pid(), "SIGKILL");
       }
       allowed = Math.round((total * (index + 1)) / faults.length);
-      // It did hit something.
+      // Something was in flight.
       await eventually(async () => expect((await countByStatus()).PENDING).toBeGreaterThan(0));
       if (fault === "broker") await brokerAnswers();
     }
     await writing;
     expect(poisonIds.length).toBe(poisonCount);
 
-    // Each of the 50 ends as dead, whatever came in between; behind them waits what belongs to their keys, and no more.
+    // All 50 are dead despite the kills. Only the later events of their keys wait.
     const idsWith = async (status: string) =>
       (await database.query<{ id: string }>(`SELECT id FROM ${table} WHERE status = ?`, [status])).map(({ id }) => id);
     const behind = [...idsByKey].flatMap(([, ids]) => {
@@ -200,7 +200,7 @@ describe("50,000 events over 500 keys, 50 of them poison", () => {
     const letters = await readTopic(deadLetterTopic, distinct(poisonCount), 20_000, kafka);
     expect([...new Set(letters.map(idOf))].sort()).toEqual(poisonIds.toSorted());
 
-    // The operator gives them up; then everything else is there.
+    // After the operator discards them, everything else is published.
     const source = {
       ...{ name: "order", databaseUrl: schema.url, schema: schema.name, outboxTable: table, topic, deadLetterTopic },
       ...{ archiveTable: `${table}_archive`, encoding: "protobuf" as const, ceSource: "/shop/order", database },
@@ -216,7 +216,7 @@ describe("50,000 events over 500 keys, 50 of them poison", () => {
   }, 240_000);
 });
 
-test("a broker that hangs for 15 s in the middle of a drain: nothing is counted, and it is fast again within 5 s", async () => {
+test("while the broker hangs for 15 s during a drain, no attempt is counted; within 5 s after that the relay is fast again", async () => {
   const total = 40_000;
   const outageMs = 15_000;
   for (let first = 0; first < total; first += 2_000) {
@@ -239,7 +239,7 @@ test("a broker that hangs for 15 s in the middle of a drain: nothing is counted,
     expect(await retried()).toEqual([]);
     process.kill(pid, "SIGCONT");
     const backMs = performance.now();
-    // As many rows as it takes a relay at full speed a part of a second for: batches of ten would not do it.
+    // A relay at full speed sends as many in a fraction of a second; with probes of ten rows it would take longer.
     await eventually(async () => expect(await published()).toBeGreaterThan(atOutage + 5_000), 10_000);
     expect(performance.now() - backMs).toBeLessThan(5_000);
   } finally {
@@ -253,7 +253,7 @@ test("a broker that hangs for 15 s in the middle of a drain: nothing is counted,
   const ready = async () => (await fetch(`${relay.health}/readyz`)).status;
   await eventually(async () => expect(await ready()).toBe(200));
 
-  // With nothing to send it has no news of the broker by itself, and tells the truth all the same.
+  // With nothing to send, the relay checks the broker for /readyz and still reports the truth.
   process.kill(pid, "SIGSTOP");
   try {
     expect(await ready()).toBe(503);

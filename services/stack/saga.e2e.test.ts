@@ -1,4 +1,4 @@
-/** The saga from outside, on the real processes: every path, every protocol, and what a caller's mistakes are answered. */
+/** The saga as clients see it, on the real processes: every path, every protocol, and the replies to invalid requests. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { create, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -30,15 +30,15 @@ const paths = [
   },
 ] as const;
 
-/** A slow watcher gets the latest state: some may be missing, none may be wrong, doubled or out of order. */
+/** A slow watcher may miss a status, but must not see one twice, out of order, or of another path. */
 function expectPath(seen: readonly string[], statuses: readonly string[]) {
   expect(seen.at(-1)).toBe(statuses.at(-1) ?? "");
   expect(statuses.filter((status) => seen.includes(status))).toEqual([...seen]);
 }
 
-describe("every path through every protocol", () => {
+describe("every path over every protocol", () => {
   for (const { name, change, statuses } of paths) {
-    test(`${name}: Connect`, async () => {
+    test(`an order takes the path "${name}" over Connect`, async () => {
       const placed = await stack.connect.placeOrder(orderRequest(change));
       expect(placed.status).toBe(Order_Status.PENDING);
       const orders = await watchToEnd(stack.connect, placed.orderId);
@@ -47,12 +47,12 @@ describe("every path through every protocol", () => {
       expect(order).toEqual(orders.at(-1));
     });
 
-    test(`${name}: gRPC-Web`, async () => {
+    test(`an order takes the path "${name}" over gRPC-Web`, async () => {
       const placed = await stack.grpcWeb.placeOrder(orderRequest(change));
       expectPath((await watchToEnd(stack.grpcWeb, placed.orderId)).map(outcomeOf), statuses);
     });
 
-    test(`${name}: gRPC by grpc-js`, async () => {
+    test(`an order takes the path "${name}" over gRPC with grpc-js`, async () => {
       const client = grpcClient(await stack.read());
       const placed = await client.placeOrder(orderRequest(change));
       expect(placed.status).toBe(Order_Status.PENDING);
@@ -61,7 +61,7 @@ describe("every path through every protocol", () => {
     });
   }
 
-  test("JSON by hand: the status reads PENDING", async () => {
+  test("an order can be placed with plain JSON, whose reply reads PENDING", async () => {
     const { order } = await stack.read();
     const response = await fetch(`${order.http}/shop.order.v1.OrderService/PlaceOrder`, {
       method: "POST",
@@ -71,7 +71,7 @@ describe("every path through every protocol", () => {
     expect(await response.json()).toEqual({ orderId: expect.stringMatching(/^[0-9a-f-]{36}$/), status: "PENDING" });
   });
 
-  test("a payment that times out ends right, charged or not", async () => {
+  test("an order completes although its payment timed out at first, charged or not", async () => {
     for (const paymentMethod of ["pm_timeout_charged", "pm_timeout_not_charged", "pm_slow"]) {
       const placed = await stack.connect.placeOrder(orderRequest({ paymentMethod }));
       expect((await watchToEnd(stack.connect, placed.orderId)).map(outcomeOf).at(-1)).toBe("COMPLETED");
@@ -79,8 +79,8 @@ describe("every path through every protocol", () => {
   });
 });
 
-describe("a cancel", () => {
-  test("while the payment is under way undoes everything", async () => {
+describe("CancelOrder", () => {
+  test("CancelOrder compensates everything while the payment is in flight", async () => {
     const { orderId } = await stack.connect.placeOrder(orderRequest({ paymentMethod: "pm_slow" }));
     const watching = watchToEnd(stack.connect, orderId);
     const { order } = await stack.connect.cancelOrder({ orderId, reason: "changed my mind" });
@@ -90,13 +90,13 @@ describe("a cancel", () => {
     expect(again.order && outcomeOf(again.order)).toBe("FAILED/CANCELLED");
   });
 
-  test("of a completed order is refused", async () => {
+  test("CancelOrder refuses a completed order", async () => {
     const { orderId } = await stack.connect.placeOrder(orderRequest());
     await watchToEnd(stack.connect, orderId);
     await expect(stack.connect.cancelOrder({ orderId })).rejects.toMatchObject({ code: Code.FailedPrecondition });
   });
 
-  test("at once, of many orders, leaves none half done", async () => {
+  test("CancelOrder leaves none of many concurrent orders half done", async () => {
     const outcomes = await Promise.all(
       Array.from({ length: 30 }, async () => {
         const { orderId } = await stack.connect.placeOrder(orderRequest());
@@ -108,8 +108,8 @@ describe("a cancel", () => {
   });
 });
 
-describe("watching", () => {
-  test("versions only grow; a resume sends only newer ones, and past the end the final state once", async () => {
+describe("WatchOrder", () => {
+  test("WatchOrder sends growing versions; a resumed watch sends newer ones only, or the final one once", async () => {
     const { orderId } = await stack.connect.placeOrder(orderRequest());
     const versions = (await watchToEnd(stack.connect, orderId)).map((order) => order.version);
     expect(versions).toEqual(versions.toSorted((a, b) => a - b));
@@ -123,7 +123,7 @@ describe("watching", () => {
     }
   });
 
-  test("one order is one trace, from the caller's to the last event", async () => {
+  test("one order is one trace, from the caller to the last event", async () => {
     const traceId = "4bf92f3577b34da6a3ce929d0e0e4736";
     const { orderId } = await stack.connect.placeOrder(orderRequest(), {
       headers: { traceparent: `00-${traceId}-00f067aa0ba902b7-01` },
@@ -151,8 +151,8 @@ describe("watching", () => {
   });
 });
 
-describe("the same request", () => {
-  test("gives the same order, whatever its status by now", async () => {
+describe("PlaceOrder with the same request id", () => {
+  test("PlaceOrder returns the same order, with its current status, for the same request id", async () => {
     const request = orderRequest();
     const first = await stack.connect.placeOrder(request);
     await watchToEnd(stack.connect, first.orderId);
@@ -160,7 +160,7 @@ describe("the same request", () => {
     expect(again).toMatchObject({ orderId: first.orderId, status: Order_Status.COMPLETED });
   });
 
-  test("twenty times at once makes one order", async () => {
+  test("PlaceOrder creates one order for twenty concurrent requests with the same id", async () => {
     const request = orderRequest();
     const placed = await Promise.all(Array.from({ length: 20 }, () => stack.connect.placeOrder(request)));
     expect(new Set(placed.map((it) => it.orderId)).size).toBe(1);
@@ -170,7 +170,7 @@ describe("the same request", () => {
     expect(rows.length).toBe(1);
   });
 
-  test("with other fields is ALREADY_EXISTS", async () => {
+  test("PlaceOrder with a known request id and other fields is ALREADY_EXISTS", async () => {
     const request = orderRequest();
     await stack.connect.placeOrder(request);
     const other = stack.connect.placeOrder({ ...request, paymentMethod: "pm_declined" });
@@ -178,7 +178,7 @@ describe("the same request", () => {
   });
 });
 
-describe("a caller's mistake", () => {
+describe("an invalid request", () => {
   const line = { sku: "sku-0001", quantity: 1 };
   const mistakes: Readonly<Record<string, readonly [Partial<ReturnType<typeof orderRequest>>, string]>> = {
     "no lines": [{ lines: [] }, "lines"],
@@ -187,11 +187,11 @@ describe("a caller's mistake", () => {
     "quantity 1001": [{ lines: [{ ...line, quantity: 1_001 }] }, "lines[0].quantity"],
     "101 lines": [{ lines: Array(101).fill(line) }, "lines"],
     "a SKU twice": [{ lines: [line, line] }, "lines[1].sku"],
-    "a strange payment method": [{ paymentMethod: "visa" }, "payment_method"],
-    "a request id that is no UUID": [{ requestId: "1" }, "request_id"],
+    "an unknown payment method": [{ paymentMethod: "visa" }, "payment_method"],
+    "a request id that is not a UUID": [{ requestId: "1" }, "request_id"],
   };
   for (const [name, [change, field]] of Object.entries(mistakes)) {
-    test(`${name} is INVALID_ARGUMENT naming ${field}, and nothing is written`, async () => {
+    test(`PlaceOrder with ${name} is INVALID_ARGUMENT, names ${field} and writes nothing`, async () => {
       const count = () => stack.databases.order.query("SELECT COUNT(*) AS n FROM orders");
       const before = await count();
       const error = await stack.connect.placeOrder({ ...orderRequest(), ...change }).then(
@@ -204,7 +204,7 @@ describe("a caller's mistake", () => {
     });
   }
 
-  test("an unknown order is NOT_FOUND, a malformed id INVALID_ARGUMENT", async () => {
+  test("GetOrder and WatchOrder of an unknown order are NOT_FOUND, of a malformed id INVALID_ARGUMENT", async () => {
     const watchFirst = async (orderId: string) => {
       for await (const _ of stack.connect.watchOrder({ orderId })) return;
     };
@@ -215,7 +215,7 @@ describe("a caller's mistake", () => {
     await expect(watchFirst("42")).rejects.toMatchObject({ code: Code.InvalidArgument });
   });
 
-  test("in a cancel: an unknown order, a malformed id, a reason that is too long; and nothing is cancelled", async () => {
+  test("CancelOrder of an unknown order, of a malformed id or with too long a reason cancels nothing", async () => {
     const cancel = (orderId: string, reason = "") => stack.connect.cancelOrder({ orderId, reason });
     const unknown = "018f0000-0000-7000-8000-000000000000";
     await expect(cancel(unknown)).rejects.toMatchObject({ code: Code.NotFound });
@@ -225,7 +225,7 @@ describe("a caller's mistake", () => {
     expect((await watchToEnd(stack.connect, orderId)).map(outcomeOf).at(-1)).toBe("COMPLETED");
   });
 
-  test("a request over 64 KiB is refused, on both listeners", async () => {
+  test("a request over 64 KiB is refused by both listeners", async () => {
     const huge = { ...orderRequest(), paymentMethod: `pm_${"a".repeat(70_000)}` };
     await expect(stack.connect.placeOrder(huge)).rejects.toMatchObject({ code: Code.ResourceExhausted });
     const client = grpcClient(await stack.read());
@@ -234,7 +234,7 @@ describe("a caller's mistake", () => {
   });
 });
 
-test("what nobody expects on the topic is skipped and counted, or handled by rule, and stops nobody", async () => {
+test("unexpected events on the topic are skipped and counted, or handled by the rules, and stop no consumer", async () => {
   const before = await stack.read();
   const skipped = async () => {
     const text = await (await fetch(`${before.health.inventory}/metrics`)).text();
@@ -251,7 +251,7 @@ test("what nobody expects on the topic is skipped and counted, or handled by rul
   const producer = await openProducer({ ...kafkaOf(before), timeoutMs: 5_000 });
   await producer.send(sagaTopic, [
     record(create(StockReservedSchema, { orderId }), "shop.shipping.v1.ParcelSent"),
-    // Of an order that nobody has placed.
+    // For an order that was never placed.
     record(create(StockReservedSchema, { orderId })),
     record(create(PaymentAuthorizedSchema, { orderId })),
     record(create(PaymentFailedSchema, { orderId })),
@@ -267,15 +267,15 @@ test("what nobody expects on the topic is skipped and counted, or handled by rul
     );
     return rows.map(({ type }) => type);
   };
-  // A cancel is remembered and answered, whoever has heard of the order.
+  // Inventory and payment remember and answer a cancel even for an order that they do not know.
   await eventually(async () => {
     expect(await answers("inventory")).toEqual(["shop.inventory.v1.StockReleased"]);
     expect(await answers("payment")).toEqual(["shop.payment.v1.PaymentVoided"]);
   });
-  const heard = () =>
+  const handled = () =>
     stack.databases.order.query("SELECT COUNT(*) AS events FROM order_inbox_event WHERE aggregate_id = ?", [orderId]);
-  // The six, and the two answers.
-  await eventually(async () => expect(await heard()).toEqual([{ events: 8 }]));
+  // The six events and the two answers.
+  await eventually(async () => expect(await handled()).toEqual([{ events: 8 }]));
   expect(await answers("order")).toEqual([]);
   await expect(stack.connect.getOrder({ orderId })).rejects.toMatchObject({ code: Code.NotFound });
   expect((await skipped()) - skippedBefore).toBeGreaterThanOrEqual(1);
@@ -285,7 +285,7 @@ test("what nobody expects on the topic is skipped and counted, or handled by rul
   expect((await stack.read()).processes).toEqual(before.processes);
 });
 
-test("at the end stock, money and events add up", async () => {
+test("stock, money and events add up after all of these orders", async () => {
   await eventually(async () => {
     expect(await findDiscrepancies(stack)).toEqual([]);
   }, 30_000);
