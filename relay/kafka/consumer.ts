@@ -66,9 +66,9 @@ const silenceMaxMs = 5_000;
 const heartbeatDuringBatchMs = 1_000;
 const fetchBytesMin = 100_000;
 const connectRetryMs = 500;
-/** How long closing waits for a start under way. */
+/** How long close() waits for the consumer to finish starting. */
 const startTimeoutMs = 1_000;
-/** How long closing waits for the batches in flight. */
+/** How long close() waits for the batches in flight. */
 const batchTimeoutMs = 3_000;
 
 /** Joins the group in the background, whether or not a broker answers yet, and keeps trying. */
@@ -158,7 +158,7 @@ function handledOffsets(consumer: Consumer, { topic, log }: TopicConsumerOptions
   });
 }
 
-/** Connects, waiting for a broker if need be, and starts fetching. */
+/** Connects, trying again until a broker answers, and starts fetching. */
 async function start(
   consumer: Consumer,
   { topic, from, groupId, partitionsConcurrently, log }: TopicConsumerOptions,
@@ -185,7 +185,7 @@ async function start(
   });
 }
 
-/** Takes what kafkajs fetched of a partition through the deferral, in slices of `batchSizeMax` records. */
+/** Passes what kafkajs fetched of a partition to the deferral, in slices of at most `batchSizeMax` records. */
 function batchReceiver(options: {
   readonly queue: PartitionQueue;
   readonly deferral: Deferral;

@@ -43,8 +43,8 @@ export class Deferral {
   }
 
   /**
-   * Handles the batch behind the deferred records of its partition, or defers it. Call it from within the partition's
-   * queue. If it throws, deferred records stay deferred; the batch itself is left to the caller.
+   * Handles the batch together with the deferred records before it, or defers it too. Call it from within the partition's
+   * queue. If it throws, the records deferred before stay deferred, and the batch has to be delivered again.
    */
   async receive(batch: PartitionBatch, signal: AbortSignal): Promise<void> {
     const { partition, records } = batch;
