@@ -1,7 +1,8 @@
+import { consumerStoppedMessage } from "../../services/kit/shutdown.ts";
+
 /** How many lines from the end of a log to search: the restarted process may have written some of them. */
 const logTailLines = 10;
-/** What a service logs before it exits because its Kafka client has stopped and does not restart. */
-const consumerStopped = '"msg":"the consumer has stopped"';
+const consumerStopped = `"msg":${JSON.stringify(consumerStoppedMessage)}`;
 
 /** Watches which processes exit, and tells the exits that a fault explains from those that nothing explains. */
 export class ExitWatch {

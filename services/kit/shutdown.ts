@@ -38,13 +38,13 @@ export function closeOnSignal(options: {
   });
 }
 
-/**
- * Exits with 1 when a consumer stops for good, so that the supervisor restarts the process. The fault injection
- * (load/chaos) knows this exit by its log message.
- */
+/** Logged when a consumer stops for good. The fault injection (load/chaos) recognises the exit that follows by it. */
+export const consumerStoppedMessage = "the consumer has stopped";
+
+/** Exits with 1 when a consumer stops for good, so that the supervisor restarts the process. */
 export function exitOnConsumerCrash(log: Logger): (error: Error) => never {
   return (error) => {
-    log.fatal({ err: error }, "the consumer has stopped");
+    log.fatal({ err: error }, consumerStoppedMessage);
     process.exit(1);
   };
 }
