@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { readInventoryConfig } from "./config.ts";
 
-test("only the database has to be told", () => {
+test("inventory needs only DATABASE_URL; everything else has a default", () => {
   expect(readInventoryConfig({ DATABASE_URL: "mysql://inventory@db/shop_inventory" })).toEqual({
     host: "127.0.0.1",
     instance: "inventory",
@@ -14,6 +14,6 @@ test("only the database has to be told", () => {
   });
 });
 
-test("what is missing or malformed is named, all of it", () => {
+test("inventory refuses a faulty configuration and names every faulty variable", () => {
   expect(() => readInventoryConfig({ HEALTH_PORT: "http" })).toThrow(/HEALTH_PORT.*DATABASE_URL/);
 });

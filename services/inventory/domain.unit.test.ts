@@ -40,7 +40,7 @@ const nothingReleasedEvent = create(StockReleasedSchema, { orderId });
 const none = noReservation(orderId);
 const heldReservation: Reservation = { orderId, status: "HELD", lines };
 
-/** 5 of sku-a and 1 of sku-b, less what the reservation has of them. */
+/** 5 pieces of sku-a and 1 of sku-b, of which the reservation has taken its lines. */
 function state(reservation: Reservation): InventoryState {
   const taken = reservation.status === "HELD" || reservation.status === "SOLD" ? reservation.lines : [];
   const level = (sku: string, initial: number) => {
@@ -57,7 +57,7 @@ function state(reservation: Reservation): InventoryState {
   };
 }
 
-/** The state after the messages, and the events that were published on the way. */
+/** The state after the messages, and the events that they published. */
 function given(from: InventoryState, ...messages: readonly InventoryMessage[]) {
   let after = from;
   const published = [];
@@ -72,11 +72,11 @@ function given(from: InventoryState, ...messages: readonly InventoryMessage[]) {
 }
 
 describe("an order that is placed", () => {
-  test("holds every line", () => {
+  test("a placed order holds every line", () => {
     expect(given(state(none), placed)).toEqual({ after: state(heldReservation), published: [reservedEvent] });
   });
 
-  test("holds the very last piece", () => {
+  test("a placed order can hold the last piece", () => {
     const { after } = given(
       state(none),
       create(OrderPlacedSchema, { orderId, lines: [{ sku: "sku-b", quantity: 1 }] }),
@@ -84,7 +84,7 @@ describe("an order that is placed", () => {
     expect(after.stock.get("sku-b")).toEqual({ available: 0, held: 1, sold: 0 });
   });
 
-  test("holds nothing when one line is short, and says by how much", () => {
+  test("a placed order holds nothing if one line is short, and publishes the shortage", () => {
     const tooMany = [
       { sku: "sku-a", quantity: 2 },
       { sku: "sku-b", quantity: 3 },
@@ -100,7 +100,7 @@ describe("an order that is placed", () => {
     });
   });
 
-  test("is refused a SKU that nobody knows", () => {
+  test("a placed order with an unknown SKU is refused", () => {
     const { after, published } = given(
       state(none),
       create(OrderPlacedSchema, { orderId, lines: [{ sku: "sku-x", quantity: 1 }] }),
@@ -114,7 +114,7 @@ describe("an order that is placed", () => {
     ]);
   });
 
-  test("is refused two lines of one SKU that fit alone and not together", () => {
+  test("a placed order with two lines of one SKU that fit alone but not together is refused", () => {
     const twice = [
       { sku: "sku-a", quantity: 3 },
       { sku: "sku-a", quantity: 3 },
@@ -126,21 +126,21 @@ describe("an order that is placed", () => {
 });
 
 describe("held stock", () => {
-  test("is released when the payment failed", () => {
+  test("held stock is released when the payment failed", () => {
     expect(given(state(heldReservation), paymentFailed)).toEqual({
       after: state({ orderId, status: "RELEASED", lines }),
       published: [releasedEvent],
     });
   });
 
-  test("is sold when the order is completed, and nobody has to hear of it", () => {
+  test("held stock is sold when the order completes, and no event is published", () => {
     expect(given(state(heldReservation), completed)).toEqual({
       after: state({ orderId, status: "SOLD", lines }),
       published: [],
     });
   });
 
-  test("is released when the order is cancelled", () => {
+  test("held stock is released when the order is cancelled", () => {
     expect(given(state(heldReservation), cancelRequested)).toEqual({
       after: state({ orderId, status: "CANCELLED", lines }),
       published: [releasedEvent],
@@ -152,21 +152,21 @@ describe("a cancel", () => {
   test.each([
     ["NONE", none],
     ["REFUSED", { orderId, status: "REFUSED" }],
-  ] as const)("of an order that is %s here is answered", (_, reservation) => {
+  ] as const)("a cancel of an order in %s is answered", (_, reservation) => {
     expect(given(state(reservation), cancelRequested)).toEqual({
       after: state({ orderId, status: "CANCELLED", lines: [] }),
       published: [nothingReleasedEvent],
     });
   });
 
-  test("after a release gives nothing back twice, and keeps what was released", () => {
+  test("a cancel after a release releases nothing again, and keeps the released lines", () => {
     expect(given(state(heldReservation), paymentFailed, cancelRequested)).toEqual({
       after: state({ orderId, status: "CANCELLED", lines }),
       published: [releasedEvent, nothingReleasedEvent],
     });
   });
 
-  test("is remembered: an order that is heard of later holds nothing", () => {
+  test("an OrderPlaced that arrives after the cancel holds nothing", () => {
     expect(given(state(none), cancelRequested, placed)).toEqual({
       after: state({ orderId, status: "CANCELLED", lines: [] }),
       published: [nothingReleasedEvent],
@@ -174,7 +174,7 @@ describe("a cancel", () => {
   });
 });
 
-describe("what comes late, twice or out of order", () => {
+describe("late, duplicate and out-of-order messages", () => {
   const reservations: readonly Reservation[] = [
     none,
     heldReservation,
@@ -183,7 +183,7 @@ describe("what comes late, twice or out of order", () => {
     { orderId, status: "SOLD", lines },
     { orderId, status: "CANCELLED", lines },
   ];
-  /** All that is not in here changes nothing. */
+  /** The messages that change a reservation, by its status. All others change nothing. */
   const effective: Readonly<Record<ReservationStatus, readonly InventoryMessage[]>> = {
     NONE: [placed, cancelRequested],
     HELD: [paymentFailed, completed, cancelRequested],
@@ -195,10 +195,10 @@ describe("what comes late, twice or out of order", () => {
   for (const reservation of reservations) {
     for (const message of [placed, paymentFailed, completed, cancelRequested]) {
       const matters = effective[reservation.status].includes(message);
-      test(`${message.$typeName} on ${reservation.status} ${matters ? "matters" : "changes nothing"}`, () => {
+      test(`${message.$typeName} in ${reservation.status} changes ${matters ? "the reservation" : "nothing"}`, () => {
         expect(decide(state(reservation), message).length > 0).toBe(matters);
       });
-      test(`${message.$typeName} on ${reservation.status} keeps every SKU's sum and touches no other SKU`, () => {
+      test(`${message.$typeName} in ${reservation.status} keeps every SKU's sum and touches no other SKU`, () => {
         const before = state(reservation);
         const { after } = given(before, message, message);
         const touched = skusTouchedBy(reservation, message);

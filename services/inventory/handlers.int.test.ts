@@ -61,7 +61,7 @@ async function reservations() {
   return await database.query("SELECT order_id, status, held_lines FROM reservation ORDER BY order_id");
 }
 
-test("a batch of several orders: reserved, refused, of an unknown SKU", async () => {
+test("a batch reserves one order, refuses a short one and one with an unknown SKU, and answers each", async () => {
   await addStock("sku-a", 10);
   await addStock("sku-b", 1);
   const { types, publish, ignored, events } = await batch(
@@ -87,7 +87,7 @@ test("a batch of several orders: reserved, refused, of an unknown SKU", async ()
   ]);
 });
 
-test("two orders of one batch that want the last piece: the first one gets it", async () => {
+test("of two orders in one batch that want the last piece, the first gets it", async () => {
   await addStock("sku-rare", 1);
   const { types } = await batch(
     placed("order-2", { sku: "sku-rare", quantity: 1 }),
@@ -97,7 +97,7 @@ test("two orders of one batch that want the last piece: the first one gets it", 
   expect(await stockOf("sku-rare")).toEqual({ available: 0, held: 1, sold: 0 });
 });
 
-test("what an order gives back is there for the next one of the same batch", async () => {
+test("stock that one order releases is available to the next order of the same batch", async () => {
   await addStock("sku-rare", 1);
   await batch(placed("order-1", { sku: "sku-rare", quantity: 1 }));
   const { types } = await batch(paymentFailed("order-1"), placed("order-2", { sku: "sku-rare", quantity: 1 }));
@@ -105,7 +105,7 @@ test("what an order gives back is there for the next one of the same batch", asy
   expect(await stockOf("sku-rare")).toEqual({ available: 0, held: 1, sold: 0 });
 });
 
-test("release and sell add up", async () => {
+test("releases and sales of one batch add up", async () => {
   await addStock("sku-a", 100);
   const orders = Array.from({ length: 9 }, (_, index) => `order-${index}`);
   await batch(...orders.map((orderId, index) => placed(orderId, { sku: "sku-a", quantity: index + 1 })));
@@ -120,7 +120,7 @@ test("release and sell add up", async () => {
   expect(await stockOf("sku-a")).toEqual({ available: 60, held: 35, sold: 5 });
 });
 
-test("a whole saga in one batch, and again: the second time nothing matters", async () => {
+test("a batch with whole sagas changes nothing when it is delivered again", async () => {
   await addStock("sku-a", 5);
   const messages = [
     placed("order-1", { sku: "sku-a", quantity: 2 }),
@@ -140,7 +140,7 @@ test("a whole saga in one batch, and again: the second time nothing matters", as
   expect({ stock: await stockOf("sku-a"), reservations: await reservations() }).toEqual(after);
 });
 
-test("two batches at once that want the same pieces sell each piece once", async () => {
+test("two batches that want the same pieces at the same time reserve each piece once", async () => {
   const skus = Array.from({ length: 20 }, (_, index) => `sku-${index}`);
   for (const sku of skus) await addStock(sku, 10);
   const wishes = (name: string, order: readonly string[]) =>
@@ -151,7 +151,7 @@ test("two batches at once that want the same pieces sell each piece once", async
   expect(Number(held?.n)).toBe(10);
 });
 
-test("a reservation that another instance made meanwhile is a duplicate key, and nothing is written", async () => {
+test("a batch fails with a duplicate key, and writes nothing, if another instance has made the same reservation", async () => {
   await addStock("sku-a", 5);
   const error = await database
     .transaction(async (transaction) => {
@@ -170,7 +170,7 @@ test("a reservation that another instance made meanwhile is a duplicate key, and
   expect(await stockOf("sku-a")).toEqual({ available: 4, held: 1, sold: 0 });
 });
 
-test("the number of statements does not grow with the batch", async () => {
+test("inventory handles a batch of 199 orders with as many statements as one order", async () => {
   const skus = Array.from({ length: 200 }, (_, index) => `sku-${index}`);
   for (const sku of skus) await addStock(sku, 1_000);
   await batch(...skus.map((sku, index) => placed(`old-${index}`, { sku, quantity: 1 })));
@@ -187,12 +187,12 @@ test("the number of statements does not grow with the batch", async () => {
       return (await countStatements(transaction)) - before;
     });
   const forOne = await counted(0, 1);
-  // Reservations and stock are read; reservations inserted and updated, stock updated, the outbox inserted.
+  // Reads reservations and stock, inserts and updates reservations, updates stock, inserts into the outbox.
   expect(forOne).toBe(6);
   expect(await counted(1, 200)).toBe(forOne);
 });
 
-test("thousands of SKUs in one batch are still one locked read and one write", async () => {
+test("a batch of 10,000 lines over 1,000 SKUs reserves them all", async () => {
   await seedStock(schema.url);
   const wishes = Array.from({ length: 500 }, (_, order) =>
     placed(
@@ -209,7 +209,7 @@ test("thousands of SKUs in one batch are still one locked read and one write", a
   expect({ held: Number(row?.held), n: Number(row?.n) }).toEqual({ held: 10_000, n: 1_000 });
 });
 
-test("the table itself refuses what would not add up, or be negative", async () => {
+test("the stock table refuses levels that are negative or do not add up", async () => {
   await addStock("sku-a", 5);
   for (const change of ["available = available - 1", "available = -1, held = 6", "held = 5, sold = -5"]) {
     const error = await database.execute(`UPDATE stock SET ${change} WHERE sku = 'sku-a'`).catch((it) => it);
@@ -217,7 +217,7 @@ test("the table itself refuses what would not add up, or be negative", async () 
   }
 });
 
-test("seeding again changes nothing that is there", async () => {
+test("seeding a second time changes no existing stock", async () => {
   await seedStock(schema.url);
   await batch(placed("order-1", { sku: "sku-rare", quantity: 1 }));
   await seedStock(schema.url);

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { readPaymentConfig } from "./config.ts";
 
-test("only the database has to be told", () => {
+test("payment needs only DATABASE_URL; everything else has a default", () => {
   expect(readPaymentConfig({ DATABASE_URL: "mysql://payment@db/shop_payment" })).toEqual({
     host: "127.0.0.1",
     instance: "payment",
@@ -15,6 +15,6 @@ test("only the database has to be told", () => {
   });
 });
 
-test("what is missing or malformed is named, all of it", () => {
+test("payment refuses a faulty configuration and names every faulty variable", () => {
   expect(() => readPaymentConfig({ GATEWAY_URL: "gateway:8090" })).toThrow(/DATABASE_URL.*GATEWAY_URL/);
 });

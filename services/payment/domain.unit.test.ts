@@ -62,7 +62,7 @@ const voided: PaymentState = {
   authorizationId: undefined,
 };
 
-/** The state after the messages, and the events that were published on the way. */
+/** The state after the messages, and the events that they published. */
 function given(state: PaymentState, ...messages: readonly PaymentMessage[]) {
   const published = [];
   for (const message of messages) {
@@ -76,36 +76,36 @@ function given(state: PaymentState, ...messages: readonly PaymentMessage[]) {
 }
 
 describe("a payment", () => {
-  test("is noted when the order is placed, and nobody has to hear of it", () => {
+  test("a payment is noted when the order is placed, and no event is published", () => {
     expect(given(none, placed)).toEqual({ state: noted, published: [] });
   });
 
-  test("is asked for once the stock is reserved", () => {
+  test("an authorise is needed once the stock is reserved", () => {
     expect(given(noted, stockReserved)).toEqual({ state: authorizing, published: [] });
   });
 
-  test("is authorised by the gateway", () => {
+  test("a payment is authorised when the gateway says so", () => {
     expect(given(authorizing, gatewayAuthorized)).toEqual({ state: authorized, published: [authorizedEvent] });
   });
 
   test.each([
     ["GatewayDeclined", gatewayDeclined],
     ["GatewayVoided", gatewayVoided],
-  ])("fails on %s", (_, outcome) => {
+  ])("a payment fails on %s", (_, outcome) => {
     expect(given(authorizing, outcome)).toEqual({ state: declined, published: [failedEvent] });
   });
 
-  test("stays asked for while nobody knows", () => {
+  test("a payment stays AUTHORIZING while the outcome is unknown", () => {
     expect(given(authorizing, gatewayUnknown, gatewayUnknown)).toEqual({ state: authorizing, published: [] });
   });
 
-  test("without a total is an error", () => {
+  test("an OrderPlaced without a total is an error", () => {
     expect(() => decide(none, create(OrderPlacedSchema, { orderId }))).toThrow("total");
   });
 });
 
 describe("a cancel", () => {
-  test("of an order that was never heard of is answered at once, and remembered", () => {
+  test("a cancel that arrives before OrderPlaced is answered at once, and nothing is charged later", () => {
     const nothingKnown = { currencyCode: "XXX", minorUnits: 0n };
     expect(given(none, cancelRequested, placed, stockReserved)).toEqual({
       state: { orderId, status: "VOIDED", voidedAmount: nothingKnown, terms: undefined, authorizationId: undefined },
@@ -113,12 +113,12 @@ describe("a cancel", () => {
     });
   });
 
-  test("before the intent is answered at once: the gateway was never asked", () => {
+  test("a cancel before the authorise is answered at once, because the gateway was never called", () => {
     expect(given(noted, cancelRequested, stockReserved)).toEqual({ state: voided, published: [voidedEvent(nothing)] });
   });
 
   test.each([authorizing, declined, authorized].map((from) => [from.status, from] as const))(
-    "after the intent (%s) is answered by the gateway's word only",
+    "a cancel in %s is answered only when the gateway has confirmed the void",
     (_, from) => {
       const asked = given(from, cancelRequested, gatewayUnknown);
       expect(asked.state.status).toBe("VOIDING");
@@ -129,14 +129,14 @@ describe("a cancel", () => {
     },
   );
 
-  test("tells what the void gave back, and keeps the authorisation that it voided", () => {
+  test("PaymentVoided carries the amount that the void gave back, and the payment keeps its authorisation id", () => {
     expect(given(authorized, cancelRequested, voidConfirmed)).toEqual({
       state: { orderId, status: "VOIDED", voidedAmount: amount, terms, authorizationId },
       published: [voidedEvent(amount)],
     });
   });
 
-  test("makes an authorisation that comes in late count for nothing", () => {
+  test("an authorisation that arrives after the cancel is ignored", () => {
     expect(given(authorizing, cancelRequested, gatewayAuthorized, voidConfirmed)).toEqual({
       state: { orderId, status: "VOIDED", voidedAmount: amount, terms, authorizationId: undefined },
       published: [voidedEvent(amount)],
@@ -145,18 +145,18 @@ describe("a cancel", () => {
 });
 
 describe("a void that the gateway refuses", () => {
-  test("is a state of its own, of which nobody else hears", () => {
+  test("a refused void makes the payment VOID_REFUSED, and no event is published", () => {
     expect(given(voiding, gatewayRefuses, gatewayUnknown)).toEqual({ state: voidRefused, published: [] });
   });
 
-  test("keeps what was said last, and is asked for again under the same key", () => {
+  test("a refused void keeps the latest refusal, and is repeated under the same key", () => {
     const otherWords: GatewayOutcome = { $typeName: "GatewayVoidRefused", refusal: "answered 410 to void" };
     const { state } = given(voiding, gatewayRefuses, otherWords);
     expect(state).toEqual({ ...voidRefused, refusal: "answered 410 to void" });
     expect(nextCall(state)).toEqual(nextCall(voiding));
   });
 
-  test("is confirmed in the end", () => {
+  test("a refused void can still be confirmed", () => {
     expect(given(authorized, cancelRequested, gatewayRefuses, voidConfirmed)).toEqual({
       state: { orderId, status: "VOIDED", voidedAmount: amount, terms, authorizationId },
       published: [voidedEvent(amount)],
@@ -165,7 +165,7 @@ describe("a void that the gateway refuses", () => {
 });
 
 describe("the next call", () => {
-  test("authorises under a key that only the order decides", () => {
+  test("the key of an authorise depends only on the order", () => {
     expect(nextCall(authorizing)).toEqual({
       kind: "authorise",
       orderId,
@@ -175,22 +175,22 @@ describe("the next call", () => {
     expect(nextCall(given(authorizing, gatewayUnknown).state)).toEqual(nextCall(authorizing));
   });
 
-  test("voids under a key that only the order decides", () => {
+  test("the key of a void depends only on the order", () => {
     expect(nextCall(voiding)).toEqual({ kind: "void", orderId, idempotencyKey: `void-${orderId}` });
     expect(nextCall(given(voiding, gatewayUnknown).state)).toEqual(nextCall(voiding));
   });
 
   test.each([none, noted, authorized, declined, voided].map((state) => [state.status, state] as const))(
-    "is none on %s",
+    "%s needs no call to the gateway",
     (_, state) => {
       expect(nextCall(state)).toBeUndefined();
     },
   );
 });
 
-describe("what comes late, twice or out of order", () => {
+describe("late, duplicate and out-of-order messages", () => {
   const outcomes = [gatewayAuthorized, gatewayDeclined, gatewayVoided];
-  /** All that is not in here changes nothing. */
+  /** The messages that change a payment, by its status. All others change nothing. */
   const effective: Readonly<Record<PaymentStatus, readonly PaymentMessage[]>> = {
     NONE: [placed, cancelRequested],
     NOTED: [stockReserved, cancelRequested],
@@ -212,7 +212,7 @@ describe("what comes late, twice or out of order", () => {
       gatewayUnknown,
     ]) {
       const matters = effective[state.status].includes(message);
-      test(`${message.$typeName} on ${state.status} ${matters ? "matters" : "changes nothing"}`, () => {
+      test(`${message.$typeName} in ${state.status} changes ${matters ? "the payment once" : "nothing"}`, () => {
         expect(decide(state, message).length > 0).toBe(matters);
         expect(given(state, message, message)).toEqual(given(state, message));
       });

@@ -52,7 +52,7 @@ async function paymentOf(orderId: string) {
 
 const claim = (limit: number) => claimDuePayments(database, { limit });
 
-test("what is noted waits; what is reserved is due at once, for one claimant", async () => {
+test("a noted payment waits; after StockReserved its call is due at once, for one claimant", async () => {
   await batch(placed("due-1"), placed("due-2"), placed("due-3"));
   expect(await claim(10)).toEqual([]);
   const { events, publish } = await batch(stockReserved("due-1"), stockReserved("due-2"));
@@ -70,7 +70,7 @@ test("what is noted waits; what is reserved is due at once, for one claimant", a
   });
 });
 
-test("the commit that asks for a call claims it, as far as the worker has slots; the rest is due at once", async () => {
+test("the commit that asks for calls claims as many as the worker has slots; the others are due at once", async () => {
   await batch(placed("slot-1"), placed("slot-2"), placed("slot-3"));
   freeSlots = 2;
   started = [];
@@ -86,21 +86,21 @@ test("the commit that asks for a call claims it, as far as the worker has slots;
   ]);
   expect(woken).toBe(1);
   expect((await claim(10)).map(({ state }) => state.orderId)).toEqual(["slot-3"]);
-  // A claim is a lease like any other: the row says until when.
+  // This claim is a lease too: the row says when it ends.
   const [row] = await database.query<{ ms: number }>(
     "SELECT TIMESTAMPDIFF(MICROSECOND, CURRENT_TIMESTAMP(3), next_attempt_at) DIV 1000 AS ms FROM payment WHERE order_id = 'slot-1'",
   );
   expect(row?.ms).toBeGreaterThan(0);
 });
 
-test("a claim that came to nothing is due again after its lease", async () => {
+test("a claimed call without an outcome is due again after its lease", async () => {
   await batch(placed("lease-1"), stockReserved("lease-1"));
   const take = () => claimDuePayments(database, { limit: 10, leaseMs: 0 });
   expect((await take()).map(({ pending }) => pending?.attempts)).toEqual([1]);
   expect((await claim(10)).map(({ pending }) => pending?.attempts)).toEqual([2]);
 });
 
-test("a cancel makes the void due at once, in answer to the cancel, whatever the authorise waits for", async () => {
+test("a cancel makes the void due at once, in answer to the cancel, even while the authorise is claimed", async () => {
   await batch(placed("cancel-1"), stockReserved("cancel-1"));
   await claim(10);
   const { events, publish } = await batch(cancelRequested("cancel-1"));
@@ -111,7 +111,7 @@ test("a cancel makes the void due at once, in answer to the cancel, whatever the
   expect(claimed?.pending?.cause.eventId).toBe(events[0]?.envelope.id ?? "");
 });
 
-test("a whole story in one batch: each order once in the table, answers in order", async () => {
+test("a batch with all events of several orders writes each order once and publishes in order", async () => {
   const { types, ignored, events } = await batch(
     cancelRequested("never-heard-of"),
     placed("noted"),
@@ -133,7 +133,7 @@ test("a whole story in one batch: each order once in the table, answers in order
   expect(await claim(10)).toEqual([]);
 });
 
-test("the number of statements does not grow with the batch", async () => {
+test("payment handles a batch of 199 orders with as many statements as one order", async () => {
   const old = Array.from({ length: 200 }, (_, index) => `old-${index}`);
   await batch(...old.map(placed));
   const counted = async (from: number, to: number) =>
@@ -150,7 +150,7 @@ test("the number of statements does not grow with the batch", async () => {
       return (await countStatements(transaction)) - before;
     });
   const forOne = await counted(0, 1);
-  // The time and the payments are read, payments inserted and updated, the outbox is inserted.
+  // Reads the time and the payments, inserts and updates payments, inserts into the outbox.
   expect(forOne).toBe(5);
   expect(await counted(1, 200)).toBe(forOne);
 });

@@ -14,7 +14,8 @@ import { createGatewayClient } from "./gateway-client.ts";
 import { paymentHandler } from "./handlers.ts";
 import { type PaymentWorker, startPaymentWorker } from "./worker.ts";
 
-interface Asked {
+/** A request that the gateway received. */
+interface GatewayRequest {
   readonly path: string;
   readonly key: string;
   readonly orderId: string;
@@ -35,12 +36,12 @@ const status =
 
 let schema: TestSchema;
 let database: Database;
-/** What the gateway was asked, in order. */
-let asked: Asked[] = [];
-/** What it answers to an order's calls, one after the other; the last one over and over. */
+/** The requests that the gateway received, in order. */
+let requests: GatewayRequest[] = [];
+/** The gateway's answers to an order's calls, one after the other. The last one is repeated. */
 let script: Map<string, Answer[]>;
-let asideNow = 0;
-let asideMost = 0;
+let callsNow = 0;
+let callsMost = 0;
 let gateway: ReturnType<typeof serveGateway>;
 let workers: PaymentWorker[] = [];
 let metrics: Registry;
@@ -55,14 +56,20 @@ function serveGateway() {
       const body = (await request.json()) as Record<string, string>;
       const orderId = body.orderId ?? "";
       const path = new URL(request.url).pathname;
-      asked.push({ path, key: request.headers.get("idempotency-key") ?? "", orderId, atMs: performance.now(), body });
-      asideMost = Math.max(asideMost, ++asideNow);
+      requests.push({
+        path,
+        key: request.headers.get("idempotency-key") ?? "",
+        orderId,
+        atMs: performance.now(),
+        body,
+      });
+      callsMost = Math.max(callsMost, ++callsNow);
       const answers = script.get(`${path} ${orderId}`) ?? script.get(orderId) ?? [authorized];
       const answer = (answers.length > 1 ? answers.shift() : answers[0]) ?? authorized;
       try {
         return await answer();
       } finally {
-        asideNow--;
+        callsNow--;
       }
     },
   });
@@ -77,10 +84,10 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   for (const table of ["payment", "payment_outbox_event"]) await database.execute(`DELETE FROM ${table}`);
-  asked = [];
+  requests = [];
   script = new Map();
-  asideNow = 0;
-  asideMost = 0;
+  callsNow = 0;
+  callsMost = 0;
   hinted = 0;
   metrics = new Registry();
   gateway = serveGateway();
@@ -153,22 +160,22 @@ async function metric(name: string, labels: Record<string, string>): Promise<num
     .reduce((sum, { value }) => sum + value, 0);
 }
 
-test("authorises at once when woken, and publishes in answer to what made it due", async () => {
+test("a worker that is woken authorises at once, and publishes in answer to the event that asked for it", async () => {
   const worker = startWorker();
   await eventually(async () => expect(await rows()).toEqual([]));
   const [, reservedId] = await reserve("order-1");
   const wokenMs = performance.now();
   worker.wake();
   await eventually(async () => expect(await published()).toHaveLength(1));
-  expect(asked).toMatchObject([
+  expect(requests).toMatchObject([
     {
       path: "/v1/authorizations",
       key: "authorise-order-1",
       body: { orderId: "order-1", amountMinor: "1999", currency: "EUR", paymentMethod: "pm_ok" },
     },
   ]);
-  // Not by the poll, which comes every 500 ms.
-  expect((asked[0]?.atMs ?? 0) - wokenMs).toBeLessThan(250);
+  // Too soon for the poll, which runs every 500 ms.
+  expect((requests[0]?.atMs ?? 0) - wokenMs).toBeLessThan(250);
   const [event] = await published();
   expect(event).toMatchObject({
     type: "PaymentAuthorized",
@@ -182,34 +189,34 @@ test("authorises at once when woken, and publishes in answer to what made it due
   expect(hinted).toBe(1);
 });
 
-test("finds what is due without being woken", async () => {
+test("a worker finds due calls without being woken", async () => {
   startWorker();
   await reserve("order-1");
   await eventually(async () => expect(await published()).toHaveLength(1), 3_000);
 });
 
 test.each([
-  ["402 is declined", 402],
-  ["409 is voided, and charges nobody", 409],
-])("%s", async (_, code) => {
+  ["402", 402],
+  ["409, for an order that is voided,", 409],
+])("an authorise answered with %s fails the payment and is not repeated", async (_, code) => {
   script.set("order-1", [status(code)]);
   await reserve("order-1");
   startWorker();
   await eventually(async () => expect((await rows())[0]?.status).toBe("DECLINED"));
   expect(await published()).toMatchObject([{ type: "PaymentFailed", payload: { reason: "DECLINED" } }]);
-  expect(asked).toHaveLength(1);
+  expect(requests).toHaveLength(1);
 });
 
-test("a timeout, a 5xx and a cut connection are asked again, with the same key, until somebody knows", async () => {
+test("a call without a clear answer is repeated with the same key until its outcome is known", async () => {
   script.set("order-1", [never, status(503), status(500), authorized]);
   await reserve("order-1");
   startWorker();
   await eventually(async () => expect(await published()).toHaveLength(1));
-  expect(asked.map(({ key }) => key)).toEqual(Array(4).fill("authorise-order-1"));
+  expect(requests.map(({ key }) => key)).toEqual(Array(4).fill("authorise-order-1"));
   expect(await metric("payment_gateway_calls_total", { outcome: "unknown" })).toBe(3);
 });
 
-test("a gateway that refuses connections is waited for", async () => {
+test("a worker waits for a gateway that refuses connections", async () => {
   const url = gateway.url.origin;
   const { port } = gateway;
   await gateway.stop(true);
@@ -223,12 +230,12 @@ test("a gateway that refuses connections is waited for", async () => {
   await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
 });
 
-test("429 is asked again when Retry-After says, not before", async () => {
+test("a call answered with 429 is repeated after Retry-After, not before", async () => {
   script.set("order-1", [status(429, {}, { "retry-after": "1" }), authorized]);
   await reserve("order-1");
   startWorker();
   await eventually(async () => expect(await published()).toHaveLength(1));
-  expect((asked[1]?.atMs ?? 0) - (asked[0]?.atMs ?? 0)).toBeGreaterThanOrEqual(990);
+  expect((requests[1]?.atMs ?? 0) - (requests[0]?.atMs ?? 0)).toBeGreaterThanOrEqual(990);
   expect(await metric("payment_gateway_calls_total", { outcome: "throttled" })).toBe(1);
 });
 
@@ -237,18 +244,18 @@ test.each([
   ["401", status(401)],
   ["404", status(404)],
   ["302", status(302, {}, { location: "/elsewhere" })],
-  ["a 200 that says nothing", status(200)],
-  ["a 200 that is no JSON", () => new Response("<html>")],
-])("%s is an outage of ours, never a decline", async (_, answer) => {
+  ["a 200 without an outcome", status(200)],
+  ["a 200 without JSON", () => new Response("<html>")],
+])("an authorise answered with %s is repeated and never counts as declined", async (_, answer) => {
   script.set("order-1", [answer, authorized]);
   await reserve("order-1");
   startWorker();
   await eventually(async () => expect(await published()).toMatchObject([{ type: "PaymentAuthorized" }]));
-  expect(asked.map(({ key }) => key)).toEqual(["authorise-order-1", "authorise-order-1"]);
+  expect(requests.map(({ key }) => key)).toEqual(["authorise-order-1", "authorise-order-1"]);
   expect(await metric("payment_gateway_calls_total", { outcome: "fault" })).toBe(1);
 });
 
-test("voids, asks again until the void is confirmed, and tells what it gave back", async () => {
+test("a void is repeated until it is confirmed, and its event carries the amount that it gave back", async () => {
   script.set("/v1/voids order-1", [
     status(402),
     status(409),
@@ -262,8 +269,10 @@ test("voids, asks again until the void is confirmed, and tells what it gave back
   await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
   const [cancelId] = await handle(cancelRequested("order-1"));
   await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
-  expect(asked.filter(({ path }) => path === "/v1/voids").map(({ key }) => key)).toEqual(Array(6).fill("void-order-1"));
-  // A void cannot be declined, nor voided; of a wrong credential or address the payment knows nothing.
+  expect(requests.filter(({ path }) => path === "/v1/voids").map(({ key }) => key)).toEqual(
+    Array(6).fill("void-order-1"),
+  );
+  // 402 and 409 refuse the void. 401 and 404 are about credentials and the address, so they say nothing about the payment.
   expect(await metric("payment_gateway_calls_total", { call: "void", outcome: "void_refused" })).toBe(2);
   expect(await metric("payment_voids_refused_total", {})).toBe(1);
   expect((await rows())[0]).toMatchObject({ voided_minor: 1999, amount_minor: 1999, cause: null });
@@ -274,7 +283,7 @@ test("voids, asks again until the void is confirmed, and tells what it gave back
   });
 });
 
-test("a void that is refused is a state of its own, counted and asked for again, until it is confirmed", async () => {
+test("a refused void makes the payment VOID_REFUSED, is counted, and is repeated until it is confirmed", async () => {
   let refuses = true;
   script.set("/v1/voids order-1", [
     () => (refuses ? status(403)() : Response.json({ status: "VOIDED", voidedAmountMinor: "1999" })),
@@ -283,7 +292,7 @@ test("a void that is refused is a state of its own, counted and asked for again,
   startWorker();
   await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
   await handle(cancelRequested("order-1"));
-  const voids = () => asked.filter(({ path }) => path === "/v1/voids");
+  const voids = () => requests.filter(({ path }) => path === "/v1/voids");
   await eventually(() => expect(voids().length).toBeGreaterThan(2));
   expect((await rows())[0]).toMatchObject({ status: "VOID_REFUSED", refusal: "answered 403 to void" });
   expect(await metric("payment_gateway_calls_pending", { status: "VOID_REFUSED" })).toBe(1);
@@ -297,28 +306,28 @@ test("a void that is refused is a state of its own, counted and asked for again,
   expect((await published()).map(({ type }) => type)).toEqual(["PaymentAuthorized", "PaymentVoided"]);
 });
 
-test("an authorisation that comes in after the cancel is ignored, and does not put the void off", async () => {
+test("an authorisation that arrives after the cancel is ignored and does not delay the void", async () => {
   const late = Promise.withResolvers<Response>();
   script.set("/v1/authorizations order-1", [() => late.promise]);
   script.set("/v1/voids order-1", [never, status(200, { status: "VOIDED", voidedAmountMinor: "1999" })]);
   await reserve("order-1");
   const worker = startWorker();
-  await eventually(() => expect(asked).toHaveLength(1));
+  await eventually(() => expect(requests).toHaveLength(1));
   await handle(cancelRequested("order-1"));
   worker.wake();
-  await eventually(() => expect(asked).toHaveLength(2));
+  await eventually(() => expect(requests).toHaveLength(2));
   late.resolve(await authorized());
   await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
   expect(await published()).toMatchObject([{ type: "PaymentVoided" }]);
   expect(await metric("payment_gateway_calls_total", { outcome: "authorized" })).toBe(1);
 });
 
-test("an authorise that is put off after the cancel does not put the void off", async () => {
+test("an authorise that is throttled after the cancel does not delay the void", async () => {
   const late = Promise.withResolvers<Response>();
   script.set("/v1/authorizations order-1", [() => late.promise]);
   script.set("/v1/voids order-1", [
     async () => {
-      // In time for the authorise's own timeout, and before the void is tried again.
+      // Before the authorise times out, and before the void is repeated.
       setTimeout(async () => late.resolve(await status(429, {}, { "retry-after": "60" })()), 100);
       return await status(500)();
     },
@@ -326,16 +335,16 @@ test("an authorise that is put off after the cancel does not put the void off", 
   ]);
   await reserve("order-1");
   const worker = startWorker();
-  await eventually(() => expect(asked).toHaveLength(1));
+  await eventually(() => expect(requests).toHaveLength(1));
   await handle(cancelRequested("order-1"));
   worker.wake();
   await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
   expect(await metric("payment_gateway_calls_total", { outcome: "throttled" })).toBe(1);
 });
 
-test("calls side by side, never more than its slots, each used again as soon as it is free", async () => {
+test("a worker makes as many calls side by side as it has slots, and reuses a slot as soon as it is free", async () => {
   const orderIds = Array.from({ length: 200 }, (_, index) => `order-${index}`);
-  // Of different lengths, so that slots get free one by one.
+  // Calls of different lengths, so that the slots become free one by one.
   for (const [index, orderId] of orderIds.entries()) {
     script.set(orderId, [() => Bun.sleep(10 + (index % 16) * 5).then(authorized)]);
   }
@@ -343,14 +352,14 @@ test("calls side by side, never more than its slots, each used again as soon as 
   const startedMs = performance.now();
   startWorker({ callsMax: 16 });
   await eventually(async () => expect(await published()).toHaveLength(200));
-  // About a second. Were a free slot not used at once, each load of 16 would wait for the poll: 6 s.
+  // Takes about a second. If free slots waited for the poll, it would take 6 s.
   expect(performance.now() - startedMs).toBeLessThan(4_000);
-  expect(asideMost).toBe(16);
-  expect(asked).toHaveLength(200);
-  expect(new Set(asked.map(({ key }) => key)).size).toBe(200);
+  expect(callsMost).toBe(16);
+  expect(requests).toHaveLength(200);
+  expect(new Set(requests.map(({ key }) => key)).size).toBe(200);
 });
 
-test("outcomes that arrive while others are recorded are recorded together", async () => {
+test("outcomes that arrive while others are being recorded are recorded together", async () => {
   const orderIds = Array.from({ length: 200 }, (_, index) => `order-${index}`);
   for (const orderId of orderIds) script.set(orderId, [() => Bun.sleep(50).then(authorized)]);
   await reserve(...orderIds);
@@ -364,29 +373,29 @@ test("outcomes that arrive while others are recorded are recorded together", asy
   };
   startWorker({ callsMax: 200, database: counting });
   await eventually(async () => expect(await published()).toHaveLength(200));
-  // Each on its own would be 200, and the claim.
+  // One transaction per outcome would make 200, and the claims.
   expect(transactions).toBeLessThan(100);
 });
 
-test("retries that wait hold no slot", async () => {
+test("a call that waits for its retry holds no slot", async () => {
   const stuck = ["stuck-1", "stuck-2", "stuck-3", "stuck-4"];
   for (const orderId of stuck) script.set(orderId, [status(429, {}, { "retry-after": "60" })]);
   await reserve(...stuck);
   const worker = startWorker({ callsMax: 2 });
-  await eventually(() => expect(asked).toHaveLength(4));
+  await eventually(() => expect(requests).toHaveLength(4));
   await reserve("order-1");
   worker.wake();
   await eventually(async () => expect(await published()).toMatchObject([{ orderId: "order-1" }]));
 });
 
-test("several instances ask for each order once", async () => {
+test("several instances together make each call once", async () => {
   await reserve(...Array.from({ length: 100 }, (_, index) => `order-${index}`));
   for (let instance = 0; instance < 3; instance++) startWorker({ callsMax: 8, metrics: new Registry() });
   await eventually(async () => expect(await published()).toHaveLength(100));
-  expect(asked).toHaveLength(100);
+  expect(requests).toHaveLength(100);
 });
 
-test("a database that is away is waited for", async () => {
+test("a worker waits for a database that is away", async () => {
   const { port: databasePort, hostname } = new URL(schema.url);
   const proxy = createServer((socket) => {
     const onward = connect(Number(databasePort), hostname);
@@ -407,7 +416,7 @@ test("a database that is away is waited for", async () => {
   await eventually(async () =>
     expect(await metric("payment_worker_failures_total", { step: "claim" })).toBeGreaterThan(1),
   );
-  expect(asked).toEqual([]);
+  expect(requests).toEqual([]);
   await listen(Number(proxied.port));
   await eventually(async () => expect(await published()).toHaveLength(1));
   await worker.close();
@@ -415,15 +424,15 @@ test("a database that is away is waited for", async () => {
   proxy.close();
 });
 
-test("closing claims nothing more, and records what the calls under way come to", async () => {
+test("a worker that closes claims no more calls and records the outcomes of the current ones", async () => {
   script.set("order-1", [() => Bun.sleep(150).then(authorized)]);
   script.set("order-2", [never]);
   await reserve("order-1", "order-2", "order-3");
   const worker = startWorker({ callsMax: 2 });
-  await eventually(() => expect(asked).toHaveLength(2));
+  await eventually(() => expect(requests).toHaveLength(2));
   const startedMs = performance.now();
   await worker.close();
   expect(performance.now() - startedMs).toBeLessThan(4_500);
   expect((await rows()).map((row) => row.status)).toEqual(["AUTHORIZED", "AUTHORIZING", "AUTHORIZING"]);
-  expect(asked).toHaveLength(2);
+  expect(requests).toHaveLength(2);
 });
