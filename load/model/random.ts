@@ -1,14 +1,14 @@
-/** Chance that can be had again: the same seed gives the same numbers, everywhere. */
+/** Random numbers that can be repeated: the same seed gives the same numbers on every machine. */
 export interface Random {
-  /** A whole number from 0 up to, and without, `limit`. */
+  /** A whole number from 0 to `limit - 1`. */
   below(limit: number): number;
-  /** True in `percent` of 100 cases. */
+  /** True with a probability of `percent`. */
   chance(percent: number): boolean;
-  /** One of a list that is not empty. */
+  /** One of the items. @throws Error if there are none. */
   pick<Item>(items: readonly Item[]): Item;
 }
 
-/** Mulberry32 by Tommy Ettinger (public domain): 32 bits of state, far more than one simulation draws. */
+/** Mulberry32 by Tommy Ettinger (public domain). Its 32 bits of state are enough for far more numbers than a walk draws. */
 export function createRandom(seed: number): Random {
   let state = seed | 0;
   function next(): number {

@@ -1,7 +1,7 @@
 /** Mutants of services/inventory/domain.ts. */
 import type { ServiceMutant } from "./mutants.ts";
 
-export const inventoryMutants: readonly ServiceMutant[] = [
+export const mutants: readonly ServiceMutant[] = [
   {
     name: "decides a redelivered order again unless it is held",
     from: `if (reservation.status !== "NONE") return [];`,

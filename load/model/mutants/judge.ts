@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { applyChange } from "../../mutation/change.ts";
-import { realDomains, smallConfigurations } from "../configurations.ts";
-import { explore } from "../explorer.ts";
-import type { Domains } from "../world.ts";
+import { smallConfigurations } from "../explorer/configurations.ts";
+import { explore } from "../explorer/explorer.ts";
+import { type Domains, realDomains } from "../world/services.ts";
 import type { Mutant } from "./mutants.ts";
 
 /** Whether a mutant was caught, and by which counterexample. */

@@ -1,12 +1,13 @@
 /**
- * Mutants of the domain code: small, deliberate mistakes, one at a time. The explorer must find every one of them.
- * A mutant that survives shows a mistake that the model would not notice.
+ * Mutants of the domain code: small, deliberate mistakes, one at a time. The explorer must catch every one of them. A
+ * mutant that survives is a mistake that the model would not notice.
  */
 import type { ServiceName } from "../../../proto/event-table.ts";
+import { serviceNames } from "../../../services/stack/services.ts";
 import type { Change } from "../../mutation/change.ts";
-import { inventoryMutants } from "./inventory.ts";
-import { orderMutants } from "./order.ts";
-import { paymentMutants } from "./payment.ts";
+import { mutants as inventory } from "./inventory.ts";
+import { mutants as order } from "./order.ts";
+import { mutants as payment } from "./payment.ts";
 
 /** One mistake: `from`, which must occur exactly once in the service's domain.ts, is replaced by `to`. */
 export interface ServiceMutant extends Change {
@@ -18,12 +19,8 @@ export interface Mutant extends ServiceMutant {
   readonly service: ServiceName;
 }
 
-const byService: Readonly<Record<ServiceName, readonly ServiceMutant[]>> = {
-  order: orderMutants,
-  inventory: inventoryMutants,
-  payment: paymentMutants,
-};
+const mutantsOf: Readonly<Record<ServiceName, readonly ServiceMutant[]>> = { order, inventory, payment };
 
-export const mutants: readonly Mutant[] = (Object.keys(byService) as ServiceName[]).flatMap((service) =>
-  byService[service].map((mutant) => ({ ...mutant, service })),
+export const mutants: readonly Mutant[] = serviceNames.flatMap((service) =>
+  mutantsOf[service].map((mutant) => ({ ...mutant, service })),
 );

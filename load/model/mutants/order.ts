@@ -1,7 +1,7 @@
 /** Mutants of services/order/domain.ts. */
 import type { ServiceMutant } from "./mutants.ts";
 
-export const orderMutants: readonly ServiceMutant[] = [
+export const mutants: readonly ServiceMutant[] = [
   {
     name: "completes an order as soon as its stock is reserved",
     from: `? [{ kind: "StockWasReserved" }] : []`,

@@ -1,7 +1,7 @@
 /** Mutants of services/payment/domain.ts. */
 import type { ServiceMutant } from "./mutants.ts";
 
-export const paymentMutants: readonly ServiceMutant[] = [
+export const mutants: readonly ServiceMutant[] = [
   {
     name: "charges before the stock is reserved",
     from: `return { orderId, status: "NOTED", terms: fact.terms };`,

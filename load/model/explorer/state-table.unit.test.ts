@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
-import { createRandom } from "./random.ts";
+import { createRandom } from "../random.ts";
 import { createStateTable } from "./state-table.ts";
 
-test("numbers states in the order of their coming, each once", () => {
+test("a state table numbers each state once, in the order of the first additions", () => {
   const table = createStateTable(3);
   const known = new Map<string, number>();
   const random = createRandom(1);

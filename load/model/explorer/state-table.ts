@@ -1,16 +1,19 @@
-/** A set of states that numbers them in the order of their coming; each is `width` whole numbers, 4 bytes each. */
+/**
+ * A set of states that numbers them in the order in which they were added. A state is `width` whole numbers, and takes
+ * 4 bytes for each.
+ */
 export interface StateTable {
   size(): number;
-  /** The state's number; `isNew` where it was not there. The result is valid until the next call. */
+  /** Adds the state unless it is there already. The result is an object that the next call overwrites. */
   add(state: Int32Array): { readonly id: number; readonly isNew: boolean };
-  /** Copies state `id` into `into`. */
+  /** Copies the state with the number `id` into `into`. */
   read(id: number, into: Int32Array): void;
 }
 
-/** An empty table: open addressing, at most half full. */
+/** Creates an empty table. It uses open addressing, and is at most half full. */
 export function createStateTable(width: number): StateTable {
   let states = new Int32Array(1_024 * width);
-  /** The state's number plus one; 0 is free. */
+  /** A state's number plus 1; 0 is a free slot. */
   let slots = new Int32Array(4_096);
   let count = 0;
   const result = { id: 0, isNew: false };
@@ -29,7 +32,7 @@ export function createStateTable(width: number): StateTable {
     return true;
   }
 
-  function grow(): void {
+  function doubleSlots(): void {
     slots = new Int32Array(slots.length * 2);
     const mask = slots.length - 1;
     for (let id = 0; id < count; id++) {
@@ -61,7 +64,7 @@ export function createStateTable(width: number): StateTable {
       slots[slot] = count + 1;
       result.id = count++;
       result.isNew = true;
-      if (count * 2 > slots.length) grow();
+      if (count * 2 > slots.length) doubleSlots();
       return result;
     },
     read(id, into) {

@@ -2,16 +2,17 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createGatewayClient } from "../../services/payment/gateway-client.ts";
-import { type FakeGateway, serveFakeGateway } from "../../services/stack/fake-gateway.ts";
-import { createRandom } from "./random.ts";
-import { type Account, callArrives, emptyAccount, type GatewayCall } from "./world.ts";
+import type { GatewayCall } from "../../../services/payment/domain.ts";
+import { createGatewayClient } from "../../../services/payment/gateway-client.ts";
+import { type FakeGateway, serveFakeGateway } from "../../../services/stack/fake-gateway.ts";
+import { createRandom } from "../random.ts";
+import { type Account, answer, emptyAccount } from "./gateway.ts";
 
 let folder: string;
 let server: FakeGateway;
 
 beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "explored-gateway-"));
+  folder = mkdtempSync(join(tmpdir(), "modelled-gateway-"));
   server = serveFakeGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
 });
 
@@ -20,7 +21,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-test("the gateway of the exploration answers as the local stack's does, through payment's client", async () => {
+test("the gateway in the model gives the same answers as the fake gateway does through payment's client", async () => {
   const call = createGatewayClient({ url: server.url, timeoutMs: 5_000 });
   const random = createRandom(1);
   const accounts = new Map<string, Account>();
@@ -31,14 +32,14 @@ test("the gateway of the exploration answers as the local stack's does, through 
       amount: { currencyCode: "EUR", minorUnits: 1_001n },
       paymentMethod: accepts ? "pm_ok" : "pm_declined",
     };
-    const asked: GatewayCall = random.chance(25)
+    const made: GatewayCall = random.chance(25)
       ? { kind: "void", orderId, idempotencyKey: `void-${orderId}-${random.below(2)}` }
       : { kind: "authorise", orderId, idempotencyKey: `authorise-${orderId}-${random.below(2)}`, terms };
-    const expected = callArrives(accounts.get(orderId) ?? emptyAccount, asked, accepts);
+    const expected = answer(accounts.get(orderId) ?? emptyAccount, made, accepts);
     accounts.set(orderId, expected.account);
-    const { outcome } = await call(asked);
+    const { outcome } = await call(made);
     const comparable = (it: typeof outcome) => ({ ...it, authorizationId: undefined });
-    expect({ round, asked, ...comparable(outcome) }).toEqual({ round, asked, ...comparable(expected.outcome) });
+    expect({ round, made, ...comparable(outcome) }).toEqual({ round, made, ...comparable(expected.outcome) });
   }
   for (const [orderId, account] of accounts) {
     const response = await fetch(`${server.url}/v1/orders/${orderId}`);
@@ -53,7 +54,7 @@ test("the gateway of the exploration answers as the local stack's does, through 
   }
 });
 
-test("both refuse a key that was used for something else", async () => {
+test("the gateway in the model and the fake gateway both refuse a key that was used for something else", async () => {
   const call = createGatewayClient({ url: server.url, timeoutMs: 5_000 });
   const terms = (minorUnits: bigint) => ({ amount: { currencyCode: "EUR", minorUnits }, paymentMethod: "pm_ok" });
   const orderId = "order-misused";
@@ -66,11 +67,11 @@ test("both refuse a key that was used for something else", async () => {
   ];
   let account = emptyAccount;
   const outcomes: string[] = [];
-  for (const asked of calls) {
-    const expected = callArrives(account, asked, true);
+  for (const made of calls) {
+    const expected = answer(account, made, true);
     account = expected.account;
     outcomes.push(expected.outcome.$typeName);
-    expect((await call(asked)).outcome.$typeName).toBe(expected.outcome.$typeName);
+    expect((await call(made)).outcome.$typeName).toBe(expected.outcome.$typeName);
   }
   expect(outcomes).toEqual([
     "GatewayAuthorized",

@@ -1,10 +1,11 @@
-/** Small numbers for values: equal values have the same number, and a number leads back to its value. */
+/** Gives each distinct value a small number, so that comparing or storing states is comparing or storing numbers. */
 export interface Interner<Value> {
+  /** The number of the value. Equal values have the same number. */
   idOf(value: Value): number;
   valueOf(id: number): Value;
 }
 
-/** An interner that freezes what it keeps: whoever changes a value in place is found out. */
+/** Creates an empty interner. It freezes the values that it keeps, so code that changes one in place throws. */
 export function createInterner<Value>(): Interner<Value> {
   const values: Value[] = [];
   const ids = new Map<string, number>();
@@ -27,7 +28,7 @@ export function createInterner<Value>(): Interner<Value> {
   };
 }
 
-/** One text for all values that are equal: in whatever order their fields were set. */
+/** A text that is the same for all equal values, in whatever order their fields were set. */
 export function canonical(value: unknown): string {
   return JSON.stringify(value, (_, it: unknown) => {
     if (typeof it === "bigint") return `${it}n`;

@@ -1,21 +1,15 @@
-/** The explorations that are made: small ones first. */
+/** The configurations that are explored: which orders, how much stock, and what may go wrong. */
 import { create } from "@bufbuild/protobuf";
-import { type OrderPlaced, OrderPlacedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
-import * as inventory from "../../services/inventory/domain.ts";
-import * as order from "../../services/order/domain.ts";
-import * as payment from "../../services/payment/domain.ts";
-import type { SagaOptions } from "./saga.ts";
-import type { Domains, Line, StockLevels } from "./world.ts";
+import { type OrderPlaced, OrderPlacedSchema } from "../../../proto/gen/shop/order/v1/events_pb.ts";
+import type { Line, StockLevels } from "../../../services/inventory/domain.ts";
+import type { SagaOptions } from "./sagas.ts";
 
-/** The code that runs in production. */
-export const realDomains: Domains = { order, inventory, payment };
-
-/** What is explored, apart from the code under examination. */
+/** One exploration, without the domain code that it runs. */
 export interface Configuration extends Omit<SagaOptions, "domains"> {
   readonly name: string;
 }
 
-/** An order that was just placed, at 10.01 a piece: an odd total shows where half of it is lost. */
+/** An order that was just placed, at 10.01 for each piece: if half of an odd total gets lost, the checks notice. */
 export function placedOrder(number: number, lines: readonly Line[]): OrderPlaced {
   const pieces = lines.reduce((sum, { quantity }) => sum + quantity, 0);
   return create(OrderPlacedSchema, {
@@ -26,7 +20,7 @@ export function placedOrder(number: number, lines: readonly Line[]): OrderPlaced
   });
 }
 
-/** Stock of which nothing is held or sold yet. */
+/** Stock that is all available. */
 export function stockOf(available: Readonly<Record<string, number>>): StockLevels {
   return new Map(Object.entries(available).map(([sku, pieces]) => [sku, { available: pieces, held: 0, sold: 0 }]));
 }
@@ -38,7 +32,7 @@ const oneOrder = [placedOrder(1, [cup, rare])];
 const inStock = stockOf({ "sku-cup": 3, "sku-rare": 1 });
 const twoOrders = [placedOrder(1, [cup, rare]), placedOrder(2, [rare])];
 
-/** Small ones, in which each mutant has to be found. */
+/** Take a second or less each. Every mutant of the domain code must be caught in one of them. */
 export const smallConfigurations: readonly Configuration[] = [
   {
     name: "one order, one of its lines is out of stock",
@@ -47,7 +41,7 @@ export const smallConfigurations: readonly Configuration[] = [
     inboxes: "emptied",
     commands: [anyCommand],
     callsMax: 2,
-    areCallsLost: true,
+    areCallsUnreliable: true,
   },
   {
     name: "one order, every call is answered",
@@ -56,7 +50,7 @@ export const smallConfigurations: readonly Configuration[] = [
     inboxes: "kept",
     commands: [anyCommand],
     callsMax: 1,
-    areCallsLost: false,
+    areCallsUnreliable: false,
   },
   {
     name: "one order, one call at a time",
@@ -65,7 +59,7 @@ export const smallConfigurations: readonly Configuration[] = [
     inboxes: "kept",
     commands: [anyCommand],
     callsMax: 1,
-    areCallsLost: true,
+    areCallsUnreliable: true,
   },
   {
     name: "one order, two calls at once, inboxes emptied",
@@ -74,7 +68,7 @@ export const smallConfigurations: readonly Configuration[] = [
     inboxes: "emptied",
     commands: [anyCommand],
     callsMax: 2,
-    areCallsLost: true,
+    areCallsUnreliable: true,
   },
   {
     name: "two orders for the last piece, one may be cancelled",
@@ -83,11 +77,11 @@ export const smallConfigurations: readonly Configuration[] = [
     inboxes: "emptied",
     commands: [["CancelOrder"], []],
     callsMax: 1,
-    areCallsLost: false,
+    areCallsUnreliable: false,
   },
 ];
 
-/** Those that take seconds each. */
+/** Take several seconds, and about a minute. */
 export const largeConfigurations: readonly Configuration[] = [
   {
     name: "one order, three calls at once, inboxes emptied",
@@ -96,16 +90,16 @@ export const largeConfigurations: readonly Configuration[] = [
     inboxes: "emptied",
     commands: [anyCommand],
     callsMax: 3,
-    areCallsLost: true,
+    areCallsUnreliable: true,
   },
   {
-    // A time-out differs from a cancel in its reason only, which one order alone has shown.
+    // No TimeOutOrder here: it differs from CancelOrder only in the failure reason, and one order alone covers that.
     name: "two orders for the last piece, one call at a time",
     orders: twoOrders,
     stock: inStock,
     inboxes: "kept",
     commands: [["CancelOrder"], ["CancelOrder"]],
     callsMax: 1,
-    areCallsLost: true,
+    areCallsUnreliable: true,
   },
 ];

@@ -1,0 +1,102 @@
+/**
+ * The steps of relay, consumers, clients and deadlines.
+ *
+ * One order's events are one log on the topic, and every service reads it in order. Only what a service has still to
+ * read decides what can happen next, so the state keeps the unread part for each service, without the events that the
+ * service does not handle.
+ *
+ * At-least-once delivery means that a service may read again, at any time, an event that it has handled: the relay
+ * sends twice, a process crashes between commit and offset, a partition moves. If inboxes are kept, they recognise the
+ * event and the state stays the same, so these steps are left out. If inboxes are emptied, nothing is remembered: any
+ * handled event can be handled again at any time, in any order and any number of times, which is more than a second
+ * reading of the topic could do. A crash before the commit changes nothing, and needs no step either.
+ */
+import { eventTypesHandledBy } from "../../../proto/event-table.ts";
+import type { OrderCommand } from "../../../services/order/domain.ts";
+import { byService, serviceNames } from "../../../services/stack/services.ts";
+import { shortName } from "../world/event-summary.ts";
+import { added, type SagaState, type Values } from "./saga-state.ts";
+import { type Situation, type Transactions, withService } from "./transactions.ts";
+
+/** Something that can happen next. */
+export interface Candidate {
+  /** What happens, as a counterexample shows it. */
+  readonly label: string;
+  /** False for what the saga does not need in order to end: commands, redeliveries, failures. */
+  readonly isProgress: boolean;
+  /** Computes what follows. @throws Violation if that breaks a promise. */
+  take(): Situation;
+}
+
+const handledBy = byService(eventTypesHandledBy);
+
+/** Steps of the relay and of the services' consumers. */
+export function* deliverySteps(
+  situation: Situation,
+  inboxes: "kept" | "emptied",
+  { messages }: Values,
+  transactions: Transactions,
+): Iterable<Candidate> {
+  const { state, stock } = situation;
+  for (const service of serviceNames) {
+    const { outbox, unread, handled } = state.services[service];
+    const [sent] = outbox;
+    if (sent !== undefined) {
+      const event = messages.valueOf(sent);
+      yield {
+        label: `the relay sends ${service}'s ${shortName(event)}`,
+        isProgress: true,
+        take: () => {
+          const sender = withService(state, service, { outbox: outbox.slice(1) });
+          return { state: onTopic(sender, sent, event.$typeName), stock };
+        },
+      };
+    }
+    const [next] = unread;
+    if (next !== undefined) {
+      yield {
+        label: `${service} handles ${shortName(messages.valueOf(next))}`,
+        isProgress: true,
+        take: () => {
+          const read = {
+            unread: unread.slice(1),
+            handled: inboxes === "kept" ? handled : added(handled, next),
+          };
+          return transactions.handle(service, { state: withService(state, service, read), stock }, next);
+        },
+      };
+    }
+    for (const again of handled) {
+      yield {
+        label: `${service} handles ${shortName(messages.valueOf(again))} again`,
+        isProgress: false,
+        take: () => transactions.handle(service, situation, again),
+      };
+    }
+  }
+}
+
+/** Steps that come from outside the saga: the client cancels the order, or its deadline passes. */
+export function* commandSteps(
+  situation: Situation,
+  commands: readonly OrderCommand["$typeName"][],
+  { messages }: Values,
+  transactions: Transactions,
+): Iterable<Candidate> {
+  for (const $typeName of commands) {
+    yield {
+      label: $typeName === "CancelOrder" ? "the client cancels" : "the deadline passes",
+      isProgress: false,
+      take: () => transactions.handle("order", situation, messages.idOf({ $typeName })),
+    };
+  }
+}
+
+/** The state once the event is on the topic: unread by every service that handles its type. */
+function onTopic(state: SagaState, event: number, type: string): SagaState {
+  const services = byService((service) => {
+    const before = state.services[service];
+    return handledBy[service].has(type) ? { ...before, unread: [...before.unread, event] } : before;
+  });
+  return { ...state, services };
+}
