@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { faultKinds } from "./chaos/faults/all.ts";
 import { points } from "./crash-points/points.ts";
-import { largeConfigurations, smallConfigurations } from "./model/configurations.ts";
+import { largeConfigurations, smallConfigurations } from "./model/explorer/configurations.ts";
 import { mutants } from "./model/mutants/mutants.ts";
 import { deliveryMutants } from "./mutation/delivery.ts";
 
