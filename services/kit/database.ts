@@ -120,7 +120,7 @@ const sessionSettings = [
   "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 3",
 ];
 
-/** Queues the session settings on each new connection, ahead of the first statement of whoever asked for it. */
+/** Queues the session settings on each new connection, ahead of its first statement. */
 function configureSessions(pool: Pool): void {
   pool.pool.on("connection", (connection) => {
     for (const sql of sessionSettings) {
@@ -158,7 +158,7 @@ export async function insertRows(
   await database.pipeline(insertStatements(table, columns, rows));
 }
 
-/** The database's current time, by which its rows are dated. */
+/** The database's current time. Rows and deadlines are dated by it, so judge them by it too. */
 export async function databaseNow(database: Queryable): Promise<Date> {
   const [row] = await database.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
   if (row === undefined) throw new Error("The database returned no time.");

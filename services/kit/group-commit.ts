@@ -38,10 +38,10 @@ interface Waiting<Item, Result> {
 
 /**
  * Group commit: items that arrive while one group commits go into the next group together. There is no timer: an item
- * that arrives while nothing is being committed is committed at once, alone.
+ * that arrives while no group commits is committed at once, alone.
  *
  * If a group fails, each item is retried alone, so one bad item cannot fail the others, unless `isOutage` says that none
- * could succeed.
+ * can succeed.
  */
 export function createGroupCommit<Item, Result>(options: GroupCommitOptions<Item, Result>): GroupCommit<Item, Result> {
   let waiting: Waiting<Item, Result>[] = [];
@@ -59,7 +59,7 @@ export function createGroupCommit<Item, Result>(options: GroupCommitOptions<Item
     isRunning = true;
     if (options.gathersTurn) await new Promise((resolve) => setImmediate(resolve));
     for (let group = takeGroup(); group.length > 0; group = takeGroup()) await commitGroup(group, options);
-    // No await between finding nothing and this line: an item that arrives later must start a new run.
+    // There must be no await between taking the empty group and this line, so that a later item starts a new run.
     isRunning = false;
   };
 

@@ -30,7 +30,7 @@ const checkDeadlineMs = 1_500;
 /**
  * Registers a gauge with one label, counted at every scrape (by a database query, for example). If counting fails or
  * takes longer than a second, the gauge shows no figure rather than an old one.
- * @param options.values label values that are always shown, with 0 if need be. Others are shown only when counted.
+ * @param options.values label values that are always shown, as 0 if none are counted. Other values are shown only when counted.
  */
 export function createCountGauge(options: {
   readonly name: string;

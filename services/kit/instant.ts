@@ -9,7 +9,7 @@ export interface Instant {
 export const now = (): Instant => ({ monotonicMs: performance.now(), wallMs: Date.now() });
 
 /**
- * The larger of what the two clocks measured since then: the monotonic clock may stop while the machine sleeps, and the
+ * The time since then, by whichever clock measured more: the monotonic clock may stop while the machine sleeps, and the
  * wall clock may be set back.
  */
 export function elapsedMs(since: Instant): number {

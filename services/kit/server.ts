@@ -17,12 +17,12 @@ const requestSizeMaxBytes = 64 * 1024;
 const idleTimeoutSeconds = 10;
 /** How long a closing server lets calls end before it cuts them off. */
 const closeGraceMs = 1_000;
-/** How long after the answer an h2c stream is closed whose request was not read to its end. */
+/** How long after its answer an h2c stream is closed if its request was not read to the end. */
 const unreadCloseDelayMs = 50;
 
 export type Routes = (router: ConnectRouter) => void;
 
-/** The routes as a Web-standard handler, as edge runtimes take it. Returns undefined for a path that is no method's. */
+/** The routes as a Web-standard handler, which edge runtimes can run. It returns undefined for an unknown path. */
 export function createFetch(routes: Routes, log: Logger): (request: Request) => Promise<Response> | undefined {
   const router = createConnectRouter({ interceptors: interceptors(log), readMaxBytes: requestSizeMaxBytes });
   routes(router);
@@ -99,8 +99,8 @@ function isGrpcWeb(response: Response): boolean {
 }
 
 /**
- * Closes an answered stream whose request was not read to its end because it was over the size limit. Otherwise the
- * client waits for ever. Closing at once would not do: connect-node's client treats an early reset as an error.
+ * Closes a stream after its answer if the request was too large and so was not read to its end. Otherwise the client waits
+ * for ever. The delay is needed because connect-node's client treats an early reset as an error.
  */
 function closeWhenAnswered(response: Http2ServerResponse): void {
   const { stream } = response;

@@ -3,10 +3,10 @@
  * outage of Order must not fail an order whose answer has already arrived.
  */
 import { Counter, type Registry as Metrics } from "prom-client";
+import { databaseNow } from "../kit/database.ts";
 import { every } from "../kit/every.ts";
 import type { Logger } from "../kit/log.ts";
 import { type CommandDeps, timeOutOrders } from "./commands.ts";
-import { readClock } from "./repository.ts";
 import type { TopicProgress } from "./topic-progress.ts";
 
 export interface DeadlineSweep {
@@ -43,9 +43,9 @@ export function startDeadlineSweep(options: {
   };
 
   const sweep = async (signal: AbortSignal) => {
-    // The clock is read before the topic. If this process is suspended in between, deadlines that pass meanwhile are not
-    // judged by what the topic held before.
-    const asOf = await readClock(commands.database);
+    // Reads the clock before the topic. If this process is suspended in between, the deadlines that pass in that time are left
+    // to the next sweep, which looks at the topic again.
+    const asOf = await databaseNow(commands.database);
     if (await topicProgress.isCaughtUp()) await timeOutOverdueOrders(asOf, signal);
   };
   const schedule = every(

@@ -25,7 +25,7 @@ const metrics = createMetrics(config.instance);
 const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
 const newId = () => Bun.randomUUIDv7();
 
-// New orders must not starve the sagas under way: each side has connections of its own.
+// New orders must not starve the sagas in flight, so each side has its own connections.
 const rpcDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const sagaDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const hints = openHintSender("order", config.relayHints);

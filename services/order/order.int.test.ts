@@ -13,7 +13,7 @@ import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/sh
 import { createInbox, type Inbox } from "../../relay/inbox/inbox.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
 import { asTopicRecord } from "../../relay/testing.ts";
-import type { Database } from "../kit/database.ts";
+import { type Database, databaseNow } from "../kit/database.ts";
 import { CommitOutcomeUnknownError } from "../kit/database-errors.ts";
 import { silentLogger } from "../kit/log.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
@@ -23,7 +23,7 @@ import { handledTypes, orderHandler } from "./handlers.ts";
 import { createSagaMetrics, type OrderStep } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, type PlacementRequest } from "./placement.ts";
-import { countOrdersInFlight, type Placement, placeOrders, readClock, readOrders } from "./repository.ts";
+import { countOrdersInFlight, type Placement, placeOrders, readOrders } from "./repository.ts";
 import { createOrderWatch } from "./watch.ts";
 
 let schema: TestSchema;
@@ -277,7 +277,7 @@ describe("cancelling and timing out", () => {
     onChanged: (orderIds: readonly string[]) => void changed.push(...orderIds),
   });
   const timeOut = async (countMax: number, on = database) =>
-    await timeOutOrders({ ...commands(), database: on }, await readClock(on), countMax);
+    await timeOutOrders({ ...commands(), database: on }, await databaseNow(on), countMax);
   const place = async (deadline: number) => {
     const it = placement();
     const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -505,7 +505,7 @@ describe("saga metrics", () => {
     await cancelOrder(deps, cancelled, "");
     await cancelOrder(deps, cancelled, "");
     await database.execute("UPDATE orders SET deadline_at = CURRENT_TIMESTAMP(3) WHERE order_id = ?", [timedOut]);
-    await timeOutOrders(deps, await readClock(database), 10);
+    await timeOutOrders(deps, await databaseNow(database), 10);
 
     const text = await metrics.metrics();
     expect({

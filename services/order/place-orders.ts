@@ -29,7 +29,10 @@ const waitingMax = 5_000;
 /** The most attempts at one group if COMMIT's answer is lost or another instance places the same request. */
 const attemptsMax = 4;
 
-/** @param deps.onPlaced called after a commit with the number of new orders, if there are any. */
+/**
+ * Creates the process's order placer.
+ * @param deps.onPlaced called after a commit with the number of new orders, if there are any.
+ */
 export function createOrderPlacer(deps: {
   readonly database: Database;
   readonly outbox: Outbox;

@@ -98,7 +98,7 @@ export function orderPlaced(order: NewOrder): OrderPlaced {
   });
 }
 
-/** True if two requests ask for the same. Ignores prices, because they are Order's and may have changed in between. */
+/** True if two requests ask for the same order. Ignores prices, because they are Order's and may have changed in between. */
 export function sameRequest(a: Pick<NewOrder, "lines" | "paymentMethod">, b: typeof a): boolean {
   return (
     a.paymentMethod === b.paymentMethod &&

@@ -218,13 +218,6 @@ export async function lockOverdueOrders(
   return rows.map(lockedOrderOf);
 }
 
-/** The time of Order's database, which sets and judges deadlines. */
-export async function readClock(database: Queryable): Promise<Date> {
-  const [clock] = await database.query<{ now: Date }>("SELECT CURRENT_TIMESTAMP(3) AS now");
-  if (clock === undefined) throw new Error("The database returned no time.");
-  return clock.now;
-}
-
 /** The number of orders in each status that is not final. Reads only these orders, by two indexes. */
 export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<OrderStatus, number>> {
   const rows = await database.query<{ status: OrderStatus; orders: number | string }>(
