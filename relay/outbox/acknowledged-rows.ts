@@ -100,7 +100,7 @@ export class AcknowledgedRows {
         this.#options.log.warn({ rows: ids.length - marked }, "another relay had already marked some of these rows");
       }
     }
-    // This mark included the rows of the one that failed.
+    // A mark that failed before is made up for: its rows were among these.
     this.#backgroundFailure = undefined;
   }
 }

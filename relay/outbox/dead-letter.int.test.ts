@@ -9,7 +9,7 @@ import { administer, createServiceSchema, eventually, type TestSchema } from "..
 import { openAdmin } from "../kafka/admin.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
 import { openProducer } from "../kafka/producer.ts";
-import { createTestTopic, readTopic, testKafka } from "../testing.ts";
+import { createTestTopic, idOf, keyOf, readTopic, testKafka } from "../testing.ts";
 import { deadLetterPayloadMaxBytes } from "./dead-letter.ts";
 import { createRelayMetrics } from "./metrics.ts";
 import { claimOwnership } from "./ownership.ts";
@@ -119,8 +119,6 @@ async function figure(name: string, labels: Readonly<Record<string, string>> = {
 
 const headersOf = (record: TopicRecord | undefined) =>
   Object.fromEntries(Object.entries(record?.headers ?? {}).map(([name, value]) => [name, String(value)]));
-const idOf = (record: TopicRecord) => headersOf(record).ce_id ?? "";
-const keyOf = (record: TopicRecord) => new TextDecoder().decode(record.key ?? undefined);
 const textOf = (record: TopicRecord | undefined) => new TextDecoder().decode(record?.value ?? undefined);
 const atLeast = (count: number) => (records: readonly TopicRecord[]) => records.length >= count;
 

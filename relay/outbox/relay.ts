@@ -232,7 +232,7 @@ class SourceRelay {
     }
     // In steady state there are few rows: one round trip, no transaction.
     const { rows, isFull } = await this.#readFirstPage();
-    // Due rows go first. If one fails again, the page's rows of its key are held.
+    // The page has no rows of these keys. Even if a retry succeeds, they are held until the next pass.
     const retried = heldKeys.isRetryDue && (await this.#retryFailedRows());
     await publisher.publish(rows);
     this.#noteSuccess();
@@ -261,7 +261,7 @@ class SourceRelay {
     };
   }
 
-  /** Attempts FAILED rows that are due, before the later rows of their keys. Returns true if some were sent: read again. */
+  /** Attempts FAILED rows that are due, before the later rows of their keys. Returns true if some were sent. */
   async #retryFailedRows(): Promise<boolean> {
     const { store, acknowledged, heldKeys, publisher } = this.#options;
     await acknowledged.mark();
@@ -291,9 +291,9 @@ class SourceRelay {
       for (;;) {
         // A new snapshot starts again at the first row. While nothing has been sent, it would only meet the same held rows
         // again. If they take longer to read than a snapshot may last, no snapshot would ever get past them.
-        const goesOn = page.isFull && !this.#closing.signal.aborted && (!sent || performance.now() < endMs);
-        const nextPage = goesOn ? this.#readPage(reader, page.lastSeq) : undefined;
-        // If publishing fails, this error is not awaited by anything else.
+        const readsOn = page.isFull && !this.#closing.signal.aborted && (!sent || performance.now() < endMs);
+        const nextPage = readsOn ? this.#readPage(reader, page.lastSeq) : undefined;
+        // If publishing fails, nothing awaits this read, and its error must not count as unhandled.
         nextPage?.catch(() => undefined);
         sent = (await publisher.publish(page.rows)) || sent;
         this.#growPage(page.rows);

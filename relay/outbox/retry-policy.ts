@@ -21,7 +21,7 @@ export const schemaBehindHoldMs = 10_000;
 /** Full-jitter backoff between two passes while the database or the broker is away. */
 export const outageBackoff = { baseMs: 100, maxMs: 2_000 };
 
-/** How long a poison event waits after its next failed attempt. @param retryCount the failed attempts before that one. */
+/** How long a poison event waits after a failed attempt. @param retryCount how many attempts had failed before that. */
 export function retryDelayMs(retryCount: number, { baseMs, maxMs }: RetryBackoff): number {
   return Math.min(maxMs, baseMs * 2 ** Math.min(retryCount, 30));
 }

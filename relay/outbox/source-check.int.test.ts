@@ -141,8 +141,8 @@ describe("topics", () => {
     const { faults } = await checkTopics([source({ topic: "test.missing", deadLetterTopic })], testKafka());
     expect(faults.map(({ problem }) => problem)).toEqual(["topic: the broker has no topic test.missing"]);
     expect(faults[0]?.remedy).toContain("--create --topic test.missing");
-    const nobody = { ...testKafka(), brokers: [{ host: "127.0.0.1", port: 1 }] };
-    const { faults: none, away } = await checkTopics([source()], nobody);
+    const unreachable = { ...testKafka(), brokers: [{ host: "127.0.0.1", port: 1 }] };
+    const { faults: none, away } = await checkTopics([source()], unreachable);
     expect(none).toEqual([]);
     expect(away).toBeInstanceOf(Error);
   });

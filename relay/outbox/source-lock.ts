@@ -106,7 +106,7 @@ export class SourceLock {
       this.#name,
       ...fewer.names,
     ]);
-    if (row?.answer !== 1) throw new Error("The lock is gone, though its connection is not.");
+    if (row?.answer !== 1) throw new Error("The lock was lost, although its connection is open.");
     // Another source of this process may have been handed over while the answer was on its way.
     if (row.isWanted !== 1 || !this.#isSpreadSettled()) return true;
     log.info({ table, owned: ownedSources.count }, "handing the source over to a replica that owns fewer");
