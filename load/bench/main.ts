@@ -1,7 +1,7 @@
 /** `npm run bench -- relay`: measures the relay on a MariaDB and a Kafka of its own, over TCP. */
 import { join } from "node:path";
-import { ConfigError, environment, integer, readConfig } from "../../services/kit/config.ts";
-import { explained, StackError } from "../../services/stack/errors.ts";
+import { environment, integer, readConfig } from "../../services/kit/config.ts";
+import { printError } from "../../services/stack/errors.ts";
 import { startServers } from "../../services/stack/servers/servers.ts";
 import { databaseAdminUrl, readStackSettings } from "../../services/stack/settings.ts";
 import { type BenchArguments, parseBenchArguments } from "./arguments.ts";
@@ -49,7 +49,6 @@ try {
   await main(parseBenchArguments(process.argv.slice(2)));
   process.exit(0);
 } catch (error) {
-  const shown = explained(error);
-  console.error(shown instanceof StackError || shown instanceof ConfigError ? shown.message : shown);
+  printError(error);
   process.exit(1);
 }

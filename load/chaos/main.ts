@@ -1,7 +1,7 @@
 /** `npm run chaos`: injects faults into the real processes under load, on a stack of its own. */
 import { join } from "node:path";
-import { ConfigError, environment } from "../../services/kit/config.ts";
-import { explained, StackError } from "../../services/stack/errors.ts";
+import { environment } from "../../services/kit/config.ts";
+import { printError } from "../../services/stack/errors.ts";
 import { parseChaosArguments } from "./arguments.ts";
 import { runChaos } from "./chaos.ts";
 import { formatChaos } from "./report.ts";
@@ -20,7 +20,6 @@ try {
   console.log(`\n${formatChaos(result)}`);
   process.exit(result.problems.length === 0 ? 0 : 1);
 } catch (error) {
-  const shown = explained(error);
-  console.error(shown instanceof StackError || shown instanceof ConfigError ? shown.message : shown);
+  printError(error);
   process.exit(1);
 }

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { explained, StackError } from "../../services/stack/errors.ts";
+import { inDraft } from "../../services/stack/draft-folder.ts";
+import { StackError } from "../../services/stack/errors.ts";
 import { runCommand } from "../../services/stack/run-command.ts";
 
 const k6Version = "1.8.1";
@@ -9,8 +9,7 @@ const buildTimeoutMs = 900_000;
 
 /**
  * Returns the path of the pinned k6. If the user's cache folder lacks it, builds it with Go from the module proxy, since
- * the npm package of that name is an empty placeholder. The build runs in a draft folder that is renamed when it is
- * complete: an interrupted build leaves nothing that a later run would use, and two builds at once do not disturb each other.
+ * the npm package of that name is an empty placeholder.
  * @throws StackError if Go, the network or disk space is missing.
  */
 export async function ensureK6(options: {
@@ -27,20 +26,7 @@ export async function ensureK6(options: {
     );
   }
   options.report(`Building k6 ${k6Version} with Go, once; this takes two to three minutes and is kept in ${folder} …`);
-  await removeOldDrafts(options.cacheFolder);
-  const draft = `${folder}.draft-${process.pid}`;
-  try {
-    await mkdir(draft, { recursive: true });
-    await build(go, draft);
-    // Another build may have been faster. Its folder is complete, since only complete folders are renamed.
-    await rename(draft, folder).catch((error) => {
-      if (!existsSync(program)) throw error;
-    });
-  } catch (error) {
-    throw explained(error);
-  } finally {
-    await rm(draft, { recursive: true, force: true });
-  }
+  await inDraft(folder, (draft) => build(go, draft));
   options.report(`k6 ${k6Version} is built.`);
   return program;
 }
@@ -67,15 +53,4 @@ function explain(output: string): string {
     return " Go's module proxy cannot be reached. Check the network and GOPROXY, then run this again.";
   }
   return " Go says:";
-}
-
-/** Removes the drafts of builds whose process no longer runs. */
-async function removeOldDrafts(cacheFolder: string): Promise<void> {
-  await mkdir(cacheFolder, { recursive: true });
-  for (const name of await readdir(cacheFolder)) {
-    const pid = /^k6-.*\.draft-(\d+)$/.exec(name)?.[1];
-    if (pid !== undefined && !existsSync(`/proc/${pid}`)) {
-      await rm(join(cacheFolder, name), { recursive: true, force: true });
-    }
-  }
 }

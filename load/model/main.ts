@@ -3,7 +3,7 @@
  * orders can reach, `npm run simulate` walks many orders through the system at random, and
  * `npm run explore -- --mutants` shows whether the explorer would notice mistakes in the domain code.
  */
-import { explained, StackError } from "../../services/stack/errors.ts";
+import { printError, StackError } from "../../services/stack/errors.ts";
 import { parseArguments, parseNumber } from "../arguments.ts";
 import { largeConfigurations, smallConfigurations } from "./explorer/configurations.ts";
 import { explore } from "./explorer/explorer.ts";
@@ -83,7 +83,6 @@ try {
   if (command === undefined) throw new StackError(`${exploreUsage}\n\n${walksUsage}`);
   process.exitCode = (await command(args)) ? 0 : 1;
 } catch (error) {
-  const shown = explained(error);
-  console.error(shown instanceof StackError ? shown.message : shown);
+  printError(error);
   process.exitCode = 1;
 }

@@ -9,8 +9,8 @@ import type { ServiceName } from "../../proto/event-table.ts";
 /** A service's name is also its folder, its consumer group, its INSTANCE and the prefix of its tables. */
 export interface ServiceDefinition {
   /**
-   * The default port of the first instance, by what listens on it. A port `http` of `order` is moved by
-   * `ORDER_HTTP_PORT`, and its process finds it in `HTTP_PORT`.
+   * The default ports of the first instance. For `http` of `order`, the variable `ORDER_HTTP_PORT` changes the port, and
+   * the process finds it in `HTTP_PORT`.
    */
   readonly ports: Readonly<Record<"health", number> & Partial<Record<"http" | "grpc", number>>>;
   /** The table with one row per order; its primary key is `order_id`. */
@@ -46,7 +46,7 @@ export function byService<T>(value: (name: ServiceName) => T): Readonly<Record<S
   return Object.fromEntries(serviceNames.map((name) => [name, value(name)])) as Record<ServiceName, T>;
 }
 
-/** The service's schema; also its database user, whose password is the same word. */
+/** The service's schema. Its database user and that user's password have the same name. */
 export function schemaName(service: ServiceName): string {
   return `shop_${service}`;
 }

@@ -2,7 +2,7 @@ import { rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../kit/errors.ts";
 import { say } from "./console.ts";
-import { explained, StackError } from "./errors.ts";
+import { explainFullDisk, StackError } from "./errors.ts";
 import { requireFreePorts } from "./free-ports.ts";
 import type { DataFolderLock } from "./lock.ts";
 import { stopOrphans } from "./orphans.ts";
@@ -101,7 +101,7 @@ export class Stack {
     const { dataFolder } = this.#settings;
     this.#writing = this.#writing
       .then(() => writeStackFile(dataFolder, { ...this.#plan.stackFile, processes: this.#supervisor.processIds() }))
-      .catch((error) => say(`The stack file could not be written: ${messageOf(explained(error))}`));
+      .catch((error) => say(`The stack file could not be written: ${messageOf(explainFullDisk(error))}`));
   }
 }
 

@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { ConfigError, environment } from "../kit/config.ts";
 import { messageOf } from "../kit/errors.ts";
 import { say } from "./console.ts";
-import { explained, StackError } from "./errors.ts";
+import { printError } from "./errors.ts";
 import { lockDataFolder } from "./lock.ts";
 import { placeSampleOrders } from "./samples.ts";
 import {
@@ -86,7 +86,7 @@ function shownPath(path: string): string {
   return fromRoot.startsWith("..") ? path : fromRoot;
 }
 
-/** Resolves at the first request to stop: a signal, or the end of the process that started us. A second signal kills. */
+/** Resolves at a signal, or if the process that started us ends. A second signal kills everything. */
 function stopRequested(): Promise<void> {
   const requested = Promise.withResolvers<void>();
   let requestedAtMs: number | undefined;
@@ -146,8 +146,8 @@ async function main(): Promise<number> {
 try {
   process.exit(await main());
 } catch (error) {
-  const shown = explained(error);
-  if (shown instanceof ConfigError) console.error(`${shown.message}\n${usage}`);
-  else console.error(shown instanceof StackError ? shown.message : shown);
-  process.exit(shown instanceof ConfigError ? 2 : 1);
+  printError(error);
+  if (!(error instanceof ConfigError)) process.exit(1);
+  console.error(usage);
+  process.exit(2);
 }

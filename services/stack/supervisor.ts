@@ -58,7 +58,7 @@ export class Supervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
-    // Unless it is killed with -9, this process leaves no other behind, however it ends.
+    // However this process ends, unless by a kill -9, it leaves no child behind.
     process.on("exit", () => this.#killAll());
   }
 

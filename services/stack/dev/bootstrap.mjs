@@ -180,7 +180,7 @@ function runBun(bun, args) {
   const child = spawn(bun, args, {
     cwd: root,
     stdio: "inherit",
-    // By this, a stack notices that we were killed and stops.
+    // Lets the stack notice if we are killed, so that it stops.
     env: { ...process.env, ORDER_SAGA_PARENT_PID: String(process.pid) },
   });
   let isStopping = false;

@@ -1,7 +1,7 @@
 /** MariaDB and Kafka for tests: empty, with their own ports and data, so that they can run beside an `npm start`. */
 import { join } from "node:path";
 import { environment, integer, readConfig } from "../../kit/config.ts";
-import { explained, StackError } from "../errors.ts";
+import { printError } from "../errors.ts";
 import { startServers } from "../servers/servers.ts";
 import { databaseAdminUrl, portDefaults, readStackSettings } from "../settings.ts";
 
@@ -62,8 +62,7 @@ export async function runOnTestServers(root: string, args: readonly string[]): P
       return await child.exited;
     });
   } catch (error) {
-    const shown = explained(error);
-    console.error(shown instanceof StackError ? shown.message : shown);
+    printError(error);
     return 1;
   }
 }

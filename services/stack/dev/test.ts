@@ -9,7 +9,7 @@ import { closeSync, openSync } from "node:fs";
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { say } from "../console.ts";
-import { explained, StackError } from "../errors.ts";
+import { printError, StackError } from "../errors.ts";
 import { ensurePrograms } from "../servers/downloads.ts";
 import { ensureMysql } from "../servers/mysql.ts";
 import { lockAndEmpty } from "../servers/servers.ts";
@@ -121,8 +121,7 @@ try {
   await main();
 } catch (error) {
   failed++;
-  const shown = explained(error);
-  console.error(shown instanceof StackError ? shown.message : shown);
+  printError(error);
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);

@@ -1,7 +1,8 @@
-import { chmod, mkdir, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { chmod, mkdir, readdir, rm, statfs, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { say } from "../console.ts";
-import { explained, StackError } from "../errors.ts";
+import { inDraft, isFolder } from "../draft-folder.ts";
+import { StackError } from "../errors.ts";
 import { runCommand } from "../run-command.ts";
 
 /** The pinned servers. */
@@ -91,40 +92,6 @@ async function maven(args: readonly string[], folder?: string): Promise<void> {
   );
 }
 
-/**
- * Fills a draft folder and renames it to `folder` when it is complete. So a kill half-way leaves nothing that the next run
- * would use, and two runs at the same time do not disturb each other.
- * @throws StackError if the disk is full; otherwise what `fill` throws.
- */
-export async function inDraft(folder: string, fill: (draft: string) => Promise<void>): Promise<void> {
-  await removeOldDrafts(folder);
-  const draft = `${folder}.draft-${process.pid}`;
-  try {
-    await mkdir(draft, { recursive: true });
-    await fill(draft);
-    // If another run was faster, its folder is complete: only complete folders are renamed.
-    await rename(draft, folder).catch(async (error) => {
-      if (!(await isFolder(folder))) throw error;
-    });
-  } catch (error) {
-    throw explained(error);
-  } finally {
-    await rm(draft, { recursive: true, force: true });
-  }
-}
-
-/** Removes drafts whose process has ended: a kill during a download must not cost half a gigabyte for good. */
-async function removeOldDrafts(folder: string): Promise<void> {
-  const parent = dirname(folder);
-  await mkdir(parent, { recursive: true });
-  for (const name of await readdir(parent)) {
-    const pid = /\.draft-(\d+)(\.pom\.xml)?$/.exec(name)?.[1];
-    if (pid !== undefined && !(await isFolder(`/proc/${pid}`))) {
-      await rm(join(parent, name), { recursive: true, force: true });
-    }
-  }
-}
-
 async function requireFreeSpace(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   const { bavail, bsize } = await statfs(folder);
@@ -173,11 +140,4 @@ async function javaFault(): Promise<string | undefined> {
 
 function lastLines(output: string, count: number): string {
   return output.trim().split("\n").slice(-count).join("\n");
-}
-
-async function isFolder(path: string): Promise<boolean> {
-  return readdir(path).then(
-    () => true,
-    () => false,
-  );
 }

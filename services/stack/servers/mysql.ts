@@ -6,12 +6,12 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { say } from "../console.ts";
+import { inDraft } from "../draft-folder.ts";
 import { StackError } from "../errors.ts";
 import { runCommand } from "../run-command.ts";
 import { databaseAdminUrl, type StackSettings } from "../settings.ts";
 import type { ProcessSpec } from "../supervisor.ts";
 import { ensureDataFolder } from "./data-folder.ts";
-import { inDraft } from "./downloads.ts";
 import { answers, serverArguments } from "./mariadb.ts";
 
 /** The only Debian suite with MySQL. Its version changes, so it is printed instead of pinned. */
