@@ -7,7 +7,7 @@ import { isRowCheckError, joinStatements } from "./statements.ts";
 /** Sends one packet. Resolves to the driver's result, or to a list of results if the packet held several statements. */
 export type Query = (sql: string, values: readonly unknown[]) => Promise<unknown>;
 
-/** The driver's callback interface, which its promise types leave out. */
+/** The connection's callback interface, which is missing from the driver's promise types. */
 interface CallbackConnection {
   query(
     options: { readonly sql: string; readonly timeout: number; readonly values: unknown },
@@ -38,7 +38,7 @@ export function giveBack(connection: PoolConnection, isUsable: boolean): void {
   else connection.destroy();
 }
 
-/** The statement methods of a database or transaction, over one way to send packets. */
+/** The statement methods of a database or a transaction, built on the function that sends its packets. */
 export function queryableOf(query: Query): Queryable {
   return {
     query: async <R extends Row>(sql: string, values: readonly unknown[] = []) => (await query(sql, values)) as R[],

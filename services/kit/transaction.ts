@@ -91,12 +91,12 @@ export async function attemptInOneRoundTrip(pool: Pool, timeoutMs: number, { sql
   }
 }
 
-/** True if the connection failed or does not answer. It is closed then, and the server rolls back by itself. */
+/** True if the connection failed or does not answer. Closing it makes the server roll back. */
 function isConnectionLost(error: unknown): boolean {
   return error instanceof CommitOutcomeUnknownError || (isDriverError(error) && !isServerError(error));
 }
 
-/** Sent after every error, because some (1205) end the statement but not the transaction. Returns whether it succeeded. */
+/** Returns whether the server has rolled back. Needed after every error: some (1205) end only the statement. */
 function rollBack(query: Query): Promise<boolean> {
   return query("ROLLBACK", []).then(
     () => true,

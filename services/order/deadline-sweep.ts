@@ -17,7 +17,7 @@ export interface DeadlineSweep {
 const defaultIntervalMs = 2_000;
 const batchSizeMax = 100;
 
-/** Sweeps now and every `intervalMs` until closed. While the database or the broker is away, it logs and gives up no order. */
+/** Sweeps now and every `intervalMs` until closed. While the database or the broker is away, each sweep is logged and skipped. */
 export function startDeadlineSweep(options: {
   readonly commands: CommandDeps;
   readonly topicProgress: TopicProgress;

@@ -168,7 +168,7 @@ export function requestKey(owner: string, requestId: string): string {
   return `${requestId} ${owner}`;
 }
 
-/** A locked order, with the time since it was placed by the database's clock. */
+/** A locked order and its age by the database's clock. */
 export interface AgedOrder {
   readonly state: OrderState;
   readonly ageSeconds: number;

@@ -75,7 +75,7 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
               : { event: { case: "heartbeat" as const, value: { sentAt: timestampFromDate(update.heartbeat) } } };
           }
         } finally {
-          // Not awaited: it would wait for a read that may have just missed the deadline.
+          // Not awaited: if the read missed the deadline, it is still pending and would delay the answer.
           void updates.return(undefined).catch(() => undefined);
         }
       },

@@ -13,8 +13,8 @@ export interface TopicProgress {
 }
 
 /**
- * Older ends of the topic prove nothing: a process that was suspended for minutes would otherwise compare with the topic
- * as it was before.
+ * Ends that were read longer ago do not count. Otherwise a process that was suspended for minutes would count as caught up
+ * although the topic has grown since.
  */
 const endsAgeMaxMs = 5_000;
 

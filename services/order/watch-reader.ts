@@ -1,4 +1,4 @@
-/** Reads watched orders that may have changed: one SELECT for all orders that were hinted at in the meantime. */
+/** Reads the watched orders that may have changed, with one SELECT for all hints that have arrived since the last read. */
 import { sleep } from "../kit/backoff.ts";
 import type { Queryable } from "../kit/database.ts";
 import type { Logger } from "../kit/log.ts";
@@ -19,7 +19,7 @@ const rereadDelaysMs = [20, 100, 500] as const;
 const readSizeMax = 500;
 const retryDelayMs = 500;
 
-/** A reader that hands what it reads to `watched`. It ignores orders that nobody watches, and stops at `closing`. */
+/** A reader that delivers the orders to `watched`. It ignores unwatched orders, and stops when `closing` is aborted. */
 export function createWatchReader(deps: {
   readonly database: Queryable;
   readonly watched: WatchedOrders;
@@ -73,7 +73,7 @@ export function createWatchReader(deps: {
 
   return {
     readUntilChanged: (orderId) => request(orderId, 0),
-    // As if all rereads had taken place.
+    // Counts as if all rereads were used up.
     readOnce: (orderId) => request(orderId, rereadDelaysMs.length),
   };
 }

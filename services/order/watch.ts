@@ -90,7 +90,10 @@ export function createOrderWatch(deps: {
   };
 }
 
-/** Yields what arrives in the mailbox until a final state or until `ended` is aborted, with heartbeats in between. */
+/**
+ * Yields the states that arrive in the mailbox, and a heartbeat after each quiet interval. Returns after a final state or
+ * when `ended` is aborted.
+ */
 async function* updatesOf(
   watcher: Watcher,
   options: {

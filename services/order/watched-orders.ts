@@ -82,7 +82,7 @@ export class WatchedOrders {
     if (order?.watchers.size === 0) this.#orders.delete(orderId);
   }
 
-  /** Hands the order to its watchers if it is newer than what they were handed before. Returns whether it is. */
+  /** Delivers the order to its watchers if it is newer than the last delivered one. Returns whether it is. */
   readonly deliver = (order: OrderView): boolean => {
     const watched = this.#orders.get(order.orderId);
     if (watched === undefined || order.version <= watched.version) return false;
