@@ -1,11 +1,11 @@
 import { expect, test } from "bun:test";
-import { sweep } from "./crash-points.ts";
-import { formatSweep } from "./format.ts";
+import { crashAtPoints } from "./crash-points.ts";
+import { formatCrashPoints } from "./format.ts";
 import { points } from "./points.ts";
 
-test("killed three times at every point, nothing is lost, out of order, or done twice", async () => {
-  const results = await sweep({ times: 3 });
-  console.log(formatSweep(results));
+test("three crashes at every crash point lose no event, reorder none and give none a second effect", async () => {
+  const results = await crashAtPoints({ times: 3 });
+  console.log(formatCrashPoints(results));
   expect(results.map(({ point, witnesses, problems }) => ({ point, witnesses, problems }))).toEqual(
     points.map((point) => ({ point, witnesses: 3, problems: [] })),
   );

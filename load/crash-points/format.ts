@@ -1,17 +1,15 @@
-/** What a sweep prints. */
+/** The text that `npm run sweep` prints. */
+import { formatTable } from "../../services/kit/table.ts";
 import type { PointResult } from "./crash-points.ts";
 
-/** A table of all points, and what was wrong below it. */
-export function formatSweep(results: readonly PointResult[]): string {
-  const lines = results.map(({ point, times, witnesses, duplicates, problems }) => {
-    const result = problems.length === 0 && witnesses === times ? "ok" : "WRONG";
-    return [
-      point.padEnd(38),
-      ...[times, witnesses, duplicates].map((it) => String(it).padStart(12)),
-      `  ${result}`,
-    ].join("");
-  });
-  const head = `${"point".padEnd(38)}${["times", "witnesses", "duplicates"].map((it) => it.padStart(12)).join("")}  result`;
-  const problems = results.flatMap(({ point, problems: some }) => some.map((problem) => `${point}: ${problem}`));
-  return [head, ...lines, ...problems].join("\n");
+/** True if a process died at the point in every run, and nothing was wrong afterwards. */
+export function isClean({ times, witnesses, problems }: PointResult): boolean {
+  return witnesses === times && problems.length === 0;
+}
+
+/** A table of all points, and the problems below it. */
+export function formatCrashPoints(results: readonly PointResult[]): string {
+  const rows = results.map((it) => [it.point, it.times, it.witnesses, it.duplicates, isClean(it) ? "ok" : "WRONG"]);
+  const problems = results.flatMap((it) => it.problems.map((problem) => `${it.point}: ${problem}`));
+  return [formatTable(["point", "times", "witnesses", "duplicates", "result"], rows), ...problems].join("\n");
 }

@@ -1,23 +1,19 @@
-/** `npm run sweep -- --times N`: kills processes at every point of the delivery, on a database and a broker of its own. */
-
+/** `npm run sweep`: kills processes at every crash point of the delivery code, on servers of its own. */
 import { join } from "node:path";
-import { parseArgs } from "node:util";
-import { messageOf } from "../../services/kit/errors.ts";
 import { runOnTestServers } from "../../services/stack/dev/test-servers.ts";
+import { StackError } from "../../services/stack/errors.ts";
+import { parseArguments, parseNumber } from "../arguments.ts";
 
 const root = join(import.meta.dir, "../..");
+const usage = `npm run sweep -- [options]   kills processes at every crash point of the delivery code
+  --times N   how often at each point (default 3)`;
 
-process.exit(await runOnTestServers(root, ["load/crash-points/on-servers.ts", String(readTimes())]));
-
-function readTimes(): number {
-  try {
-    const { values } = parseArgs({ options: { times: { type: "string", default: "3" } } });
-    const times = Number(values.times);
-    if (Number.isInteger(times) && times > 0) return times;
-    console.error(`--times is a whole number, at least 1: ${values.times}`);
-  } catch (error) {
-    console.error(messageOf(error));
-  }
-  console.error("npm run sweep [-- --times N]");
+try {
+  const options = { times: { type: "string", default: "3" } } as const;
+  const { values } = parseArguments(process.argv.slice(2), { options, usage });
+  const times = parseNumber("--times", values.times, { min: 1, max: 10_000 }, usage);
+  process.exit(await runOnTestServers(root, ["load/crash-points/on-servers.ts", String(times)]));
+} catch (error) {
+  console.error(error instanceof StackError ? error.message : error);
   process.exit(1);
 }

@@ -1,11 +1,11 @@
-/** The delivery code as a sweep runs it: in the process that is killed, and again in the one that comes after it. */
+/** The delivery code as it runs here: with a crash in the process that is killed, and without in the one that follows. */
 import { create } from "@bufbuild/protobuf";
 import { Registry as Metrics } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
 import { type OrderCompleted, OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { startConsumer } from "../../relay/inbox/consumer.ts";
-import { createInbox, type Inbox } from "../../relay/inbox/inbox.ts";
-import { openAdmin } from "../../relay/kafka/admin.ts";
+import type { BatchHandler } from "../../relay/inbox/handler.ts";
+import { createInbox } from "../../relay/inbox/inbox.ts";
 import type { TopicConsumer } from "../../relay/kafka/consumer.ts";
 import { openProducer } from "../../relay/kafka/producer.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
@@ -18,7 +18,10 @@ import { testKafka } from "../../relay/testing.ts";
 import type { Database } from "../../services/kit/database.ts";
 import { silentLogger } from "../../services/kit/log.ts";
 import { insertStatements } from "../../services/kit/statements.ts";
-import { archiveDatabase, consumerInbox, type Death, inboxDatabase, relayPorts } from "./points.ts";
+import type { Crash } from "./points.ts";
+import { crashingArchiveDatabase, crashingInbox, crashingInboxDatabase } from "./ports/database.ts";
+import { CrashingRelayPorts } from "./ports/relay.ts";
+import { openTopicSize } from "./topics.ts";
 
 /** Where a process works. */
 export interface Place {
@@ -28,33 +31,30 @@ export interface Place {
   readonly group: string;
 }
 
-export const outboxTable = "order_outbox_event";
-export const archiveTable = "order_outbox_event_archive";
+/** The service whose outbox the relay and the archive work on. */
+export const publisher = "order";
+export const outboxTable = `${publisher}_outbox_event`;
+export const archiveTable = `${publisher}_outbox_event_archive`;
+/** The service whose inbox the consumer uses. */
+export const consumer = "inventory";
 export const eventType = "shop.order.v1.OrderCompleted";
-/** Whose tables the consumer uses; its handler's effect is a row in a table of the sweep's, and an event. */
-export const service = "inventory";
 const log = silentLogger;
 
-/** The records on a topic. */
-export async function openTopicSize(topic: string): Promise<{ size(): Promise<number>; close(): Promise<void> }> {
-  const admin = await openAdmin(testKafka());
-  return {
-    async size() {
-      return (await admin.endOffsets(topic)).reduce((sum, { offset }) => sum + Number(offset), 0);
-    },
-    close: admin.close,
-  };
-}
-
-/** Starts the relay; with `death`, to its end. */
-export async function startRelay(place: Place, database: Database, death?: Death): Promise<RelaySource> {
+/** Starts the relay. With `crash`, it works until it dies. */
+export async function startRelay(place: Place, database: Database, crash?: Crash): Promise<RelaySource> {
   const { databaseUrl, schema, topic } = place;
   const ports = {
     store: openOutboxStore({ databaseUrl, table: outboxTable }),
     openProducer: () => openProducer({ ...testKafka(), timeoutMs: 2_000 }),
+    table: outboxTable,
+    probe: database,
   };
+  const { store, openProducer: open } =
+    crash === undefined
+      ? ports
+      : new CrashingRelayPorts(crash, { ...ports, topicSize: (await openTopicSize(topic)).size });
   return startRelaySource({
-    name: "order",
+    name: publisher,
     topic,
     ceSource: "/shop/order",
     encoding: "protobuf",
@@ -63,21 +63,15 @@ export async function startRelay(place: Place, database: Database, death?: Death
     log,
     metrics: createRelayMetrics(new Metrics()),
     pollIntervalMs: 50,
-    ...(death === undefined
-      ? ports
-      : relayPorts(death, {
-          ...ports,
-          table: outboxTable,
-          probe: database,
-          topicSize: (await openTopicSize(topic)).size,
-        })),
+    store,
+    openProducer: open,
   });
 }
 
-/** Archives all that is published. */
-export async function archiveAll(database: Database, death?: Death): Promise<void> {
+/** Archives everything that is published. */
+export async function archiveAll(database: Database, crash?: Crash): Promise<void> {
   await runArchive({
-    database: death === undefined ? database : archiveDatabase(death, database),
+    database: crash === undefined ? database : crashingArchiveDatabase(crash, database),
     outboxTable,
     archiveTable,
     olderThanMs: 60_000,
@@ -86,23 +80,58 @@ export async function archiveAll(database: Database, death?: Death): Promise<voi
   });
 }
 
-/** Starts a consumer. Its inbox publishes an event for each that it handles. */
+/** Starts a consumer with an inbox. `duplicates` returns how many events its inbox has dropped as duplicates. */
 export async function startInboxConsumer(
   place: Place,
   database: Database,
-  death?: Death,
+  crash?: Crash,
 ): Promise<TopicConsumer & { duplicates(): Promise<number> }> {
   const metrics = new Metrics();
-  let underWay: readonly string[] = [];
-  const ids = () => underWay;
-  const inbox: Inbox = createInbox<OrderCompleted>({
-    service,
-    database: death === undefined ? database : inboxDatabase(death, database, ids),
+  const handler = createHandler();
+  const inbox = createInbox<OrderCompleted>({
+    service: consumer,
+    database: crash === undefined ? database : crashingInboxDatabase(crash, database, handler.currentIds),
     registry: eventRegistry,
     handles: new Set([eventType]),
     records: "handled",
+    handle: handler.handle,
+    outbox: createOutbox({ service: consumer, registry: eventRegistry }),
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
+    newId: () => Bun.randomUUIDv7(),
+    log,
+    metrics,
+  });
+  const started = await startConsumer({
+    service: place.group,
+    topic: place.topic,
+    kafka: testKafka(),
+    inbox: crash === undefined ? inbox : crashingInbox(crash, inbox, handler.currentIds),
+    log,
+    metrics,
+    onCrash: (error) => {
+      throw error;
+    },
+    batchSizeMax: 10,
+  });
+  return {
+    ...started,
+    async duplicates() {
+      const counted = await metrics.getSingleMetric("inbox_events_total")?.get();
+      return counted?.values.find(({ labels }) => labels.outcome === "duplicate")?.value ?? 0;
+    },
+  };
+}
+
+/** Handles events like a service: it writes each one to the table `effect`, and publishes an event for it. */
+function createHandler(): {
+  readonly handle: BatchHandler<OrderCompleted>;
+  readonly currentIds: () => readonly string[];
+} {
+  let currentIds: readonly string[] = [];
+  return {
+    currentIds: () => currentIds,
     async handle(_, events) {
-      underWay = events.map(({ envelope }) => envelope.id);
+      currentIds = events.map(({ envelope }) => envelope.id);
       return {
         writes: insertStatements(
           "effect",
@@ -117,30 +146,6 @@ export async function startInboxConsumer(
         })),
         ignored: [],
       };
-    },
-    outbox: createOutbox({ service, registry: eventRegistry }),
-    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
-    newId: () => Bun.randomUUIDv7(),
-    log,
-    metrics,
-  });
-  const consumer = await startConsumer({
-    service: place.group,
-    topic: place.topic,
-    kafka: testKafka(),
-    inbox: death === undefined ? inbox : consumerInbox(death, inbox, ids),
-    log,
-    metrics,
-    onCrash: (error) => {
-      throw error;
-    },
-    batchSizeMax: 10,
-  });
-  return {
-    ...consumer,
-    async duplicates() {
-      const counted = await metrics.getSingleMetric("inbox_events_total")?.get();
-      return counted?.values.find(({ labels }) => labels.outcome === "duplicate")?.value ?? 0;
     },
   };
 }
