@@ -33,7 +33,7 @@ export interface StockLevel {
 /** Levels by SKU. A missing SKU is unknown to inventory: nothing of it is available. */
 export type StockLevels = ReadonlyMap<string, StockLevel>;
 
-/** What inventory did for one order. `lines` are the pieces that are or were held. */
+/** One order's reservation. `lines` are the pieces that are or were held. */
 export type Reservation = { readonly orderId: string } & (
   | { readonly status: "NONE" }
   | { readonly status: "HELD"; readonly lines: readonly Line[] }
@@ -186,7 +186,7 @@ function move(stock: StockLevels, lines: readonly Line[], from: keyof StockLevel
   return moved;
 }
 
-/** Order accepts each SKU only once. If a SKU came twice all the same, each line could fit alone and both together not. */
+/** Adds up lines of the same SKU: each could fit alone and both together not. Order sends each SKU only once; this is a safeguard. */
 function sumBySku(lines: readonly Line[]): readonly Line[] {
   const quantities = new Map<string, number>();
   for (const { sku, quantity } of lines) quantities.set(sku, (quantities.get(sku) ?? 0) + quantity);

@@ -23,7 +23,7 @@ export const stock = mysqlTable(
   ],
 );
 
-/** What inventory did for an order: one row per order, from the first event about it. */
+/** An order's reservation: one row per order, from the first event about it. */
 export const reservation = mysqlTable("reservation", {
   orderId: varchar("order_id", { length: 128 }).primaryKey(),
   status: varchar("status", { length: 20 }).$type<Exclude<ReservationStatus, "NONE">>().notNull(),

@@ -27,7 +27,7 @@ export function createGatewayCalls(options: {
   readonly recorder: GroupCommit<AnsweredCall, undefined>;
   readonly metrics: PaymentMetrics;
   readonly callsMax: number;
-  /** From then on an outcome that cannot be recorded is not retried. */
+  /** Once it is aborted, an outcome that cannot be recorded is not retried. */
   readonly closing: AbortSignal;
   /** Called when a slot becomes free after all were taken. */
   readonly onSlotFree: () => void;
