@@ -8,12 +8,12 @@ const named = (name: string): DeliveryMutant => {
   if (found === undefined) throw new Error(`There is no mutant "${name}".`);
   return found;
 };
-const guard = named("marks whatever status a row has by now");
+const withoutGuard = named("marks rows whatever their status");
 
-test("three of the mutants are caught, and a change that changes nothing is not", async () => {
+test("three delivery mutants are caught, and a mutant that does not change the behaviour survives", async () => {
   const harmless: DeliveryMutant = {
-    ...guard,
-    name: "the same in other words",
+    ...withoutGuard,
+    name: "writes the same condition in another order",
     changes: [
       {
         from: "status IN ('PENDING', 'FAILED')`,\n        [ids]",
@@ -21,17 +21,21 @@ test("three of the mutants are caught, and a change that changes nothing is not"
       },
     ],
   };
-  const caught = [guard, named("archives what is not published"), named("the inbox in a transaction of its own")];
+  const caught = [
+    withoutGuard,
+    named("archives rows that are not published"),
+    named("writes the inbox rows in a transaction of their own"),
+  ];
   const verdicts = await judgeDeliveryMutants([...caught, harmless], (it) => console.log(formatDeliveryVerdict(it)));
   expect(verdicts.map(({ isCaught }) => isCaught)).toEqual([true, true, true, false]);
 }, 120_000);
 
-test("a mutant whose text is not there is an error", async () => {
-  const lost = { ...guard, changes: [{ from: "no such text", to: "" }] };
-  await expect(judgeDeliveryMutants([lost])).rejects.toThrow("0 times instead of once");
+test("a delivery mutant whose quote does not occur in the code is an error", async () => {
+  const outdated = { ...withoutGuard, changes: [{ from: "no such text", to: "" }] };
+  await expect(judgeDeliveryMutants([outdated])).rejects.toThrow("0 times instead of once");
 });
 
-test("a mutant whose test is not there is an error", async () => {
-  const untested = { ...guard, caughtBy: { ...guard.caughtBy, name: "no such test" } };
+test("a delivery mutant whose test does not exist is an error", async () => {
+  const untested = { ...withoutGuard, caughtBy: { ...withoutGuard.caughtBy, name: "no such test" } };
   await expect(judgeDeliveryMutants([untested])).rejects.toThrow("no such test");
 });

@@ -1,7 +1,10 @@
-/** Wrong changes of the delivery code, each with the test that has to notice it. */
+/**
+ * Mutants of the delivery code: deliberate mistakes in relay/, one at a time, each with the test that must fail because
+ * of it. A mutant that survives is a mistake that the tests would not notice.
+ */
 import type { Change } from "./change.ts";
 
-/** Changes of one file that make one mistake. */
+/** One mistake, made by changes to one file. */
 export interface DeliveryMutant {
   readonly name: string;
   readonly file: string;
@@ -24,7 +27,7 @@ const archiveTests = "relay/outbox/archive.int.test.ts";
 export const deliveryMutants: readonly DeliveryMutant[] = [
   // Relay
   {
-    name: "marks before it sends",
+    name: "marks rows before it sends them",
     file: "relay/outbox/publisher.ts",
     changes: [
       {
@@ -38,7 +41,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "reads on from the last seq, not by status",
+    name: "reads on from the last seq instead of by status",
     file: "relay/outbox/relay.ts",
     changes: [
       { from: "  #pageRows = probeRows;", to: '  #pageRows = probeRows;\n  #cursor = "0";' },
@@ -53,7 +56,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "reads the pages of a pile outside of one snapshot",
+    name: "reads the pages of a backlog outside of one snapshot",
     file: "relay/outbox/store.ts",
     changes: [{ from: "LEVEL REPEATABLE READ", to: "LEVEL READ COMMITTED" }],
     caughtBy: {
@@ -62,7 +65,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "two owners",
+    name: "lets two relays own a source",
     file: "relay/outbox/ownership.ts",
     changes: [
       {
@@ -76,7 +79,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "an owner for longer than the server waits for it",
+    name: "considers itself the owner for longer than the server waits for it",
     file: "relay/outbox/ownership.ts",
     changes: [{ from: "const freshForMs = 3_000;", to: "const freshForMs = 10_000;" }],
     caughtBy: {
@@ -85,13 +88,13 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "sends without looking whether it is still the owner",
+    name: "sends without checking that it is still the owner",
     file: "relay/outbox/owned-producer.ts",
     changes: [{ from: "if (!this.#options.ownership.isFresh()) throw new OwnershipLostError();", to: "" }],
     caughtBy: { file: relayTests, name: "rows that were read before the ownership was lost are not sent" },
   },
   {
-    name: "marks whatever status a row has by now",
+    name: "marks rows whatever their status",
     file: "relay/outbox/store.ts",
     changes: [{ from: "WHERE id IN (?) AND status IN ('PENDING', 'FAILED')", to: "WHERE id IN (?)" }],
     caughtBy: {
@@ -109,7 +112,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "a key with a failed event is not held",
+    name: "does not hold the key of a failed row",
     file: "relay/outbox/store.ts",
     changes: [{ from: "keys: new Set(rows.map(({ aggregateId }) => aggregateId)),", to: "keys: new Set<string>()," }],
     caughtBy: {
@@ -118,7 +121,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "a failed row overtakes an earlier one of its key",
+    name: "attempts a failed row before an earlier row of its key",
     file: "relay/outbox/store.ts",
     changes: [{ from: "earlier.status IN ('PENDING', 'FAILED', 'DEAD')", to: "earlier.status = 'DEAD'" }],
     caughtBy: {
@@ -127,7 +130,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "dead without a dead-letter record",
+    name: "marks a row DEAD without its dead letter",
     file: "relay/outbox/poison-rows.ts",
     changes: [
       {
@@ -142,11 +145,11 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   },
   // Archive
   {
-    name: "archives what is not published",
+    name: "archives rows that are not published",
     file: "relay/outbox/archive.ts",
     changes: [
       { from: "WHERE status = 'PUBLISHED' ORDER BY seq LIMIT ? FOR UPDATE", to: "ORDER BY seq LIMIT ? FOR UPDATE" },
-      // Of the insert, and of the delete.
+      // In the INSERT, and in the DELETE.
       { from: "AND status = 'PUBLISHED'`,\n      [ids],", to: "`,\n      [ids]," },
       { from: "AND status = 'PUBLISHED'`, [", to: "`, [" },
     ],
@@ -156,7 +159,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "inserts into the archive outside of the transaction of the delete",
+    name: "inserts into the archive outside of the transaction that deletes",
     file: "relay/outbox/archive.ts",
     changes: [
       { from: "const inserted = await transaction.execute(", to: "const inserted = await options.database.execute(" },
@@ -168,7 +171,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   },
   // Inbox
   {
-    name: "the inbox rows in a transaction of their own",
+    name: "writes the inbox rows in a transaction of their own",
     file: "relay/inbox/attempt.ts",
     changes: [
       {
@@ -183,7 +186,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     caughtBy: { file: parkingTests, name: "an event that succeeds at its second or third attempt is not parked" },
   },
   {
-    name: "an event that the inbox knows is handled again",
+    name: "handles an event that is in the inbox already",
     file: "relay/inbox/rows.ts",
     changes: [{ from: "entries.filter(({ identity }) => ours.has(identity.eventId))", to: "entries" }],
     caughtBy: {
@@ -192,7 +195,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "offsets before the commit",
+    name: "commits offsets before the transaction",
     file: "relay/inbox/consumer.ts",
     changes: [{ from: "await handle(records, signal);", to: "void handle(records, signal).catch(() => undefined);" }],
     caughtBy: {
@@ -201,7 +204,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
-    name: "a parked key is not held",
+    name: "does not hold a parked key",
     file: "relay/inbox/parking.ts",
     changes: [
       {

@@ -1,11 +1,18 @@
-/** `npm run mutants -- delivery`: whether the tests would notice if the delivery code were wrong. */
+/** `npm run mutants -- delivery`: shows whether the tests would notice mistakes in the delivery code. */
 import { join } from "node:path";
 import { runOnTestServers } from "../../services/stack/dev/test-servers.ts";
+import { StackError } from "../../services/stack/errors.ts";
+import { parseArguments } from "../arguments.ts";
 
 const root = join(import.meta.dir, "../..");
+const usage = `npm run mutants -- delivery   breaks the delivery code on purpose; a named test must fail each time
+For the domain code: npm run explore -- --mutants`;
 
-if (process.argv.length === 3 && process.argv[2] === "delivery") {
+try {
+  const { positionals } = parseArguments(process.argv.slice(2), { options: {}, usage, allowPositionals: true });
+  if (positionals.join(" ") !== "delivery") throw new StackError(usage);
   process.exit(await runOnTestServers(root, ["load/mutation/on-servers.ts"]));
+} catch (error) {
+  console.error(error instanceof StackError ? error.message : error);
+  process.exit(1);
 }
-console.error("npm run mutants -- delivery (for the domain code: npm run explore -- --mutants)");
-process.exit(1);
