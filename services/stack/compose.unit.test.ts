@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { planProcesses, relayRuntimeEnvironment, runtimeEnvironment } from "./processes.ts";
 import { schemaName, serviceNames, services } from "./services.ts";
-import { parseInstances, readStackSettings, servicePortVariable } from "./settings.ts";
+import { oneInstanceEach, readStackSettings, servicePortVariable } from "./settings.ts";
 
 const root = join(import.meta.dir, "../..");
 
@@ -16,7 +16,7 @@ interface ComposeService {
 const compose = Bun.YAML.parse(await Bun.file(join(root, "compose.yaml")).text()) as {
   readonly services: Readonly<Record<string, ComposeService>>;
 };
-const { gateway, others } = planProcesses(readStackSettings({}, root), parseInstances("order=1"));
+const { gateway, others } = planProcesses(readStackSettings({}, root), oneInstanceEach);
 
 for (const { name, command, env } of [gateway, ...others]) {
   test(`compose.yaml runs ${name} as npm start does, with the same variables`, () => {

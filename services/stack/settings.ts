@@ -14,6 +14,8 @@ export const instancesMax = 9;
 
 export type Instances = Readonly<Record<ScalableName, number>>;
 
+export const oneInstanceEach: Instances = { ...byService(() => 1), relay: 1 };
+
 /** The ports of everything but the services: the variable that sets each, and the default. */
 const ports = {
   gateway: ["GATEWAY_PORT", 8090],
@@ -111,7 +113,7 @@ export function instanceName(name: string, number: number): string {
  * @throws ConfigError that says which part is wrong.
  */
 export function parseInstances(argument: string): Instances {
-  const instances = { ...byService(() => 1), relay: 1 };
+  const instances: Record<ScalableName, number> = { ...oneInstanceEach };
   for (const part of argument.split(",")) {
     const [name, digits] = part.split("=");
     const known = scalableNames.find((it) => it === name);

@@ -11,6 +11,7 @@ import { placeSampleOrders } from "./samples.ts";
 import {
   type Instances,
   instancesMax,
+  oneInstanceEach,
   parseInstances,
   readStackSettings,
   type StackSettings,
@@ -38,10 +39,16 @@ interface Arguments {
 /** @throws ConfigError that says what is wrong. */
 function parseArguments(args: readonly string[]): Arguments {
   const flag = { type: "boolean", default: false } as const;
-  const instances = { type: "string", default: "order=1" } as const;
   try {
-    const { values } = parseArgs({ args: [...args], options: { exit: flag, "no-samples": flag, instances } });
-    return { exit: values.exit, samples: !values["no-samples"], instances: parseInstances(values.instances) };
+    const { values } = parseArgs({
+      args: [...args],
+      options: { exit: flag, "no-samples": flag, instances: { type: "string" } },
+    });
+    return {
+      exit: values.exit,
+      samples: !values["no-samples"],
+      instances: values.instances === undefined ? oneInstanceEach : parseInstances(values.instances),
+    };
   } catch (error) {
     throw new ConfigError(messageOf(error));
   }

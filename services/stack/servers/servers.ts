@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { requireFreePorts } from "../free-ports.ts";
 import { type DataFolderLock, lockDataFolder } from "../lock.ts";
 import { stopOrphans } from "../orphans.ts";
-import { parseInstances, type StackSettings } from "../settings.ts";
+import { oneInstanceEach, type StackSettings } from "../settings.ts";
 import { Supervisor } from "../supervisor.ts";
 import { ensurePrograms } from "./downloads.ts";
 import { prepareKafka } from "./kafka.ts";
@@ -49,7 +49,7 @@ export async function startServers(
     process.on(signal, () => void stop().finally(() => process.exit(130)));
   }
   try {
-    await requireFreePorts(settings, parseInstances("order=1"));
+    await requireFreePorts(settings, oneInstanceEach);
     await Promise.all([
       prepareDatabase().then((spec) => supervisor.start(spec)),
       prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
