@@ -15,18 +15,9 @@ import { eventTypesHandledBy } from "../../../proto/event-table.ts";
 import type { OrderCommand } from "../../../services/order/domain.ts";
 import { byService, serviceNames } from "../../../services/stack/services.ts";
 import { shortName } from "../world/event-summary.ts";
+import type { Candidate, Situation } from "./candidate.ts";
 import { added, type SagaState, type Values } from "./saga-state.ts";
-import { type Situation, type Transactions, withService } from "./transactions.ts";
-
-/** Something that can happen next. */
-export interface Candidate {
-  /** What happens, as a counterexample shows it. */
-  readonly label: string;
-  /** False for what the saga does not need in order to end: commands, redeliveries, failures. */
-  readonly isProgress: boolean;
-  /** Computes what follows. @throws Violation if that breaks a promise. */
-  take(): Situation;
-}
+import { type Transactions, withService } from "./transactions.ts";
 
 const handledBy = byService(eventTypesHandledBy);
 

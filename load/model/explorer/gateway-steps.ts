@@ -10,10 +10,10 @@ import { unreachable } from "../../../services/kit/errors.ts";
 import type { GatewayOutcome } from "../../../services/payment/domain.ts";
 import { answer, asksBank, IdempotencyKeys, voidRefused } from "../world/gateway.ts";
 import type { Domains } from "../world/services.ts";
-import type { Candidate } from "./delivery-steps.ts";
+import type { Candidate, Situation } from "./candidate.ts";
 import { Memo } from "./memo.ts";
 import { added, type Call, type SagaState, type SagaStates, type Values } from "./saga-state.ts";
-import type { Situation, Transactions } from "./transactions.ts";
+import type { Transactions } from "./transactions.ts";
 
 export interface GatewayOptions {
   readonly domains: Domains;

@@ -14,10 +14,11 @@ import { emptyAccount } from "../world/gateway.ts";
 import { checkEnd } from "../world/promises.ts";
 import { initialRows, type Rows } from "../world/services.ts";
 import { describeProblem } from "../world/violation.ts";
-import { type Candidate, commandSteps, deliverySteps } from "./delivery-steps.ts";
+import type { Candidate, Situation } from "./candidate.ts";
+import { commandSteps, deliverySteps } from "./delivery-steps.ts";
 import { type GatewayOptions, GatewaySteps } from "./gateway-steps.ts";
 import { SagaStates, Values } from "./saga-state.ts";
-import { type Situation, stocksMax, Transactions } from "./transactions.ts";
+import { stocksMax, Transactions } from "./transactions.ts";
 
 export interface SagaOptions extends GatewayOptions {
   readonly orders: readonly OrderPlaced[];

@@ -7,15 +7,10 @@ import { byService } from "../../../services/stack/services.ts";
 import { addEvent } from "../world/event-summary.ts";
 import { type Domains, serviceModels } from "../world/services.ts";
 import { Violation } from "../world/violation.ts";
+import type { Situation } from "./candidate.ts";
 import { canonical } from "./interner.ts";
 import { Memo } from "./memo.ts";
 import type { SagaState, ServiceState, Values } from "./saga-state.ts";
-
-/** One order's saga, and the stock that all orders share. */
-export interface Situation {
-  readonly state: SagaState;
-  readonly stock: number;
-}
 
 /** More than any exploration reaches. A number and a stock fit into one whole number. */
 export const stocksMax = 65_536;

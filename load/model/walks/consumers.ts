@@ -6,7 +6,7 @@ import { shortName } from "../world/event-summary.ts";
 import type { Faults } from "./faults.ts";
 import type { Journal } from "./journal.ts";
 import type { Orders } from "./orders.ts";
-import { batchMax, type EventRecord, type Topic } from "./relay.ts";
+import { batchMax, type EventRecord, type Topic } from "./topic.ts";
 
 /** A consumer group's progress in one partition. */
 interface Progress {

@@ -9,7 +9,8 @@ import { type Account, emptyAccount } from "../world/gateway.ts";
 import { checkOrder, checkStock, type OrderSnapshot } from "../world/promises.ts";
 import { type Domains, type Incoming, initialRows, type Rows, serviceModels } from "../world/services.ts";
 import type { Journal } from "./journal.ts";
-import type { EventRecord, Relay } from "./relay.ts";
+import type { Relay } from "./relay.ts";
+import type { EventRecord } from "./topic.ts";
 
 /** An order; all but `placed` changes during the walk. */
 export interface WalkedOrder extends OrderSnapshot {

@@ -5,7 +5,7 @@ import { answer, IdempotencyKeys, voidRefused } from "../world/gateway.ts";
 import { checkOrder } from "../world/promises.ts";
 import type { Journal } from "./journal.ts";
 import type { Orders } from "./orders.ts";
-import { batchMax } from "./relay.ts";
+import { batchMax } from "./topic.ts";
 
 /** A call to the gateway that is in flight. */
 interface CallInFlight {

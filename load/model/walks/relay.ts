@@ -4,18 +4,7 @@ import { byService, serviceNames } from "../../../services/stack/services.ts";
 import type { Random } from "../random.ts";
 import type { Faults } from "./faults.ts";
 import type { Journal } from "./journal.ts";
-
-/** An event of one order. It keeps its id however often it is sent. */
-export interface EventRecord {
-  readonly id: string;
-  readonly index: number;
-  readonly event: SagaEvent;
-}
-
-/** Partitions, each with its records in order. A record's offset is its index. */
-export type Topic = EventRecord[][];
-
-export const batchMax = 8;
+import { batchMax, type EventRecord, type Topic } from "./topic.ts";
 
 export class Relay {
   readonly #topic: Topic;

@@ -21,7 +21,8 @@ import { Faults } from "./faults.ts";
 import { Journal } from "./journal.ts";
 import { Orders } from "./orders.ts";
 import { PaymentWorkers } from "./payment-workers.ts";
-import { Relay, type Topic } from "./relay.ts";
+import { Relay } from "./relay.ts";
+import type { Topic } from "./topic.ts";
 
 /** What happened in a walk. */
 export interface WalkResult {
