@@ -1,15 +1,15 @@
 /**
- * The steps of relay, consumers, clients and deadlines.
+ * The steps of the relay, the consumers, the clients and the deadlines.
  *
- * One order's events are one log on the topic, and every service reads it in order. Only what a service has still to
- * read decides what can happen next, so the state keeps the unread part for each service, without the events that the
- * service does not handle.
+ * The events of one order are one log on the topic, and every service reads it in order. What can happen next depends
+ * only on the events that a service has not read yet, so the state keeps these for each service, without the events
+ * that the service does not handle.
  *
- * At-least-once delivery means that a service may read again, at any time, an event that it has handled: the relay
+ * At-least-once delivery means that a service may receive an event again, at any time after it has handled it: the relay
  * sends twice, a process crashes between commit and offset, a partition moves. If inboxes are kept, they recognise the
  * event and the state stays the same, so these steps are left out. If inboxes are emptied, nothing is remembered: any
- * handled event can be handled again at any time, in any order and any number of times, which is more than a second
- * reading of the topic could do. A crash before the commit changes nothing, and needs no step either.
+ * handled event can be handled again at any time, in any order, any number of times. That is more than reading the topic
+ * again could do. A crash before the commit changes nothing, so it needs no step either.
  */
 import { eventTypesHandledBy } from "../../../proto/event-table.ts";
 import type { OrderCommand } from "../../../services/order/domain.ts";
