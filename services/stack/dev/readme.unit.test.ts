@@ -36,6 +36,18 @@ test("the event table in the README is the one in the code", () => {
   expect(shown.map(([, table]) => table)).toEqual([renderedEventTable()]);
 });
 
+test("the root README is read in a few minutes: 150 lines at most", () => {
+  const [main] = readmes.filter(({ path }) => path === "README.md");
+  expect(main?.text.split("\n").length).toBeLessThanOrEqual(151);
+});
+
+test("the root README's excerpt of decide is the code of services/order/domain.ts", async () => {
+  const [main] = readmes.filter(({ path }) => path === "README.md");
+  const [, excerpt = ""] = /```ts\n(export function decide[\s\S]*?)\n\s*…\n```/.exec(main?.text ?? "") ?? [];
+  expect(excerpt.split("\n").length).toBeGreaterThan(5);
+  expect(await Bun.file(join(root, "services/order/domain.ts")).text()).toContain(excerpt);
+});
+
 describe("the sequence diagrams in the READMEs", () => {
   /** Each diagram is named by the summary or the heading above it. */
   const diagrams = [
