@@ -65,6 +65,9 @@ function commonArguments(programs: Programs, folder: string): readonly string[] 
     `--basedir=${programs.mariadbFolder}`,
     `--lc-messages-dir=${join(programs.mariadbFolder, "share")}`,
     `--datadir=${folder}`,
+    // A starting server deletes leftover temporary tables in its folder for them. In the shared default, /tmp, it could
+    // delete those of another server, whose set-up then fails.
+    `--tmpdir=${folder}`,
     // mariadbd refuses to run as root without this.
     ...(process.getuid?.() === 0 ? ["--user=root"] : []),
   ];
