@@ -1,7 +1,7 @@
 /** `npm run sweep`: kills processes at every crash point of the delivery code, on servers of its own. */
 import { join } from "node:path";
 import { runOnTestServers } from "../../services/stack/dev/test-servers.ts";
-import { StackError } from "../../services/stack/errors.ts";
+import { printError } from "../../services/stack/errors.ts";
 import { parseArguments, parseNumber } from "../arguments.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -14,6 +14,6 @@ try {
   const times = parseNumber("--times", values.times, { min: 1, max: 10_000 }, usage);
   process.exit(await runOnTestServers(root, ["load/crash-points/on-servers.ts", String(times)]));
 } catch (error) {
-  console.error(error instanceof StackError ? error.message : error);
+  printError(error);
   process.exit(1);
 }

@@ -1,7 +1,7 @@
 /** `npm run mutants -- delivery`: shows whether the tests would notice mistakes in the delivery code. */
 import { join } from "node:path";
 import { runOnTestServers } from "../../services/stack/dev/test-servers.ts";
-import { StackError } from "../../services/stack/errors.ts";
+import { printError, StackError } from "../../services/stack/errors.ts";
 import { parseArguments } from "../arguments.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -13,6 +13,6 @@ try {
   if (positionals.join(" ") !== "delivery") throw new StackError(usage);
   process.exit(await runOnTestServers(root, ["load/mutation/on-servers.ts"]));
 } catch (error) {
-  console.error(error instanceof StackError ? error.message : error);
+  printError(error);
   process.exit(1);
 }
