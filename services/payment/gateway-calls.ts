@@ -7,6 +7,7 @@ import type { GatewayClient } from "./gateway-client.ts";
 import type { PaymentMetrics } from "./metrics.ts";
 import type { AnsweredCall } from "./outcomes.ts";
 import { leaseMs, type Payment } from "./repository.ts";
+import { paymentRetryPolicy } from "./retry-policy.ts";
 
 export interface GatewayCalls {
   /** How many more calls may be started now. */
@@ -16,11 +17,6 @@ export interface GatewayCalls {
   /** Resolves when the outcomes of all calls are recorded or given up. */
   settled(): Promise<unknown>;
 }
-
-/** Between two attempts at one call. */
-const callBackoff = { baseMs: 100, maxMs: 5_000 };
-/** Between two attempts at recording an outcome. */
-const recordBackoff = { baseMs: 50, maxMs: 1_000 };
 
 export function createGatewayCalls(options: {
   readonly gatewayClient: GatewayClient;
@@ -44,7 +40,7 @@ export function createGatewayCalls(options: {
       } catch (error) {
         // After the lease the call is due again, and the gateway gives the same answer to its key.
         if (closing.aborted || isDataError(error) || performance.now() - startedMs > leaseMs) return;
-        await sleep(fullJitterMs(attempt, recordBackoff));
+        await sleep(fullJitterMs(attempt, paymentRetryPolicy.record));
       }
     }
   };
@@ -55,7 +51,7 @@ export function createGatewayCalls(options: {
     metrics.called(call, answer, (performance.now() - startedMs) / 1_000);
     // Frees the slot before recording: slots limit the calls to the gateway, and recording has a queue of its own.
     if (slotsTaken-- === callsMax) options.onSlotFree();
-    const retryInMs = (answer.retryAfterMs ?? 0) + fullJitterMs(attempts - 1, callBackoff);
+    const retryInMs = (answer.retryAfterMs ?? 0) + fullJitterMs(attempts - 1, paymentRetryPolicy.call);
     await record({ call, answer, retryInMs }, startedMs);
   };
 

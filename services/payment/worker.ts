@@ -13,6 +13,7 @@ import type { CallStarter } from "./handlers.ts";
 import { createPaymentMetrics } from "./metrics.ts";
 import { createOutcomeRecorder, type OutcomeDeps } from "./outcomes.ts";
 import { claimDuePayments } from "./repository.ts";
+import { paymentRetryPolicy } from "./retry-policy.ts";
 
 export interface PaymentWorker extends CallStarter {
   /** Stops claiming, and waits at most 4 s for the outcomes of the current calls to be recorded. */
@@ -21,7 +22,6 @@ export interface PaymentWorker extends CallStarter {
 
 /** Finds retries that are due, rows of other instances and lost wake-ups. */
 const pollIntervalMs = 500;
-const claimBackoff = { baseMs: 50, maxMs: 1_000 };
 const closeDeadlineMs = 4_000;
 
 /** Starts claiming and goes on until closed. Waits for a database or a gateway that is away. */
@@ -64,7 +64,7 @@ export function startPaymentWorker(
       } catch (error) {
         metrics.failed("claim");
         log.error({ err: error }, "due gateway calls not claimed");
-        await sleep(fullJitterMs(failures++, claimBackoff));
+        await sleep(fullJitterMs(failures++, paymentRetryPolicy.claim));
         continue;
       }
       await sleep(pollIntervalMs, bell.signal);
