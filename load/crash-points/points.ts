@@ -27,7 +27,7 @@ export interface Witness {
   readonly acknowledged: number;
 }
 
-/** When a process dies: when it passes `point` for the `passing`-th time. */
+/** Makes a process die when it passes `point` for the `passing`-th time. */
 export class Crash {
   readonly #point: Point;
   readonly #passing: number;
