@@ -5,7 +5,7 @@ import { startRelayProcess } from "./relay-process.ts";
 
 /** The rows of one batch of the serial baseline: a page of the relay. */
 const batchRows = 200;
-/** Rows that a drain adds and does not count, as a share of those that it counts: hot code must be compiled first. */
+/** Warm-up rows, as a share of the rows that are counted: hot code must be compiled before the measurement. */
 const warmUpShare = 0.1;
 
 const warmUpRowsOf = (rows: number) => Math.ceil((rows * warmUpShare) / batchRows) * batchRows;

@@ -1,11 +1,11 @@
-/** What a relay costs that has nothing to send. */
+/** What a relay with nothing to send costs. */
 import { sleep } from "../../services/kit/backoff.ts";
 import { openDatabase } from "../../services/kit/database.ts";
 import { readProcessTimes } from "../k6/cpu.ts";
 import type { BenchOutbox } from "./outbox.ts";
 import { startRelayProcess } from "./relay-process.ts";
 
-/** How long to leave a relay alone before the measurement, as a multiple of the measurement: a new process compiles. */
+/** A new process still compiles its code, so it is left alone for this many times the measurement before it. */
 const settleFactor = 3;
 
 /** Measures queries by the server's counter, and CPU time by the kernel's. */

@@ -158,7 +158,7 @@ export class TcpProxy {
     return this.#hit();
   }
 
-  /** Ends latency and loss. Resets the connections that lost something, as a firewall does that no longer knows them. */
+  /** Ends latency and loss. Resets the connections that lost something, like a firewall that has forgotten them. */
   heal(): void {
     this.#mode = pass;
     for (const connection of [...this.#connections]) if (connection.isBroken) this.#reset(connection);

@@ -31,7 +31,7 @@ import { type Client, clients } from "./topology.ts";
 /** Short, so that orders pass their deadline and are compensated while a process is frozen or away. */
 export const orderDeadlineMs = 10_000;
 
-/** Two of each service: the second one is started by single faults only. */
+/** Two of each service are planned. Only some faults start the second one. */
 const instances = { ...byService(() => 2), relay: 1 };
 /** Proxies, extra listeners of the broker and the faulty gateway get ports from this many above the broker's port. */
 const firstPortAboveKafka = 10;

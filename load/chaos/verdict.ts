@@ -1,4 +1,4 @@
-/** What is still unfinished or wrong after the faults have ended. Each finding is a line of text; none is a good run. */
+/** What is still unfinished or wrong after the faults have ended. Each finding is a line of text. A good run has none. */
 import type { ServiceName } from "../../proto/event-table.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import type { AuditReport } from "../../services/ops/audit/report.ts";

@@ -142,7 +142,7 @@ async function main(): Promise<number> {
     return 0;
   };
   try {
-    // Stopped while it is starting: no error, although the work is not done.
+    // To stop it while it is starting is no error, although the start is not complete.
     return await Promise.race([work(), stopping.then(() => 0)]);
   } finally {
     await stack.stop();

@@ -1,4 +1,4 @@
-/** For integration tests that stop and kill their broker: one of their own. */
+/** A broker for a single integration test file, which may stop and kill it. */
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { environment, type HostPort } from "../kit/config.ts";

@@ -28,7 +28,7 @@ export interface FaultKind {
 
 const pollMs = 50;
 const busyTimeoutMs = 15_000;
-/** A fault strikes at one of the next this many requests. */
+/** The number of upcoming requests of which a fault strikes at a random one. */
 const requestsMax = 20;
 
 export const missed = (why: string): Outcome => ({ kind: "missed", why });

@@ -77,7 +77,7 @@ async function endProcess({ stack, random }: FaultContext, name: ProcessName, si
   );
 }
 
-/** A link of the process on which a request is to be in flight when the process is hit. */
+/** The link of the process on which a request must be in flight when the fault strikes. */
 function linkToWatch(name: ProcessName, random: Random): LinkName {
   switch (name) {
     case "payment":

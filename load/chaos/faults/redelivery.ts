@@ -9,7 +9,7 @@ import { type FaultKind, midRequest, missed, until, untilBusy, witnessed } from 
 
 const sendTimeoutMs = 5_000;
 const producedAgainRows = 200;
-/** More than a member that was only frozen gets again; the whole topic may take too long. */
+/** More duplicates than a freeze alone causes. To wait for those of the whole topic could take too long. */
 const duplicatesMin = 500;
 
 const duplicates = ({ processes }: ChaosStack, service: ServiceName) =>

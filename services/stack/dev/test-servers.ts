@@ -5,7 +5,7 @@ import { printError } from "../errors.ts";
 import { startServers } from "../servers/servers.ts";
 import { databaseAdminUrl, portDefaults, readStackSettings } from "../settings.ts";
 
-/** Set differently, the tests of another checkout can run at the same time. */
+/** Another checkout can run its tests at the same time if it sets another offset. */
 export const testPortOffset = readConfig(environment(), {
   value: integer("TEST_PORT_OFFSET", { fallback: 10_000, min: 1, max: 37_000 }),
 }).value;
