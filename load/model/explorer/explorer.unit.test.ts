@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { formatExploration } from "../format.ts";
+import { placedOrder, stockOf } from "../world/samples.ts";
 import { type Domains, realDomains } from "../world/services.ts";
-import { type Configuration, placedOrder, smallConfigurations, stockOf } from "./configurations.ts";
+import { type Configuration, smallConfigurations } from "./configurations.ts";
 import { type Exploration, explore } from "./explorer.ts";
 
 const timeoutMs = 300_000;

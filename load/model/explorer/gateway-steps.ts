@@ -1,8 +1,8 @@
 /**
  * The steps of payment's worker and of the gateway.
  *
- * The worker claims a call whenever the payment wants one, even beside a call in flight: the lease of the first may
- * have expired, or its process may be frozen. An abandoned call may still arrive, at any later time or never. An answer
+ * The worker claims a call whenever the payment wants one, even while another call is in flight: the lease of that call
+ * may have expired, or its process may be frozen. An abandoned call may still arrive, at any later time or never. An answer
  * may get lost, and a void may be refused. The number of calls in flight at once has a limit; the number of calls one
  * after the other has none.
  */

@@ -1,4 +1,4 @@
-/** What the model needs to know of a service. One file beside this one implements it for each service. */
+/** What the model needs to know of a service. For each service, one file in this folder implements it. */
 import { fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
 import { eventRegistry, type SagaEvent } from "../../../proto/event-table.ts";
 import type { StockLevels } from "../../../services/inventory/domain.ts";
