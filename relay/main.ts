@@ -9,18 +9,19 @@ import { createLogger } from "../services/kit/log.ts";
 import { closeOnSignal } from "../services/kit/shutdown.ts";
 import { isBrokerAnswering } from "./kafka/probe.ts";
 import { openProducer } from "./kafka/producer.ts";
-import { startArchiving } from "./outbox/archiving.ts";
+import { startArchiving } from "./outbox/archive-schedule.ts";
 import { readRelayConfig, type SourceConfig } from "./outbox/config.ts";
 import { listenForHints } from "./outbox/hint.ts";
 import { createRelayMetrics } from "./outbox/metrics.ts";
-import { claimOwnership, sendTimeoutMs } from "./outbox/ownership.ts";
-import { startRelaySource } from "./outbox/relay.ts";
-import type { SourceFault } from "./outbox/source-check.ts";
+import { claimOwnership } from "./outbox/ownership.ts";
+import { sendTimeoutMs } from "./outbox/ownership-times.ts";
+import type { SourceProblem } from "./outbox/source-check.ts";
 import { createOwnedSources } from "./outbox/source-lock.ts";
-import { checkAtStart, type Unchecked } from "./outbox/start-check.ts";
+import { checkAtStart, type UncheckedServer } from "./outbox/start-check.ts";
+import { startRelaySource } from "./outbox/start-relay.ts";
 import { openOutboxStore } from "./outbox/store.ts";
 
-/** For faults that a restart does not correct. */
+/** For problems that a restart does not correct. */
 const configurationExitCode = 2;
 const recheckIntervalMs = 5_000;
 
@@ -29,9 +30,9 @@ const log = createLogger({ instance: config.instance, level: config.logLevel });
 const registry = await exitOnConfigError(() => readRegistry(config.sources, config.descriptorSetPath));
 const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
 
-const { faults, unchecked } = await checkAtStart(config.sources, kafka);
-logFaults(faults);
-if (faults.length > 0) process.exit(configurationExitCode);
+const { problems, unchecked } = await checkAtStart(config.sources, kafka);
+logProblems(problems);
+if (problems.length > 0) process.exit(configurationExitCode);
 
 const metrics = createMetrics(config.instance);
 const relayMetrics = createRelayMetrics(metrics);
@@ -100,21 +101,21 @@ function startSource(source: SourceConfig) {
 }
 
 /** Checks a server that was away at start, until it answers. */
-function recheck({ what, away, check }: Unchecked): Schedule {
-  log.warn({ what, err: away }, "not checked, because it does not answer; checked again until it does");
+function recheck({ name, error, check }: UncheckedServer): Schedule {
+  log.warn({ what: name, err: error }, "not checked, because it does not answer; checked again until it does");
   let isChecked = false;
   const checkAgain = async () => {
     if (isChecked) return;
     const result = await check();
-    isChecked = result.away === undefined;
+    isChecked = result.error === undefined;
     // The process goes on: the other sources are at work, and this one keeps trying.
-    logFaults(result.faults);
+    logProblems(result.problems);
   };
   return every(recheckIntervalMs, checkAgain, () => undefined);
 }
 
-function logFaults(found: readonly SourceFault[]): void {
-  for (const fault of found) log.fatal(fault, "the source cannot be relayed until this is corrected");
+function logProblems(problems: readonly SourceProblem[]): void {
+  for (const problem of problems) log.fatal(problem, "the source cannot be relayed until this is corrected");
 }
 
 /** Ends the process if the configuration is faulty, with a message that names every fault. */

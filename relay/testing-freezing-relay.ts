@@ -10,7 +10,7 @@ import { silentLogger } from "../services/kit/log.ts";
 import { openProducer } from "./kafka/producer.ts";
 import { createRelayMetrics } from "./outbox/metrics.ts";
 import { claimOwnership } from "./outbox/ownership.ts";
-import { startRelaySource } from "./outbox/relay.ts";
+import { startRelaySource } from "./outbox/start-relay.ts";
 import { openOutboxStore } from "./outbox/store.ts";
 
 const log = silentLogger;

@@ -12,7 +12,7 @@ import { createOutbox } from "../../relay/outbox/append.ts";
 import { runArchive } from "../../relay/outbox/archive.ts";
 import { createRelayMetrics } from "../../relay/outbox/metrics.ts";
 import { claimOwnership } from "../../relay/outbox/ownership.ts";
-import { type RelaySource, startRelaySource } from "../../relay/outbox/relay.ts";
+import { type RelaySource, startRelaySource } from "../../relay/outbox/start-relay.ts";
 import { openOutboxStore } from "../../relay/outbox/store.ts";
 import { testKafka } from "../../relay/testing.ts";
 import type { Database } from "../../services/kit/database.ts";

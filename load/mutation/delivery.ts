@@ -69,7 +69,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     file: "relay/outbox/ownership.ts",
     changes: [
       {
-        from: "const isOwner = await (this.#isOwner ? lock.keep(() => this.#become(false)) : lock.tryToOwn());",
+        from: "const isOwner = await (this.#isOwner ? lock.keep(() => this.#setOwner(false)) : lock.tryToOwn());",
         to: "const isOwner = true;\n        await connection.query('SELECT 1');",
       },
     ],
@@ -80,7 +80,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   },
   {
     name: "considers itself the owner for longer than the server waits for it",
-    file: "relay/outbox/ownership.ts",
+    file: "relay/outbox/ownership-times.ts",
     changes: [{ from: "const freshForMs = 3_000;", to: "const freshForMs = 10_000;" }],
     caughtBy: {
       file: relayTests,
@@ -117,7 +117,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "keys: new Set(rows.map(({ aggregateId }) => aggregateId)),", to: "keys: new Set<string>()," }],
     caughtBy: {
       file: deadLetterTests,
-      name: "a failed row holds its key from its first attempt on, even for a pass that follows at once",
+      name: "a failed row holds its key from its first failed attempt on, also in a pass that follows at once",
     },
   },
   {

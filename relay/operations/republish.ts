@@ -129,7 +129,7 @@ interface RepublishOptions {
   readonly plan: RepublishPlan;
   readonly registry: Registry;
   readonly command: OperatorCommand;
-  /** Connects a producer whose sends end within 2 s: outbox/ownership.ts says why. */
+  /** Connects a producer with the time limit `sendTimeoutMs` (outbox/ownership-times.ts). */
   readonly openProducer: () => Promise<RecordProducer>;
   /** Called after each send. */
   readonly onProgress: (sent: number, of: number) => void;

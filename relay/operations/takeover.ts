@@ -13,6 +13,7 @@ import { sleep } from "../../services/kit/backoff.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
 import { DomainError } from "../../services/kit/errors.ts";
 import { elapsedMs, now } from "../../services/kit/instant.ts";
+import { freshForMs, pingIntervalMs, pingTimeoutMs, sendTimeoutMs, serverWaitMs } from "../outbox/ownership-times.ts";
 import { lockNameOf } from "../outbox/source-lock.ts";
 import { describeOwner, readOwner, type SourceOwner } from "./owner.ts";
 import type { OperatedSource } from "./source.ts";
@@ -26,12 +27,8 @@ export interface TakenSource {
 }
 
 const lockWaitSeconds = 10;
-const pingIntervalMs = 1_000;
-const freshForMs = 3_000;
-const serverWaitSeconds = 5;
-/** The previous owner may count itself as the owner for 3 s, and its last send may take 2 s. */
-const drainMs = 5_000;
-const statementTimeoutMs = 2_000;
+/** The previous owner may consider itself the owner for `freshForMs` after its last ping, and then make one more send. */
+const drainMs = freshForMs + sendTimeoutMs;
 const connectTimeoutMs = 3_000;
 const ownerCheckIntervalMs = 100;
 
@@ -62,7 +59,7 @@ export async function takeSource(
   connection.on("end", onLost);
   try {
     // If this process freezes, the server releases the lock.
-    await queryAnswer(connection, `SET SESSION wait_timeout = ${serverWaitSeconds}`);
+    await queryAnswer(connection, `SET SESSION wait_timeout = ${serverWaitMs / 1_000}`);
     const operatorLock = operatorLockName(lockNameOf(source.schema, source.outboxTable));
     if ((await queryAnswer(connection, "SELECT GET_LOCK(?, 0) AS answer", operatorLock)) !== 1) {
       throw new DomainError("FAILED_PRECONDITION", `Another operator's command has taken the source ${source.name}.`);
@@ -90,7 +87,7 @@ async function queryAnswer(
   connection: Connection,
   sql: string,
   lockName?: string,
-  timeout = statementTimeoutMs,
+  timeout = pingTimeoutMs,
 ): Promise<unknown> {
   const [rows] = await connection.query<RowDataPacket[]>({ sql, timeout }, [lockName]);
   return Array.isArray(rows) ? rows[0]?.answer : undefined;

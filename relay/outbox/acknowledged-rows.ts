@@ -1,9 +1,9 @@
 /**
  * Rows that the broker has acknowledged and that are not marked PUBLISHED yet.
  *
- * Marks lag behind sends. A mark can run in the background while the next rows are read or sent, and rows that were sent
- * one by one are marked together. One mark runs at a time. Each is guarded by the row's status and is correct whichever
- * relay owns the source, so a mark needs no ownership. If the process dies first, its rows are sent again: at least once.
+ * relay.ts says when they must be marked. A mark can run in the background while the next rows are read or sent, and rows
+ * that were sent one by one are marked together. One mark runs at a time. Each is guarded by the row's status and is correct
+ * whichever relay owns the source, so a mark needs no ownership.
  */
 import type { Logger } from "../../services/kit/log.ts";
 import type { RelayMetrics } from "./metrics.ts";
@@ -11,7 +11,7 @@ import type { OutboxStore } from "./store.ts";
 
 /**
  * In steady state, how long acknowledged rows wait to be marked, so that rows that were sent one by one share a mark. After
- * a crash, the rows of this time are sent again.
+ * a crash, the rows acknowledged within this time are sent again.
  */
 const markDelayMs = 40;
 
@@ -56,7 +56,7 @@ export class AcknowledgedRows {
     this.#ids = [...this.#ids, ...ids];
   }
 
-  /** How long the rows still wait for others to share their mark. */
+  /** Milliseconds until the rows are due to be marked; 0 if they are due. */
   markDueInMs(): number {
     return Math.max(0, this.#waitingSinceMs + markDelayMs - performance.now());
   }
@@ -97,10 +97,13 @@ export class AcknowledgedRows {
       this.#waitingSinceMs = startedMs;
       this.#options.metrics.published.inc(this.#labels, marked);
       if (marked < ids.length) {
-        this.#options.log.warn({ rows: ids.length - marked }, "another relay had already marked some of these rows");
+        this.#options.log.warn(
+          { rows: ids.length - marked },
+          "some acknowledged rows were no longer PENDING or FAILED",
+        );
       }
     }
-    // A mark that failed before is made up for: its rows were among these.
+    // An earlier failed mark no longer matters: its rows were among these.
     this.#backgroundFailure = undefined;
   }
 }

@@ -43,7 +43,7 @@ describe("append refuses", () => {
     [
       "a payload of 5 MiB",
       () => event({ orderId: "x".repeat(5 * 1_024 * 1_024) }),
-      /^shop\.order\.v1\.OrderCompleted of "order-1": the payload has 52\d{5} bytes, but the topic takes at most 900000/,
+      /^shop\.order\.v1\.OrderCompleted of "order-1": the payload has 52\d{5} bytes, but at most 900000 are allowed/,
     ],
     [
       "a payload just over the limit in bytes, not in characters",

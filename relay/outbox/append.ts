@@ -17,28 +17,34 @@ import { outboxTableName } from "../tables.ts";
 export interface Outbox {
   /**
    * Inserts the events in the given order, in one statement. The caller must have locked (or inserted) each aggregate's row
-   * before, so that `seq` is the causal order of the aggregate's events.
-   * @throws OutboxAppendError for an event that could not be delivered later. The business change fails with it.
+   * before, so that `seq` follows the causal order of the aggregate's events.
+   * @throws OutboxAppendError for an event that could never be delivered. The business change fails with it.
    */
   append(transaction: Transaction, events: readonly NewEvent[]): Promise<void>;
   /** The statement of `append`, to send with others in one round trip; none if there are no events. @throws OutboxAppendError */
   statements(events: readonly NewEvent[]): readonly Statement[];
 }
 
-/** The event is invalid. Another attempt fails as well. */
+/** The event is invalid; retrying cannot succeed. */
 export class OutboxAppendError extends Error {
   override readonly name = "OutboxAppendError";
 }
 
-/** Leaves room for headers below the topic's `max.message.bytes` of 1 MiB. Binary Protobuf is never larger than ProtoJSON. */
+/**
+ * Leaves room for headers below the topic's `max.message.bytes` of 1 MiB. The limit is on ProtoJSON. The binary encoding on
+ * the topic is smaller, because JSON spells out each field's name; only repeated numbers, which no event has, could be larger.
+ */
 const payloadSizeMaxBytes = 900_000;
 /** Names and values together: the room that is left for headers. */
 const headersSizeMaxBytes = 8_192;
 /** The length of the column `aggregate_id`, in characters. */
 const aggregateIdLengthMax = 128;
-/** What every inbox accepts as an event id. */
+/** The ids that an inbox accepts (inbox/identity.ts): an event with another id would be parked by every service. */
 const idPattern = /^[!-~]{1,36}$/;
-/** A lone surrogate as a JSON escape: JSON can hold it, UTF-8 cannot. Surrogate pairs are not escaped here. */
+/**
+ * A lone surrogate, as `JSON.stringify` writes it: it escapes lone surrogates and leaves pairs as they are. JSON can hold a
+ * lone one, UTF-8 cannot.
+ */
 const loneSurrogate = /(?<!\\)(?:\\\\)*\\u[dD][89a-fA-F]/;
 
 /** The outbox of one service. `registry` must hold every event type that the service appends. */
@@ -72,7 +78,7 @@ function checkedRow(event: NewEvent, registry: Registry): NewOutboxRow {
   if (length === 0 || length > aggregateIdLengthMax) {
     refuse(`the aggregate id must have 1 to ${aggregateIdLengthMax} characters, but has ${length}.`);
   }
-  // Databases ignore trailing spaces in comparisons, so the id would equal that of another aggregate.
+  // The tables' collation, utf8mb4_bin, ignores trailing spaces in comparisons, so the id would equal another aggregate's.
   if (aggregateId.endsWith(" ")) refuse("the aggregate id must not end with a space.");
   if (!aggregateId.isWellFormed()) refuse("the aggregate id contains a lone surrogate.");
   for (const [name, value] of Object.entries(event.headers)) {
@@ -88,7 +94,7 @@ function checkedRow(event: NewEvent, registry: Registry): NewOutboxRow {
   if (loneSurrogate.test(row.headers)) refuse("a header contains a lone surrogate.");
   const payloadBytes = Buffer.byteLength(row.payload);
   if (payloadBytes > payloadSizeMaxBytes) {
-    refuse(`the payload has ${payloadBytes} bytes, but the topic takes at most ${payloadSizeMaxBytes}.`);
+    refuse(`the payload has ${payloadBytes} bytes, but at most ${payloadSizeMaxBytes} are allowed.`);
   }
   const headersBytes = Buffer.byteLength(row.headers);
   if (headersBytes > headersSizeMaxBytes) {
@@ -97,19 +103,22 @@ function checkedRow(event: NewEvent, registry: Registry): NewOutboxRow {
   return row;
 }
 
-/** What an answer needs to know of the event that it answers. Stored with work whose answer comes later. */
+/**
+ * What a new event takes over from the event that caused it. Payment stores it with a gateway call, because the call's
+ * outcome is published later.
+ */
 export interface Cause {
   readonly eventId: string;
   readonly headers: EventHeaders;
 }
 
-/** The received event as the cause of the events that answer it. */
+/** The part of a received event that {@link eventCausedBy} needs. */
 export function causeOf(envelope: ReceivedEnvelope): Cause {
   return { eventId: envelope.id, headers: envelope.headers };
 }
 
-/** An event that answers `cause`: in the same trace and conversation, with `cause` as its cause. */
-export function answerTo(cause: Cause, aggregateId: string, message: Message, newId: () => string): NewEvent {
+/** A new event with `cause` as its cause: in a child span of the same trace, with the same correlation id. */
+export function eventCausedBy(cause: Cause, aggregateId: string, message: Message, newId: () => string): NewEvent {
   const { correlationId, traceparent } = cause.headers;
   return {
     id: newId(),

@@ -17,11 +17,11 @@ export interface ArchiveOptions extends ArchiveTables {
   readonly database: Database;
   /** Only rows that were published (or, when pruning, archived) longer ago than this. */
   readonly olderThanMs: number;
-  /** Rows in one transaction. Default 250 to move, 500 to delete. */
+  /** Rows in one transaction. Default 250 to move. */
   readonly batchSize?: number;
   /**
-   * Pause between two transactions. Default 100 to move, which leaves room for deliveries: at most 2,500 rows a second.
-   * Default 50 to delete: at most 10,000 rows a second.
+   * Pause between two transactions. Default 100 to move, which leaves room for deliveries: at most 2,500 rows a second. The
+   * defaults to delete are in services/kit/prune.ts.
    */
   readonly pauseMs?: number;
   readonly signal?: AbortSignal;
@@ -34,8 +34,8 @@ const columns =
   "id, aggregate_id, type, payload, headers, occurred_at, status, retry_count, last_error, published_at, seq";
 
 /**
- * Moves all published rows that are old enough to the archive. Each batch is one transaction, so a crash neither loses nor
- * duplicates a row, and the next run moves the rest. Several runs may work at once.
+ * Moves published rows to the archive in `seq` order, until a batch has none that is old enough. Each batch is one
+ * transaction, so a crash neither loses nor duplicates a row, and the next run moves the rest. Several runs may work at once.
  */
 export async function runArchive(options: ArchiveOptions): Promise<{ readonly moved: number }> {
   let moved = 0;
@@ -47,7 +47,7 @@ export async function runArchive(options: ArchiveOptions): Promise<{ readonly mo
   }
 }
 
-/** Moves one batch and returns its number of rows. 0: no row is old enough. */
+/** Moves one batch and returns its number of rows. 0: of the first rows that no other run has locked, none is old enough. */
 async function archiveBatch(options: ArchiveOptions): Promise<number> {
   const { outboxTable, archiveTable } = options;
   return await options.database.transaction(async (transaction) => {

@@ -33,8 +33,9 @@ export const readRelayConfig = (env: Readonly<Record<string, string | undefined>
     /** The Protobuf schemas of all sources, from `buf build -o`. */
     descriptorSetPath: text("RELAY_DESCRIPTOR_SET", "proto/gen/descriptors.binpb"),
     sources: json("RELAY_SOURCES", parseSources),
-    /** Attempts at a poison event before it is DEAD. It waits 1, 2, 4, … × base between them, at most max. */
+    /** Attempts at a poison event before it is DEAD. */
     attemptsMax: integer("RELAY_ATTEMPTS_MAX", { fallback: attemptsMaxDefault, min: 1, max: 1_000 }),
+    /** The waits between these attempts are 1, 2, 4, … × base, at most max. */
     retryBaseMs: integer("RELAY_RETRY_BASE_MS", { fallback: retryBackoffDefault.baseMs, min: 1, max: dayMs }),
     retryMaxMs: integer("RELAY_RETRY_MAX_MS", { fallback: retryBackoffDefault.maxMs, min: 1, max: dayMs }),
     /** How long published rows stay in the outbox, and then in the archive. */
@@ -76,21 +77,21 @@ function parseSources(value: unknown): readonly SourceConfig[] {
   return sources;
 }
 
-function parseSource(entry: unknown, place: string): SourceConfig {
+function parseSource(entry: unknown, entryName: string): SourceConfig {
   if (typeof entry !== "object" || entry === null || Array.isArray(entry)) {
-    throw new Error(`${place}: must be a JSON object`);
+    throw new Error(`${entryName}: must be a JSON object`);
   }
   const given = entry as Readonly<Record<string, unknown>>;
   const unknown = Object.keys(given).filter((field) => !fields.has(field));
   if (unknown.length > 0) {
-    throw new Error(`${place}: unknown field ${unknown.join(", ")}; known are ${[...fields].join(", ")}`);
+    throw new Error(`${entryName}: unknown field ${unknown.join(", ")}; known are ${[...fields].join(", ")}`);
   }
   // Errors repeat the value, except for the URL, which may hold a password.
   const read = (field: string, pattern: RegExp, fallback?: string): string => {
     const value = given[field] ?? fallback;
-    if (value === undefined) throw new Error(`${place}: ${field} is missing`);
+    if (value === undefined) throw new Error(`${entryName}: ${field} is missing`);
     if (typeof value !== "string" || !pattern.test(value)) {
-      throw new Error(`${place}: ${field} must match ${pattern}, but is ${JSON.stringify(value)}`);
+      throw new Error(`${entryName}: ${field} must match ${pattern}, but is ${JSON.stringify(value)}`);
     }
     return value;
   };
@@ -99,10 +100,11 @@ function parseSource(entry: unknown, place: string): SourceConfig {
   const topic = read("topic", topicPattern);
   const deadLetterTopic = read("deadLetterTopic", topicPattern, `${topic}.dlq`);
   // On the same topic, consumers would mistake a dead letter for the event.
-  if (deadLetterTopic === topic) throw new Error(`${place}: deadLetterTopic must not be the topic itself, ${topic}`);
+  if (deadLetterTopic === topic)
+    throw new Error(`${entryName}: deadLetterTopic must not be the topic itself, ${topic}`);
   return {
     name,
-    ...readDatabase(given.databaseUrl, place),
+    ...readDatabase(given.databaseUrl, entryName),
     outboxTable,
     archiveTable: read("archiveTable", tableNamePattern, `${outboxTable}_archive`),
     topic,
@@ -112,12 +114,12 @@ function parseSource(entry: unknown, place: string): SourceConfig {
   };
 }
 
-function readDatabase(value: unknown, place: string): { readonly databaseUrl: string; readonly schema: string } {
-  if (value === undefined) throw new Error(`${place}: databaseUrl is missing`);
+function readDatabase(value: unknown, entryName: string): { readonly databaseUrl: string; readonly schema: string } {
+  if (value === undefined) throw new Error(`${entryName}: databaseUrl is missing`);
   const parsed = typeof value === "string" && URL.canParse(value) ? new URL(value) : undefined;
   const schema = parsed === undefined ? "" : decodeURIComponent(parsed.pathname.slice(1));
   if (parsed?.protocol !== "mysql:" || schema === "") {
-    throw new Error(`${place}: databaseUrl must be a URL like mysql://user:password@host:3306/schema`);
+    throw new Error(`${entryName}: databaseUrl must be a URL like mysql://user:password@host:3306/schema`);
   }
   return { databaseUrl: value as string, schema };
 }

@@ -13,7 +13,7 @@ import { createTestTopic, idOf, keyOf, readTopic, testKafka } from "../testing.t
 import { deadLetterPayloadMaxBytes } from "./dead-letter.ts";
 import { createRelayMetrics } from "./metrics.ts";
 import { claimOwnership } from "./ownership.ts";
-import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./relay.ts";
+import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./start-relay.ts";
 import { openOutboxStore } from "./store.ts";
 
 const table = "order_outbox_event";
@@ -123,7 +123,7 @@ const textOf = (record: TopicRecord | undefined) => new TextDecoder().decode(rec
 const atLeast = (count: number) => (records: readonly TopicRecord[]) => records.length >= count;
 
 describe("a poison row", () => {
-  test("a poison row becomes DEAD after its last attempt, with a dead letter; its key waits and no other", async () => {
+  test("a poison row becomes DEAD after its last attempt, with a dead letter; its key waits, and no other key does", async () => {
     const before = { failed: (await figure("relay_failed_total")) ?? 0, dead: (await figure("relay_dead_total")) ?? 0 };
     const payload = `not JSON ${"😀".repeat(10_000)}`;
     const ids = await insert([
@@ -246,7 +246,7 @@ describe("a poison row", () => {
     await expectStatuses(["PUBLISHED", "FAILED", "PENDING"]);
   });
 
-  test("a failed row holds its key from its first attempt on, even for a pass that follows at once", async () => {
+  test("a failed row holds its key from its first failed attempt on, also in a pass that follows at once", async () => {
     await insert([{ key: "a", payload: "not JSON" }, { key: "a" }]);
     const source = start({ pollIntervalMs: 60_000, retryBackoff: { baseMs: 60_000, maxMs: 60_000 } });
     await expectStatuses(["FAILED", "PENDING"]);
@@ -299,14 +299,14 @@ test("if two relays count the same attempt, only one succeeds, and a published o
   const [id = ""] = await insert([{ key: "a" }]);
   const store = openOutboxStore({ databaseUrl: schema.url, table });
   closers.push(store.close);
-  const attempt = { id, retryCount: 0, error: "e", counts: true, delayMs: 0 };
+  const attempt = { id, failedAttempts: 0, error: "e", countsAttempt: true, delayMs: 0 };
   expect(await Promise.all([store.markFailed(attempt), store.markFailed(attempt)])).toContain(false);
   expect(await statusOf(id)).toMatchObject({ status: "FAILED", retryCount: 1 });
-  expect(await store.markDead({ id, retryCount: 0, error: "e" })).toBe(false);
+  expect(await store.markDead({ id, failedAttempts: 0, error: "e" })).toBe(false);
   await database.execute(`UPDATE ${table} SET status = 'PUBLISHED' WHERE id = ?`, [id]);
-  expect(await store.markFailed({ ...attempt, retryCount: 1 })).toBe(false);
-  expect(await store.markDead({ id, retryCount: 1, error: "e" })).toBe(false);
-  expect(await store.retryCountOf(id)).toBeUndefined();
+  expect(await store.markFailed({ ...attempt, failedAttempts: 1 })).toBe(false);
+  expect(await store.markDead({ id, failedAttempts: 1, error: "e" })).toBe(false);
+  expect(await store.failedAttemptsOf(id)).toBeUndefined();
   expect(await statuses()).toEqual(["PUBLISHED"]);
 });
 

@@ -4,9 +4,9 @@
  */
 import type { EventRecord, OutboxRow } from "../../proto/envelope.ts";
 
-/** Every topic accepts a record of this size. The row holds the rest of the payload. */
+/** Far below the usual `max.message.bytes` of 1 MiB. The row keeps the whole payload. */
 export const deadLetterPayloadMaxBytes = 16_384;
-const valueLengthMax = 2_000;
+const errorLengthMax = 2_000;
 
 /** A DEAD event, where it came from, and why it failed. */
 export interface DeadLetter {
@@ -16,7 +16,7 @@ export interface DeadLetter {
   /** CloudEvents source of the event. */
   readonly ceSource: string;
   /** The row's `schema.table`. */
-  readonly place: string;
+  readonly qualifiedTable: string;
   /** The topic that the event was meant for. */
   readonly topic: string;
   readonly error: string;
@@ -46,10 +46,10 @@ export function toDeadLetter(letter: DeadLetter): EventRecord {
       ce_sequence: row.seq,
       "content-type": "text/plain; charset=utf-8",
       dead_letter_source: letter.source,
-      dead_letter_table: letter.place,
+      dead_letter_table: letter.qualifiedTable,
       dead_letter_row_id: row.id,
       dead_letter_topic: letter.topic,
-      dead_letter_error: letter.error.slice(0, valueLengthMax).toWellFormed(),
+      dead_letter_error: letter.error.slice(0, errorLengthMax).toWellFormed(),
       dead_letter_attempts: String(letter.attempts),
       dead_letter_failed_at: letter.failedAt.toISOString(),
       dead_letter_payload_bytes: String(payload.byteLength),
@@ -58,7 +58,7 @@ export function toDeadLetter(letter: DeadLetter): EventRecord {
   };
 }
 
-/** The first `maxBytes` of UTF-8 text, less a character that would be cut in two. */
+/** The first `maxBytes` of UTF-8 text, without a character that would be cut in two. */
 function cutText(bytes: Uint8Array, maxBytes: number): Uint8Array {
   if (bytes.byteLength <= maxBytes) return bytes;
   let end = maxBytes;

@@ -15,7 +15,7 @@ const letter: DeadLetter = {
   row,
   source: "order",
   ceSource: "/shop/order",
-  place: "shop_order.order_outbox_event",
+  qualifiedTable: "shop_order.order_outbox_event",
   topic: "shop.order-saga",
   error: "UnencodablePayloadError: headers is not JSON",
   attempts: 10,
@@ -49,16 +49,16 @@ test("a dead letter holds the payload, the event's headers, its origin, the erro
 });
 
 describe("the payload of a dead letter", () => {
-  const cut = (payload: string) => toDeadLetter({ ...letter, row: { ...row, payload } });
+  const letterWith = (payload: string) => toDeadLetter({ ...letter, row: { ...row, payload } });
 
   test("a dead letter holds a payload of 16 KiB completely", () => {
-    const record = cut("x".repeat(deadLetterPayloadMaxBytes));
+    const record = letterWith("x".repeat(deadLetterPayloadMaxBytes));
     expect(record.value.byteLength).toBe(deadLetterPayloadMaxBytes);
     expect(record.headers.dead_letter_payload_cut).toBe("false");
   });
 
   test("a dead letter cuts a longer payload and says its length", () => {
-    const record = cut("x".repeat(deadLetterPayloadMaxBytes + 1));
+    const record = letterWith("x".repeat(deadLetterPayloadMaxBytes + 1));
     expect(record.value.byteLength).toBe(deadLetterPayloadMaxBytes);
     expect(record.headers).toMatchObject({ dead_letter_payload_cut: "true", dead_letter_payload_bytes: "16385" });
   });
@@ -66,7 +66,7 @@ describe("the payload of a dead letter", () => {
   for (const shift of [0, 1, 2, 3]) {
     test(`a dead letter cuts a payload of 4-byte characters between two of them, at a shift of ${shift} bytes`, () => {
       const payload = "x".repeat(shift) + "😀".repeat(5_000);
-      const shown = text(cut(payload).value);
+      const shown = text(letterWith(payload).value);
       expect(payload.startsWith(shown)).toBe(true);
       expect(Buffer.byteLength(shown)).toBeGreaterThan(deadLetterPayloadMaxBytes - 4);
     });

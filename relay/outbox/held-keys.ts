@@ -1,11 +1,9 @@
 /**
- * The held keys of one source: a key is held while one of its rows cannot be sent. Its later rows wait; other keys go on.
+ * The held keys of one source, by the rules in relay.ts.
  *
  * A key is held because its row is FAILED or DEAD, which the table says, or because its row's schema is newer than this
- * relay's, which only this process knows. When a row turns out to be poison, its key is held here until the next read of
- * the table shows the row as FAILED or DEAD.
- *
- * During a pass, keys are only added. If a key were released between two of its rows, the second row would be sent first.
+ * relay's, which only this process knows. When a row turns out to be poison, this process holds its key until the next read
+ * of the table shows the row as FAILED or DEAD.
  */
 import type { OutboxRow } from "../../proto/envelope.ts";
 import type { Logger } from "../../services/kit/log.ts";
@@ -20,7 +18,7 @@ const loggedRowsMax = 10_000;
 /** A key that this process holds, whatever the table says. */
 interface KeyFoundHere {
   readonly fault: Fault;
-  /** The row with the fault. Earlier rows of the key may still be sent. */
+  /** The row with the fault. Rows of the key before it are not held by this entry. */
   readonly fromSeq: bigint;
   /** Until then a schema-behind row is not attempted again. Infinite for a poison row: the table takes over. */
   readonly untilMs: number;
@@ -44,7 +42,7 @@ export class HeldKeys {
   readonly #foundHere = new Map<string, KeyFoundHere>();
   /** FAILED rows that are attempted again now, although their keys are held because of them. */
   #retriedRows: ReadonlySet<string> = new Set();
-  /** Schema-behind rows that were logged and counted before. */
+  /** Schema-behind rows that were logged and counted. Emptied when it is full; then its rows are logged and counted again. */
   readonly #loggedRows = new Set<string>();
 
   constructor(options: HeldKeysOptions) {
@@ -68,12 +66,12 @@ export class HeldKeys {
     return [...new Set([...this.#stored.keys, ...this.#foundHere.keys()])].slice(0, exceptKeysMax);
   }
 
-  /** The keys that a read of FAILED rows leaves out. */
+  /** The keys that a read of FAILED rows leaves out: only those that this process holds, because FAILED rows hold the others. */
   exceptKeysOfRetry(): readonly string[] {
     return [...this.#foundHere.keys()].slice(0, exceptKeysMax);
   }
 
-  /** Holds the key of a row that has a fault. The earlier rows of the key have been sent. */
+  /** Holds the key of a row that has a fault, from this row on. */
   hold(row: OutboxRow, fault: Fault, error: unknown): void {
     const untilMs =
       fault === "poison" ? Number.POSITIVE_INFINITY : performance.now() + this.#options.schemaBehindHoldMs;
@@ -98,8 +96,8 @@ export class HeldKeys {
   }
 
   /**
-   * Brings the held keys up to date between two passes. A key that an operator released since the last read is noticed at
-   * the next read, which does no harm.
+   * Brings the held keys up to date between two passes. A key that an operator has released since the last read is noticed
+   * at the next read. Until then its rows only wait longer.
    * @param stored what the table says; undefined if it was not read.
    * @param nowMs when the read began.
    */
@@ -114,6 +112,7 @@ export class HeldKeys {
       metrics.heldKeys.set({ ...this.#labels, status: "dead" }, stored.deadKeys);
     }
     for (const [key, { fault, untilMs }] of found) {
+      // A poison row makes a read due, so `stored` has its key by now.
       if (fault === "poison" || untilMs <= nowMs) this.#foundHere.delete(key);
     }
   }
@@ -123,13 +122,16 @@ export class HeldKeys {
     this.#storedReadMs = Number.NEGATIVE_INFINITY;
   }
 
-  /** After a failed pass: rows before a held one may not have been sent, and would not be read while the key is held. */
+  /**
+   * Forgets the keys that only this process holds, after a failed pass: earlier rows of these keys may not have been sent,
+   * and would not be read while their key is held.
+   */
   reset(): void {
     this.#foundHere.clear();
     this.expireRead();
   }
 
-  /** The row's status does not change, so a relay that knows its schema simply sends it. */
+  /** Logs and counts a schema-behind row once, although it is attempted again and again. */
   #logOnce(row: OutboxRow, error: unknown): void {
     if (this.#loggedRows.has(row.id)) return;
     if (this.#loggedRows.size >= loggedRowsMax) this.#loggedRows.clear();

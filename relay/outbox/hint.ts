@@ -1,6 +1,6 @@
 /**
  * The wake-up hint: a UDP datagram that tells relays which outbox has new rows. It is sent after the commit and may be lost.
- * It never causes an error. The relay does not depend on it, because it polls as well.
+ * Sending never fails. The relay does not depend on hints, because it polls as well.
  */
 import { createSocket } from "node:dgram";
 import type { HostPort } from "../../services/kit/config.ts";
@@ -9,18 +9,18 @@ import type { HostPort } from "../../services/kit/config.ts";
 export interface HintSender {
   /** Never throws and never blocks. Calls within one turn of the event loop share a datagram. */
   send(): void;
-  /** For events that are not urgent: sent after {@link deferredMs}, or with an earlier `send`. */
+  /** For events that are not urgent: sent after {@link sendLaterDelayMs}, or with an earlier `send`. */
   sendLater(): void;
   close(): void;
 }
 
 /** How long a hint that is not urgent waits for others. */
-const deferredMs = 50;
+const sendLaterDelayMs = 50;
 
 /** Sends hints for one source to every relay instance in `targets`. */
 export function openHintSender(source: string, targets: readonly HostPort[]): HintSender {
   const socket = createSocket("udp4");
-  // A refused datagram comes back as an error event. No relay listens there, which is allowed.
+  // If no relay listens at a target, the socket emits an error. That is expected.
   socket.on("error", () => undefined);
   socket.unref();
   const payload = new TextEncoder().encode(source);
@@ -47,7 +47,7 @@ export function openHintSender(source: string, targets: readonly HostPort[]): Hi
   return {
     send,
     sendLater() {
-      if (!queued && !closed) later ??= setTimeout(send, deferredMs);
+      if (!queued && !closed) later ??= setTimeout(send, sendLaterDelayMs);
     },
     close() {
       if (closed) return;

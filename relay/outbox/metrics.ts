@@ -4,8 +4,8 @@ import { countedRowsMax } from "./store.ts";
 /** The relay's metrics, each by source. */
 export interface RelayMetrics {
   readonly published: Counter<"source">;
-  readonly failed: Counter<"source">;
-  readonly dead: Counter<"source">;
+  readonly failedEvents: Counter<"source">;
+  readonly deadEvents: Counter<"source">;
   readonly batchRows: Histogram<"source">;
   readonly commitToPublishSeconds: Histogram<"source">;
   /** `kind` is a Fault (faults.ts) or `outage`. */
@@ -22,7 +22,7 @@ export interface RelayMetrics {
   readonly schemaBehindKeys: Gauge<"source">;
 }
 
-/** Registers the relay's metrics. Call it once a registry. */
+/** Registers the relay's metrics. Call it once per registry. */
 export function createRelayMetrics(registry: Registry): RelayMetrics {
   const registers = [registry];
   return { ...createEventMetrics(registers), ...createFailureMetrics(registers), ...createOwnerGauges(registers) };
@@ -38,13 +38,13 @@ function createEventMetrics(registers: Registry[]) {
       labelNames,
       registers,
     }),
-    failed: new Counter({
+    failedEvents: new Counter({
       name: "relay_failed_total",
       help: "Events that became FAILED at their first attempt: poison, attempted again later.",
       labelNames,
       registers,
     }),
-    dead: new Counter({
+    deadEvents: new Counter({
       name: "relay_dead_total",
       help: "Events that became DEAD after their last attempt and are on the dead-letter topic.",
       labelNames,
@@ -71,7 +71,7 @@ function createFailureMetrics(registers: Registry[]) {
   return {
     failures: new Counter({
       name: "relay_failures_total",
-      help: "Failures by kind: outage and poison count each attempt, schema-behind counts each event.",
+      help: "Failures by kind: outage (failed passes, and dead letters that were not sent), poison (failed attempts at events), schema-behind (events).",
       labelNames: ["source", "kind"] as const,
       registers,
     }),
@@ -94,19 +94,19 @@ function createOwnerGauges(registers: Registry[]) {
     }),
     pendingRows: new Gauge({
       name: "relay_pending_rows",
-      help: `Events that wait only for the relay; ${countedRowsMax} stands for more.`,
+      help: `Pending events whose key is not held. Rows of held keys beyond the first 1,000 count here too. Counted up to ${countedRowsMax}.`,
       labelNames,
       registers,
     }),
     heldRows: new Gauge({
       name: "relay_held_rows",
-      help: `Pending events that wait behind another event of their key; ${countedRowsMax} stands for more.`,
+      help: `Pending events that wait behind another event of their key, for the first 1,000 held keys. Counted up to ${countedRowsMax}.`,
       labelNames,
       registers,
     }),
     oldestPendingAgeSeconds: new Gauge({
       name: "relay_oldest_pending_age_seconds",
-      help: "Age of the oldest event that is pending and not held, by the database's clock; 0 if there is none.",
+      help: "Age of the oldest event that relay_pending_rows counts, by the database's clock; 0 if there is none.",
       labelNames,
       registers,
     }),

@@ -12,7 +12,7 @@ export class OwnershipLostError extends Error {
 export interface OwnedProducerOptions {
   readonly source: string;
   readonly ownership: Pick<Ownership, "isFresh">;
-  /** Connects a producer whose sends end within 2 s. ownership.ts says why. */
+  /** Connects a producer with the time limit `sendTimeoutMs` (ownership-times.ts). */
   readonly openProducer: () => Promise<RecordProducer>;
   readonly metrics: RelayMetrics;
 }

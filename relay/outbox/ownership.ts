@@ -1,10 +1,21 @@
 /**
  * One owner per source at a time: a MySQL advisory lock, on a connection of its own.
  *
- * The server releases the lock when the connection ends, and it ends the connection after 5 s without a statement. The
- * owner pings every second, and considers itself the owner only for 3 s after the start of a successful ping. A send takes
- * at most 2 s. So whatever an owner sends has ended before another can begin. The exception is an owner whose process was
- * frozen between its check and its send: that one send may come late.
+ * The server releases the lock when the connection ends, and it ends a connection that is silent for 5 s. The owner pings
+ * every second, may send only for 3 s after the start of a successful ping, and gives up a send after 2 s
+ * (ownership-times.ts). What follows depends on how an owner loses the source:
+ *
+ * - It hands the source over, is closed, or gets no more answers: its last send has ended or was given up before another
+ *   replica can own the source.
+ * - Its lock connection breaks, because its process dies, the connection is reset or killed, or the database restarts: the
+ *   server releases the lock at once, and another replica may own the source within a second. If the process lives, it
+ *   stops when it notices, which may take until 3 s after its last successful ping. A send in flight goes on for up to 2 s.
+ * - Its process is suspended between its check and its send: that one send may come at any time later.
+ *
+ * So for a while two relays may send rows of one source. This duplicates records, and never changes the order of first
+ * occurrences: the new owner begins with the first pending rows, so each of the two sends a row only after the earlier rows
+ * of its key (relay.ts). A late mark changes nothing, because marks are guarded by the row's status. An operator's command
+ * sends other rows than the first pending ones, so it also waits for a former owner's last send (../operations/takeover.ts).
  *
  * Replicas spread the sources among them without a coordinator: an owner hands a source over to a waiting replica that owns
  * fewer sources by two or more, once its send and mark are done (source-lock.ts).
@@ -13,6 +24,7 @@ import { type Connection, createConnection } from "mysql2/promise";
 import { sleep } from "../../services/kit/backoff.ts";
 import { elapsedMs, type Instant, now } from "../../services/kit/instant.ts";
 import type { Logger } from "../../services/kit/log.ts";
+import { freshForMs, pingIntervalMs } from "./ownership-times.ts";
 import { createOwnedSources, type OwnedSources, SourceLock } from "./source-lock.ts";
 
 /** Whether this process owns a source. */
@@ -30,10 +42,6 @@ export interface Ownership {
   close(): Promise<void>;
 }
 
-/** The time limit of a send. With `freshForMs` it makes the 5 s after which another replica can take over. */
-export const sendTimeoutMs = 2_000;
-const freshForMs = 3_000;
-const pingIntervalMs = 1_000;
 const connectTimeoutMs = 1_000;
 
 export interface ClaimOptions {
@@ -66,7 +74,7 @@ class Claim {
   readonly #closing = new AbortController();
   readonly #listeners: ((isOwner: boolean) => unknown)[] = [];
   #isOwner = false;
-  /** When the last ping began that the database answered. */
+  /** The start of the last ping that the database answered. */
   #answeredAt: Instant | undefined;
 
   constructor(options: ClaimOptions, ownedSources: OwnedSources) {
@@ -98,13 +106,13 @@ class Claim {
       try {
         connection = await createConnection({ uri, connectTimeout: connectTimeoutMs, charset: "UTF8MB4_BIN" });
         // A connection that breaks takes the lock with it. No need to wait for the next ping to find out.
-        connection.on("error", () => void this.#become(false));
-        connection.on("end", () => void this.#become(false));
+        connection.on("error", () => void this.#setOwner(false));
+        connection.on("end", () => void this.#setOwner(false));
         await this.#claimOn(connection);
       } catch (error) {
-        log.warn({ err: error, table }, "the connection that holds the source's lock failed");
+        log.warn({ err: error, table }, "lock connection failed; reconnecting");
       } finally {
-        void this.#become(false);
+        void this.#setOwner(false);
         connection?.destroy();
       }
       await sleep(pingIntervalMs, this.#closing.signal);
@@ -114,13 +122,13 @@ class Claim {
   async #claimOn(connection: Connection): Promise<void> {
     const { schema, table, log } = this.#options;
     const lock = new SourceLock({ connection, schema, table, ownedSources: this.#ownedSources, log });
-    await lock.limitSilence();
+    await lock.setServerIdleTimeout();
     try {
       while (!this.#closing.signal.aborted) {
         const startedAt = now();
-        const isOwner = await (this.#isOwner ? lock.keep(() => this.#become(false)) : lock.tryToOwn());
+        const isOwner = await (this.#isOwner ? lock.keep(() => this.#setOwner(false)) : lock.tryToOwn());
         this.#answeredAt = startedAt;
-        void this.#become(isOwner);
+        void this.#setOwner(isOwner);
         await sleep(Math.max(0, pingIntervalMs - elapsedMs(startedAt)), this.#closing.signal);
       }
     } finally {
@@ -128,14 +136,14 @@ class Claim {
     }
   }
 
-  /** Resolves when all listeners have settled. */
-  #become(isOwner: boolean): Promise<unknown> {
+  /** Records whether this process is the owner, and calls the listeners if that is new. Resolves when they have settled. */
+  #setOwner(isOwner: boolean): Promise<unknown> {
     if (this.#isOwner === isOwner) return Promise.resolve();
     this.#isOwner = isOwner;
     this.#ownedSources.count += isOwner ? 1 : -1;
     this.#ownedSources.changedAtMs = performance.now();
     const { table, log } = this.#options;
-    log.info({ table }, isOwner ? "owner of the source" : "no longer owner of the source");
+    log.info({ table }, isOwner ? "now owns the source" : "no longer owns the source");
     return Promise.allSettled(this.#listeners.map((listener) => listener(isOwner)));
   }
 }

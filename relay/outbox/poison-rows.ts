@@ -34,39 +34,46 @@ export class PoisonRows {
     this.#options = options;
   }
 
-  /** Counts an attempt at `row` that failed with `cause`. The row becomes FAILED, or DEAD if the attempt was its last. */
+  /**
+   * Counts an attempt at `row` that failed with `cause`. The row becomes FAILED, or DEAD if the attempt was its last; before
+   * that, its dead letter is sent.
+   */
   async countAttempt(row: OutboxRow, cause: unknown): Promise<void> {
     const { source, store, acknowledged, attemptsMax, retryBackoff, metrics, log } = this.#options;
     const { id } = row;
-    // A FAILED row is not attempted again while an earlier row of its key is PENDING.
+    // The earlier rows of the key have been sent. They are marked first: once this row is FAILED, its key is held, and they
+    // would neither be read again nor let this row be retried.
     await acknowledged.mark();
-    const retryCount = await store.retryCountOf(id);
-    // Another process has settled the row. Its new status is read before the next pass.
-    if (retryCount === undefined) return;
-    const attempts = retryCount + 1;
-    const attempt = { id, retryCount, error: describeError(cause) };
+    const failedAttempts = await store.failedAttemptsOf(id);
+    // Another process has changed the row's status. It is read before the next pass.
+    if (failedAttempts === undefined) return;
+    const attempts = failedAttempts + 1;
+    const attempt = { id, failedAttempts, error: describeError(cause) };
     const fields = { kind: "poison", ...logFieldsOf(row), attempts, err: cause };
     const isLast = attempts >= attemptsMax;
     // The dead letter is sent first. A crash in between repeats it: at least once.
     if (isLast && (await this.#sendDeadLetter(row, attempt.error, attempts))) {
       if (!(await store.markDead(attempt))) return;
       metrics.failures.inc({ source, kind: "poison" });
-      metrics.dead.inc({ source });
+      metrics.deadEvents.inc({ source });
       log.error(fields, "event dead: its key waits for an operator to retry or discard it");
       return;
     }
-    const delayMs = retryDelayMs(retryCount, retryBackoff);
-    // A last attempt without its dead letter does not count, and is made again.
-    if (!(await store.markFailed({ ...attempt, counts: !isLast, delayMs })) || isLast) return;
+    const delayMs = retryDelayMs(failedAttempts, retryBackoff);
+    // A last attempt whose dead letter was not sent does not count, and is made again.
+    const isMarked = await store.markFailed({ ...attempt, countsAttempt: !isLast, delayMs });
+    if (!isMarked) return;
+    // #sendDeadLetter has logged and counted why.
+    if (isLast) return;
     metrics.failures.inc({ source, kind: "poison" });
-    if (attempts === 1) metrics.failed.inc({ source });
+    if (attempts === 1) metrics.failedEvents.inc({ source });
     log.warn({ ...fields, delayMs }, "event failed: its key waits until the next attempt");
   }
 
-  /** Returns false if the dead-letter topic rejects it. That is an outage, but it does not delay other keys. */
+  /** Returns false if the dead letter could not be sent. That is an outage, but the pass goes on with the other keys. */
   async #sendDeadLetter(row: OutboxRow, error: string, attempts: number): Promise<boolean> {
     const { source, ceSource, topic, deadLetterTopic, store, producer, metrics, log } = this.#options;
-    const origin = { source, ceSource, place: store.place, topic };
+    const origin = { source, ceSource, qualifiedTable: store.qualifiedTable, topic };
     try {
       const letter = toDeadLetter({ row, ...origin, error, attempts, failedAt: new Date() });
       await producer.send(deadLetterTopic, [letter]);
@@ -74,10 +81,7 @@ export class PoisonRows {
     } catch (failure) {
       if (failure instanceof OwnershipLostError) throw failure;
       metrics.failures.inc({ source, kind: "outage" });
-      log.error(
-        { ...logFieldsOf(row), topic: deadLetterTopic, err: failure },
-        "dead letter not sent; tried again later",
-      );
+      log.error({ ...logFieldsOf(row), topic: deadLetterTopic, err: failure }, "dead letter not sent; will be retried");
       return false;
     }
   }

@@ -64,8 +64,8 @@ export class Publisher {
   }
 
   /**
-   * Sends the rows in their order, but for those of held keys, and passes them on as acknowledged. A row that has a fault
-   * holds its key. Returns false if every row was held or could not be encoded.
+   * Sends the rows in order, skips those of held keys, and adds what the broker acknowledges to the acknowledged rows. A row
+   * that has a fault holds its key. Returns true if any row was passed to the broker, even if the broker refused it.
    * @throws OwnershipLostError or the error of an outage; some of the rows may have been sent.
    */
   async publish(rows: readonly EncodedRow[]): Promise<boolean> {
@@ -131,7 +131,10 @@ export class Publisher {
     metrics.commitToPublishSeconds.observe(this.#labels, Math.max(0, acknowledgedMs - oldestMs) / 1_000);
   }
 
-  /** The earlier rows of the row's key have been sent. */
+  /**
+   * Holds the key of a row that has a fault, and counts an attempt at a poison row. The earlier rows of a poison row's key
+   * must have been sent. Those of a schema-behind row may still be queued: its key is held from this row on.
+   */
   async #hold(row: OutboxRow, fault: Fault, error: unknown): Promise<void> {
     this.#options.heldKeys.hold(row, fault, error);
     if (fault === "poison") await this.#options.poisonRows.countAttempt(row, error);

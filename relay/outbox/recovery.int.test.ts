@@ -19,7 +19,7 @@ import { createTestTopic, testKafka } from "../testing.ts";
 import { createOutbox } from "./append.ts";
 import { createRelayMetrics } from "./metrics.ts";
 import { claimOwnership } from "./ownership.ts";
-import { startRelaySource } from "./relay.ts";
+import { startRelaySource } from "./start-relay.ts";
 import { openOutboxStore } from "./store.ts";
 
 const table = "order_outbox_event";

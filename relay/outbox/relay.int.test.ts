@@ -35,8 +35,8 @@ import {
 import { openHintSender } from "./hint.ts";
 import { createRelayMetrics } from "./metrics.ts";
 import { claimOwnership, type Ownership } from "./ownership.ts";
-import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./relay.ts";
 import { lockNameOf } from "./source-lock.ts";
+import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./start-relay.ts";
 import { type OutboxStore, openOutboxStore } from "./store.ts";
 
 const table = "order_outbox_event";
@@ -673,7 +673,7 @@ describe("held keys", () => {
       { key: "c" },
       { key: "b" },
     ]);
-    start({ pollIntervalMs: 50, holdMs: 200 });
+    start({ pollIntervalMs: 50, schemaBehindHoldMs: 200 });
     const records = await readTopic(topic, distinct(4));
     expect(records.map(keyOf).toSorted()).toEqual(["a", "b", "b", "b"]);
     await Bun.sleep(600);

@@ -1,96 +1,65 @@
 /**
  * The relay of one source. It publishes committed events from the outbox to the topic, at least once and in order per key.
  *
- * Each pass reads pending rows in `seq` order, sends them, and marks what the broker has acknowledged. Rows are selected by
- * status; the relay reads on from a `seq` only within one snapshot. So an event whose transaction commits late is neither
- * skipped nor overtaken by a later event of its key.
+ * Each pass reads pending rows in `seq` order, sends them, one send at a time, and marks what the broker has acknowledged.
+ * These are the rules that make it correct. The other files of this folder refer to them.
  *
- * One send is in flight at a time. Marks may lag behind it by some batches: in a backlog they run while the next rows are
- * sent, in steady state while the next rows are read. Acknowledged rows that are not marked yet are known here. They are
- * marked before a backlog is read, and skipped in any other read. If the process dies first, they are sent again: at least
+ * **Order.** Before a row is sent, every earlier row of its key has been acknowledged or discarded, or stands before it in
+ * the same send. A service locks the aggregate's row before it appends, so one consistent read that shows a row also shows
+ * the earlier rows of its key. Two reads do not: a transaction may commit between them. So every read selects by status and
+ * begins with the first pending row, and only within one snapshot (a backlog) is the next page read after the last `seq`.
+ *
+ * **Unmarked rows** (acknowledged-rows.ts). Marks lag behind sends: in a backlog they run while the next page is sent, in
+ * steady state while the next rows are read. Until they are marked, acknowledged rows are kept in memory. A steady-state
+ * read finds them as pending and skips them. They are marked first where nothing would skip them: before the snapshot of a
+ * backlog, before FAILED rows are read, and before a poison row becomes FAILED. After a failed pass, or with more than
+ * `unmarkedRowsMax` of them, nothing is sent until they are marked. If the process dies first, they are sent again: at least
  * once.
  *
- * A key is held while one of its rows cannot be sent: its later rows wait, other keys go on. A poison row becomes FAILED
- * and is attempted again later, and becomes DEAD after its last attempt. An outage counts against no row.
+ * **Held keys** (held-keys.ts). A key is held while one of its rows cannot be sent: its later rows wait, other keys go on.
+ * - A poison row becomes FAILED, and DEAD after its last attempt (poison-rows.ts). Before it becomes FAILED, the earlier
+ *   rows of its key are sent and marked, because a FAILED or DEAD row holds its whole key: no pending row of it is sent.
+ * - A schema-behind row stays PENDING. Earlier rows of its key that were read with it are still sent.
+ * - During a pass keys are only added to those held. If one were released between two of its rows, the second row would be
+ *   sent first.
+ *
+ * **Retries.** A FAILED row is attempted again when it is due and no earlier row of its key is unpublished. Even if that
+ * succeeds, its key stays held until the next pass.
+ *
+ * **Outages.** Any error that is not a row's own fault (faults.ts) fails the pass and counts against no row. The next pass
+ * begins again with the first pending row, and sends a small page as a probe.
+ *
+ * **Owners.** Only the source's owner sends. ownership.ts says what a former owner may still send, and why the order of
+ * first occurrences holds all the same.
  */
-import type { Registry } from "@bufbuild/protobuf";
-import type { Encoding, OutboxRow } from "../../proto/envelope.ts";
+import type { OutboxRow } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
-import { every } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
-import type { RecordProducer } from "../kafka/producer.ts";
-import { AcknowledgedRows } from "./acknowledged-rows.ts";
-import { HeldKeys } from "./held-keys.ts";
+import type { AcknowledgedRows } from "./acknowledged-rows.ts";
+import type { HeldKeys } from "./held-keys.ts";
 import { type RelayMetrics, removeOwnerGauges } from "./metrics.ts";
-import { OwnedProducer, OwnershipLostError } from "./owned-producer.ts";
+import { type OwnedProducer, OwnershipLostError } from "./owned-producer.ts";
 import type { Ownership } from "./ownership.ts";
-import { PoisonRows } from "./poison-rows.ts";
-import { type EncodedRow, Publisher } from "./publisher.ts";
-import {
-  attemptsMaxDefault,
-  outageBackoff,
-  type RetryBackoff,
-  retryBackoffDefault,
-  schemaBehindHoldMs,
-} from "./retry-policy.ts";
+import type { EncodedRow, Publisher } from "./publisher.ts";
+import { outageBackoff } from "./retry-policy.ts";
 import type { OutboxStore, PendingReader } from "./store.ts";
 import { WakeUp } from "./wake-up.ts";
 
-export interface RelaySourceOptions {
-  /** In logs and metrics. */
-  readonly name: string;
-  readonly topic: string;
-  /** Where dead letters go. Default: the topic's name and `.dlq`. */
-  readonly deadLetterTopic?: string;
-  /** CloudEvents source. */
-  readonly ceSource: string;
-  readonly encoding: Encoding;
-  readonly registry: Registry;
-  readonly store: OutboxStore;
-  readonly ownership: Ownership;
-  /** Connects a producer whose sends end within 2 s. ownership.ts says why. */
-  readonly openProducer: () => Promise<RecordProducer>;
-  readonly log: Logger;
-  readonly metrics: RelayMetrics;
-  /**
-   * How long an idle source sleeps without a hint, and so the delay of an event whose hint is lost. Default 600: each poll
-   * is 2 statements, which makes 4.5 a second on the server with the owner's pings and the gauges.
-   */
-  readonly pollIntervalMs?: number;
-  /** How long a row is left alone whose schema is newer than the relay's. Default: see retry-policy.ts. */
-  readonly holdMs?: number;
-  /** Attempts at a poison row before it is DEAD. Default: see retry-policy.ts. */
-  readonly attemptsMax?: number;
-  /** Waits between the attempts at a poison row. Default: see retry-policy.ts. */
-  readonly retryBackoff?: RetryBackoff;
-  /** How often the gauges of rows are measured. Default 5,000: one statement each time. */
-  readonly measureIntervalMs?: number;
-}
-
-/** A running source. It survives every outage of its database and of the broker. */
-export interface RelaySource {
-  /** Something was committed: read now, not at the next poll. */
-  hint(): void;
-  /** False while the database does not answer, or if the last pass failed. */
-  isHealthy(): boolean;
-  /** Finishes the send in flight, marks it, and releases the source. Closes producer, ownership and store. */
-  close(): Promise<void>;
-}
-
-/** More rows make fuller requests and a larger heap. Beyond this number a drain gets no faster. */
+/** Larger pages fill the requests better and cost heap. Above this number of rows, a backlog drains no faster. */
 const pageRowsMax = 200;
 /** After a start or an outage, this many rows are sent before larger pages. */
 const probeRows = 10;
-/** The memory that a page of average rows may take. */
+/** Roughly the most that the payloads of a page may take, counted in characters of the JSON text. */
 const pageSizeMaxBytes = 4 * 1_024 * 1_024;
-/** How old a snapshot may get. A late commit waits for the next one, and so does the purge of marked rows. */
+/**
+ * How long a snapshot may last, counted only once something has been sent from it (see `#drain`). While it is open, late
+ * commits are invisible, and InnoDB must keep the old versions of rows that change.
+ */
 const snapshotAgeMaxMs = 500;
-/** With more unmarked rows, sending waits for marking. A crash sends at most these and one page again. */
+/** With more unmarked rows, sending waits for marking. After a crash, at most these and one page are sent again. */
 const unmarkedRowsMax = 2 * pageRowsMax;
 /** Limits the FAILED rows of one pass, so that many of them cannot delay other keys for long. */
 const dueRowsMax = 50;
-const pollIntervalDefaultMs = 600;
-const measureIntervalDefaultMs = 5_000;
 
 interface Page {
   readonly rows: readonly EncodedRow[];
@@ -98,51 +67,7 @@ interface Page {
   readonly isFull: boolean;
 }
 
-/** Starts to relay one source, as soon as this process owns it. */
-export function startRelaySource(options: RelaySourceOptions): RelaySource {
-  const { name: source, topic, ceSource, store, ownership, metrics } = options;
-  const log = options.log.child({ source });
-  const pollIntervalMs = options.pollIntervalMs ?? pollIntervalDefaultMs;
-  const common = { source, log, metrics };
-  const producer = new OwnedProducer({ ...common, ownership, openProducer: options.openProducer });
-  const acknowledged = new AcknowledgedRows({ ...common, store });
-  const heldKeys = new HeldKeys({
-    ...common,
-    readIntervalMs: pollIntervalMs,
-    schemaBehindHoldMs: options.holdMs ?? schemaBehindHoldMs,
-  });
-  const poisonRows = new PoisonRows({
-    ...{ ...common, ceSource, topic, store, acknowledged, producer },
-    deadLetterTopic: options.deadLetterTopic ?? `${topic}.dlq`,
-    attemptsMax: options.attemptsMax ?? attemptsMaxDefault,
-    retryBackoff: options.retryBackoff ?? retryBackoffDefault,
-  });
-  const { encoding, registry } = options;
-  const publisher = new Publisher({
-    ...{ ...common, ceSource, topic, encoding, registry },
-    ...{ producer, acknowledged, heldKeys, poisonRows },
-  });
-  const parts = { store, ownership, producer, acknowledged, heldKeys, publisher };
-  const relay = new SourceRelay({ ...common, ...parts, pollIntervalMs });
-  const running = relay.run();
-  // Deliveries do not wait for it. Its errors are not logged: whatever causes them also fails a pass, which logs it.
-  const measuring = every(
-    options.measureIntervalMs ?? measureIntervalDefaultMs,
-    () => relay.measure(),
-    () => undefined,
-  );
-  return {
-    hint: () => relay.hint(),
-    isHealthy: () => relay.isHealthy(),
-    async close() {
-      relay.stop();
-      await Promise.all([running, measuring.close()]);
-      await Promise.allSettled([producer.close(), ownership.close(), store.close()]);
-    },
-  };
-}
-
-interface SourceRelayOptions {
+export interface SourceRelayOptions {
   readonly source: string;
   readonly log: Logger;
   readonly metrics: RelayMetrics;
@@ -155,7 +80,8 @@ interface SourceRelayOptions {
   readonly pollIntervalMs: number;
 }
 
-class SourceRelay {
+/** The loop over one source: passes while this process owns it, and waits in between. */
+export class SourceRelay {
   readonly #options: SourceRelayOptions;
   readonly #labels: { readonly source: string };
   readonly #wakeUp = new WakeUp();
@@ -195,7 +121,8 @@ class SourceRelay {
       this.#wakeUp.reset();
       try {
         if (!ownership.isFresh()) {
-          // A gain of ownership ends the sleep. The time limit covers a gain between the check and the sleep.
+          // A change of ownership ends the sleep. The time limit covers an owner whose pings were late: when one succeeds,
+          // the owner may send again, although its ownership has not changed.
           await this.#wakeUp.sleep(pollIntervalMs);
           continue;
         }
@@ -213,12 +140,13 @@ class SourceRelay {
     }
     await acknowledged
       .mark()
-      .catch((error) =>
-        log.warn({ err: error, rows: acknowledged.count }, "rows not marked: they are sent again later"),
-      );
+      .catch((error) => log.warn({ err: error, rows: acknowledged.count }, "rows not marked: they will be sent again"));
   }
 
-  /** One pass over the source. Returns true if it left a backlog, to go on with at once. */
+  /**
+   * One pass over the source. Returns true if the next pass should start at once: there are more rows, or the retry of a
+   * FAILED row may have released some.
+   */
   async #pass(isBacklog: boolean): Promise<boolean> {
     const { store, acknowledged, heldKeys, publisher } = this.#options;
     acknowledged.throwBackgroundFailure();
@@ -232,9 +160,10 @@ class SourceRelay {
     }
     // In steady state there are few rows: one round trip, no transaction.
     const { rows, isFull } = await this.#readFirstPage();
-    // The page has no rows of these keys. Even if a retry succeeds, they are held until the next pass.
+    // The page has no rows of the keys of FAILED rows. They stay held until the next pass, even if a retry succeeds now.
     const retried = heldKeys.isRetryDue && (await this.#retryFailedRows());
     await publisher.publish(rows);
+    // Only here, because a pass that follows a failed one always comes this way.
     this.#noteSuccess();
     this.#growPage(rows);
     return (isFull && (await this.#drain())) || retried;
@@ -243,7 +172,7 @@ class SourceRelay {
   /** Reads the held keys and a first page in one round trip, while a mark that is due runs in the background. */
   async #readFirstPage(): Promise<Page> {
     const { store, acknowledged, heldKeys } = this.#options;
-    // Until they are marked, they may be read as pending again.
+    // Acknowledged rows that are not marked yet may be read as pending again.
     const unmarked = new Set(acknowledged.ids);
     if (unmarked.size > 0 && !acknowledged.isMarkUnderWay && acknowledged.markDueInMs() === 0) {
       acknowledged.markInBackground();
@@ -261,14 +190,16 @@ class SourceRelay {
     };
   }
 
-  /** Attempts FAILED rows that are due, before the later rows of their keys. Returns true if some were sent. */
+  /** Attempts FAILED rows that are due, before the later rows of their keys. Returns true if any was passed to the broker. */
   async #retryFailedRows(): Promise<boolean> {
     const { store, acknowledged, heldKeys, publisher } = this.#options;
+    // readDue leaves out a row while an earlier row of its key is unpublished, so rows that were sent must be marked.
     await acknowledged.mark();
     const rows = await store.readDue({ exceptKeys: heldKeys.exceptKeysOfRetry(), limit: dueRowsMax });
     heldKeys.beginRetry(rows);
     try {
       const sent = await publisher.publish(rows.map((row) => publisher.encode(row)));
+      // The next read of the held keys must not find these rows FAILED.
       await acknowledged.mark();
       return sent;
     } finally {
@@ -289,8 +220,8 @@ class SourceRelay {
       let page = await this.#readPage(reader, "0");
       let sent = false;
       for (;;) {
-        // A new snapshot starts again at the first row. While nothing has been sent, it would only meet the same held rows
-        // again. If they take longer to read than a snapshot may last, no snapshot would ever get past them.
+        // The time limit counts only once something was sent. A new snapshot begins again with the first pending row: if it
+        // had to read many held rows first, it could spend all its time on them, and no snapshot would ever get past them.
         const readsOn = page.isFull && !this.#closing.signal.aborted && (!sent || performance.now() < endMs);
         const nextPage = readsOn ? this.#readPage(reader, page.lastSeq) : undefined;
         // If publishing fails, nothing awaits this read, and its error must not count as unhandled.
@@ -316,7 +247,7 @@ class SourceRelay {
     return rows.filter((row) => !heldKeys.isHeld(row)).map((row) => publisher.encode(row));
   }
 
-  /** After a page that went well, the next one may be as large as memory allows, judged by the size of this one's rows. */
+  /** Sizes the next page after one that went well: as large as memory allows, judged by the average row of this one. */
   #growPage(rows: readonly EncodedRow[]): void {
     if (rows.length === 0) return;
     const averageBytes = rows.reduce((sum, { row }) => sum + row.payload.length, 0) / rows.length;
@@ -325,7 +256,8 @@ class SourceRelay {
   }
 
   #noteSuccess(): void {
-    if (this.#failedPasses > 0) this.#options.log.info({ attempts: this.#failedPasses }, "delivering again");
+    if (this.#failedPasses > 0)
+      this.#options.log.info({ attempts: this.#failedPasses }, "recovered: the source is relayed again");
     this.#failedPasses = 0;
   }
 
@@ -337,7 +269,7 @@ class SourceRelay {
     metrics.failures.inc({ ...this.#labels, kind: "outage" });
     const attempts = this.#failedPasses + 1;
     // Logs attempts 1, 2, 4, 8 …, so that a long outage does not fill the log.
-    if (Number.isInteger(Math.log2(attempts))) log.warn({ err: error, attempts }, "outage");
+    if (Number.isInteger(Math.log2(attempts))) log.warn({ err: error, attempts }, "pass failed; will be retried");
     await sleep(fullJitterMs(this.#failedPasses++, outageBackoff), this.#closing.signal);
   }
 

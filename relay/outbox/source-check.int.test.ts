@@ -1,4 +1,4 @@
-/** The faults of a source and the statements that correct them, on a real database and a real broker. */
+/** The problems of a source and the statements that correct them, on a real database and a real broker. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { insertRows } from "../../services/kit/database.ts";
 import {
@@ -54,72 +54,80 @@ function urlOf(username: string, password: string, change: (url: URL) => void = 
   return url.href;
 }
 
-async function faultsOf(change: Readonly<Record<string, string>> = {}) {
-  const { faults, away } = await checkTables(source(change));
-  expect(away).toBeUndefined();
-  return faults;
+async function problemsOf(change: Readonly<Record<string, string>> = {}) {
+  const { problems, error } = await checkTables(source(change));
+  expect(error).toBeUndefined();
+  return problems;
+}
+
+/** Gives the account these privileges and no others. */
+async function grantOnly(onOutbox: string, onArchive: string): Promise<void> {
+  await administer(`REVOKE ALL PRIVILEGES, GRANT OPTION FROM '${user}'@'%'`);
+  await administer(`GRANT ${onOutbox} ON ${schema.name}.${outbox} TO '${user}'@'%'`);
+  await administer(`GRANT ${onArchive} ON ${schema.name}.${archive} TO '${user}'@'%'`);
 }
 
 describe("tables", () => {
-  test("the tables of a service's own migrations have no fault", async () => {
-    expect(await faultsOf()).toEqual([]);
+  test("the tables of a service's own migrations have no problem", async () => {
+    expect(await problemsOf()).toEqual([]);
   });
 
-  test("the rights of the relay's own account are enough", async () => {
-    await administer(`GRANT SELECT, UPDATE, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
-    await administer(`GRANT SELECT, INSERT, DELETE ON ${schema.name}.${archive} TO '${user}'@'%'`);
-    expect(await faultsOf({ databaseUrl: urlOf(user, "secret") })).toEqual([]);
+  test("the privileges of the relay's own account are enough", async () => {
+    await grantOnly("SELECT, UPDATE, DELETE", "SELECT, INSERT, DELETE");
+    expect(await problemsOf({ databaseUrl: urlOf(user, "secret") })).toEqual([]);
   });
 
-  test("each missing right is named, and its remedy grants it", async () => {
-    await administer(`REVOKE UPDATE, DELETE ON ${schema.name}.${outbox} FROM '${user}'@'%'`);
-    await administer(`REVOKE INSERT ON ${schema.name}.${archive} FROM '${user}'@'%'`);
+  test("each missing privilege is named, and its remedy grants it", async () => {
+    await grantOnly("SELECT", "SELECT, DELETE");
     const databaseUrl = urlOf(user, "secret");
-    const faults = await faultsOf({ databaseUrl });
-    expect(faults).toEqual([
+    const problems = await problemsOf({ databaseUrl });
+    expect(problems).toEqual([
       {
         source: "order",
-        problem: `outboxTable: '${user}'@'%' may not UPDATE, DELETE in ${outbox}`,
+        problem: `outboxTable: '${user}'@'%' lacks UPDATE, DELETE on ${outbox}`,
         remedy: `GRANT UPDATE, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%';`,
       },
       {
         source: "order",
-        problem: `archiveTable: '${user}'@'%' may not INSERT in ${archive}`,
+        problem: `archiveTable: '${user}'@'%' lacks INSERT on ${archive}`,
         remedy: `GRANT INSERT ON ${schema.name}.${archive} TO '${user}'@'%';`,
       },
     ]);
-    for (const { remedy } of faults) await administer(remedy);
-    expect(await faultsOf({ databaseUrl })).toEqual([]);
+    for (const { remedy } of problems) await administer(remedy);
+    expect(await problemsOf({ databaseUrl })).toEqual([]);
   });
 
   test("missing tables are named, and their remedies create them", async () => {
-    const faults = await faultsOf({ outboxTable: "billing_event" });
-    expect(faults.map(({ problem }) => problem)).toEqual([
+    const problems = await problemsOf({ outboxTable: "billing_event" });
+    expect(problems.map(({ problem }) => problem)).toEqual([
       `outboxTable: ${schema.name} has no table billing_event`,
       `archiveTable: ${schema.name} has no table billing_event_archive`,
     ]);
-    for (const { remedy } of faults) await administer(remedy);
-    expect(await faultsOf({ outboxTable: "billing_event" })).toEqual([]);
+    for (const { remedy } of problems) await administer(remedy);
+    expect(await problemsOf({ outboxTable: "billing_event" })).toEqual([]);
   });
 
   test("missing columns and indexes are named, and their remedies add them", async () => {
-    await administer(`ALTER TABLE ${schema.name}.billing_event DROP COLUMN next_attempt_at, DROP COLUMN last_error`);
-    await administer(`DROP INDEX billing_event_status_seq ON ${schema.name}.billing_event`);
-    const faults = await faultsOf({ outboxTable: "billing_event" });
-    expect(faults.map(({ problem }) => problem)).toEqual([
-      "outboxTable: billing_event has no column last_error",
-      "outboxTable: billing_event has no column next_attempt_at",
-      "outboxTable: billing_event has no index that begins with (status, seq)",
+    const table = "invoice_event";
+    await administer(`CREATE TABLE ${schema.name}.${table} LIKE ${schema.name}.${outbox}`);
+    await administer(`CREATE TABLE ${schema.name}.${table}_archive LIKE ${schema.name}.${archive}`);
+    await administer(`ALTER TABLE ${schema.name}.${table} DROP COLUMN next_attempt_at, DROP COLUMN last_error`);
+    await administer(`DROP INDEX ${outbox}_pending ON ${schema.name}.${table}`);
+    const problems = await problemsOf({ outboxTable: table });
+    expect(problems.map(({ problem }) => problem)).toEqual([
+      `outboxTable: ${table} has no column last_error`,
+      `outboxTable: ${table} has no column next_attempt_at`,
+      `outboxTable: ${table} has no index that begins with (status, seq)`,
     ]);
-    for (const { remedy } of faults) await administer(remedy);
-    expect(await faultsOf({ outboxTable: "billing_event" })).toEqual([]);
+    for (const { remedy } of problems) await administer(remedy);
+    expect(await problemsOf({ outboxTable: table })).toEqual([]);
   });
 
   test("a wrong password and a missing database are named, without the password", async () => {
-    const password = await faultsOf({ databaseUrl: urlOf(user, "wrong-password") });
+    const password = await problemsOf({ databaseUrl: urlOf(user, "wrong-password") });
     expect(password[0]?.problem).toBe(`databaseUrl: the database rejects the user '${user}' with this password`);
     expect(JSON.stringify(password)).not.toContain("wrong-password");
-    const database = await faultsOf({
+    const database = await problemsOf({
       databaseUrl: urlOf("root", "", (url) => {
         url.pathname = "/no_such_database";
       }),
@@ -128,23 +136,23 @@ describe("tables", () => {
     expect(database[0]?.remedy).toStartWith("CREATE DATABASE no_such_database");
   });
 
-  test("a database that does not answer is away, which is not a fault", async () => {
-    const { faults, away } = await checkTables(source({ databaseUrl: "mysql://nobody@127.0.0.1:1/away" }));
-    expect(faults).toEqual([]);
-    expect(away).toBeInstanceOf(Error);
+  test("a database that does not answer is unchecked, which is not a problem of the source", async () => {
+    const { problems, error } = await checkTables(source({ databaseUrl: "mysql://nobody@127.0.0.1:1/away" }));
+    expect(problems).toEqual([]);
+    expect(error).toBeInstanceOf(Error);
   });
 });
 
 describe("topics", () => {
-  test("missing topics are named, and a broker that is away is not a fault", async () => {
-    expect(await checkTopics([source()], testKafka())).toEqual({ faults: [], away: undefined });
-    const { faults } = await checkTopics([source({ topic: "test.missing", deadLetterTopic })], testKafka());
-    expect(faults.map(({ problem }) => problem)).toEqual(["topic: the broker has no topic test.missing"]);
-    expect(faults[0]?.remedy).toContain("--create --topic test.missing");
+  test("missing topics are named, and a broker that does not answer is unchecked", async () => {
+    expect(await checkTopics([source()], testKafka())).toEqual({ problems: [], error: undefined });
+    const { problems } = await checkTopics([source({ topic: "test.missing", deadLetterTopic })], testKafka());
+    expect(problems.map(({ problem }) => problem)).toEqual(["topic: the broker has no topic test.missing"]);
+    expect(problems[0]?.remedy).toContain("--create --topic test.missing");
     const unreachable = { ...testKafka(), brokers: [{ host: "127.0.0.1", port: 1 }] };
-    const { faults: none, away } = await checkTopics([source()], unreachable);
+    const { problems: none, error } = await checkTopics([source()], unreachable);
     expect(none).toEqual([]);
-    expect(away).toBeInstanceOf(Error);
+    expect(error).toBeInstanceOf(Error);
   });
 });
 
@@ -159,7 +167,11 @@ describe("the process", () => {
     return { child, health };
   }
 
-  async function expectRefused(sources: unknown, said: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  async function expectRefused(
+    sources: unknown,
+    messages: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+  ) {
     const startedMs = performance.now();
     const { child } = await run(sources, env);
     const [stdout, stderr] = await Promise.all([
@@ -168,11 +180,11 @@ describe("the process", () => {
     ]);
     expect({ code: await child.exited, stderr }).toMatchObject({ code: 2 });
     expect(performance.now() - startedMs).toBeLessThan(10_000);
-    for (const part of said) expect(stdout + stderr).toContain(part);
+    for (const message of messages) expect(stdout + stderr).toContain(message);
     expect(stdout + stderr).not.toContain("secret");
   }
 
-  test("a relay with faulty sources names all faults and ends with exit code 2", async () => {
+  test("a relay with faulty sources names all their problems and ends with exit code 2", async () => {
     const missing = `test.${crypto.randomUUID()}`;
     await expectRefused(
       [
@@ -190,11 +202,9 @@ describe("the process", () => {
     );
   });
 
-  test("a relay with a wrong URL or a missing right ends with exit code 2", async () => {
+  test("a relay with a wrong URL or a missing privilege ends with exit code 2", async () => {
     const named = (name: string, databaseUrl: string) => ({ ...entry(), name, databaseUrl });
-    await administer(`REVOKE ALL PRIVILEGES, GRANT OPTION FROM '${user}'@'%'`);
-    await administer(`GRANT SELECT, DELETE ON ${schema.name}.${outbox} TO '${user}'@'%'`);
-    await administer(`GRANT SELECT, INSERT, DELETE ON ${schema.name}.${archive} TO '${user}'@'%'`);
+    await grantOnly("SELECT, DELETE", "SELECT, INSERT, DELETE");
     const elsewhere = urlOf("root", "", (url) => {
       url.pathname = "/no_such_database";
     });
@@ -202,12 +212,12 @@ describe("the process", () => {
       [
         named("password", urlOf(user, "wrong-secret")),
         named("database", elsewhere),
-        named("right", urlOf(user, "secret")),
+        named("privilege", urlOf(user, "secret")),
       ].map((it, index) => ({ ...it, outboxTable: index === 2 ? outbox : `${outbox}_${index}` })),
       [
         `databaseUrl: the database rejects the user '${user}' with this password`,
         "databaseUrl: the database no_such_database does not exist",
-        `outboxTable: '${user}'@'%' may not UPDATE in ${outbox}`,
+        `outboxTable: '${user}'@'%' lacks UPDATE on ${outbox}`,
         `GRANT UPDATE ON ${schema.name}.${outbox} TO '${user}'@'%'`,
       ],
     );
@@ -223,7 +233,7 @@ describe("the process", () => {
     await expectRefused([entry()], ["RELAY_ATTEMPTS_MAX must be a whole number"], { RELAY_ATTEMPTS_MAX: "0" });
   });
 
-  test("a relay whose broker is away starts and waits for it", async () => {
+  test("a relay whose broker does not answer starts and waits for it", async () => {
     const { child, health } = await run([entry()], { KAFKA_BROKERS: "127.0.0.1:1" });
     await eventually(async () => {
       const { checks } = await (await fetch(`${health}/readyz`)).json();

@@ -1,8 +1,9 @@
 /**
- * Checks a source before it is relayed: its tables, their columns and indexes, the account's rights, its topics. Each fault
- * comes with the statement or command that corrects it.
+ * Checks a source before it is relayed: its tables, their columns and indexes, the account's privileges, its topics. Each
+ * problem comes with the statement or command that corrects it.
  *
- * A fault is only what a server's answer shows. A server that does not answer is away, and is checked again later.
+ * A problem is only what a server's answer shows for certain. After any other error, the server counts as unchecked, and is
+ * checked again later.
  */
 import { openDatabase, type Queryable } from "../../services/kit/database.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
@@ -11,7 +12,7 @@ import type { KafkaOptions } from "../kafka/client.ts";
 import type { SourceConfig } from "./config.ts";
 
 /** Something wrong with a source's configuration, or with the tables and topics that it names. */
-export interface SourceFault {
+export interface SourceProblem {
   readonly source: string;
   readonly problem: string;
   /** A statement or command that corrects it. */
@@ -20,9 +21,9 @@ export interface SourceFault {
 
 /** The result of checking a server. */
 export interface SourceCheck {
-  readonly faults: readonly SourceFault[];
-  /** Why the server did not answer, so that its faults are unknown. */
-  readonly away: Error | undefined;
+  readonly problems: readonly SourceProblem[];
+  /** Why the server could not be checked; undefined if it was. */
+  readonly error: Error | undefined;
 }
 
 interface Column {
@@ -49,7 +50,7 @@ interface Table {
   readonly columns: readonly Column[];
   /** The leading columns of each required index. The first is the primary key. */
   readonly indexes: readonly (readonly string[])[];
-  readonly rights: readonly string[];
+  readonly privileges: readonly string[];
 }
 
 const outbox: Table = {
@@ -60,7 +61,7 @@ const outbox: Table = {
   ],
   // To mark rows; to read pending rows; to find the other rows of a key.
   indexes: [["id"], ["status", "seq"], ["aggregate_id"]],
-  rights: ["SELECT", "UPDATE", "DELETE"],
+  privileges: ["SELECT", "UPDATE", "DELETE"],
 };
 
 const archive: Table = {
@@ -72,7 +73,7 @@ const archive: Table = {
     column("discard_reason", "VARCHAR(500) NULL"),
   ],
   indexes: [["id"], ["archived_at"]],
-  rights: ["SELECT", "INSERT", "DELETE"],
+  privileges: ["SELECT", "INSERT", "DELETE"],
 };
 
 /** The columns of the outbox that the relay changes. */
@@ -95,38 +96,38 @@ export async function checkTables(source: SourceConfig): Promise<SourceCheck> {
     statementTimeoutMs,
   });
   try {
-    return { faults: await checkDatabase(source, database), away: undefined };
+    return { problems: await checkDatabase(source, database), error: undefined };
   } catch (error) {
-    const fault = refusalOf(source, errorNumber(error) ?? 0);
-    if (fault !== undefined) return { faults: [fault], away: undefined };
-    return { faults: [], away: toError(error) };
+    const problem = connectionProblemOf(source, errorNumber(error) ?? 0);
+    if (problem !== undefined) return { problems: [problem], error: undefined };
+    return { problems: [], error: toError(error) };
   } finally {
     await database.close().catch(() => undefined);
   }
 }
 
-/** The fault behind an error that the database answered to a connection by the source's URL; undefined for any other. */
-function refusalOf(source: SourceConfig, code: number): SourceFault | undefined {
+/** The problem with the source's URL that an error number of the server shows; undefined for any other number. */
+function connectionProblemOf(source: SourceConfig, number: number): SourceProblem | undefined {
   const { name, schema } = source;
   const user = decodeURIComponent(new URL(source.databaseUrl).username);
-  if (accessDenied.includes(code)) {
+  if (accessDenied.includes(number)) {
     return {
       source: name,
       problem: `databaseUrl: the database rejects the user '${user}' with this password`,
       remedy: `CREATE USER IF NOT EXISTS '${user}'@'%' IDENTIFIED BY '…'; ALTER USER '${user}'@'%' IDENTIFIED BY '…';`,
     };
   }
-  if (unknownSchema.includes(code)) {
+  if (unknownSchema.includes(number)) {
     return {
       source: name,
       problem: `databaseUrl: the database ${schema} does not exist`,
       remedy: `CREATE DATABASE ${schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;`,
     };
   }
-  if (schemaDenied.includes(code)) {
+  if (schemaDenied.includes(number)) {
     return {
       source: name,
-      problem: `databaseUrl: the user '${user}' has no rights in ${schema}, or this database does not exist`,
+      problem: `databaseUrl: the user '${user}' has no privileges in ${schema}, or this database does not exist`,
       remedy: [grant(source, "outbox", `'${user}'@'%'`), grant(source, "archive", `'${user}'@'%'`)].join(" "),
     };
   }
@@ -139,55 +140,60 @@ const tableOf = (source: SourceConfig, role: Role) => (role === "outbox" ? sourc
 const shapeOf = (role: Role) => (role === "outbox" ? outbox : archive);
 
 function grant(source: SourceConfig, role: Role, account: string): string {
-  return `GRANT ${shapeOf(role).rights.join(", ")} ON ${source.schema}.${tableOf(source, role)} TO ${account};`;
+  return `GRANT ${shapeOf(role).privileges.join(", ")} ON ${source.schema}.${tableOf(source, role)} TO ${account};`;
 }
 
-async function checkDatabase(source: SourceConfig, database: Queryable): Promise<readonly SourceFault[]> {
+async function checkDatabase(source: SourceConfig, database: Queryable): Promise<readonly SourceProblem[]> {
   const [row] = await database.query<{ account: string }>("SELECT CURRENT_USER() AS account");
   const account = String(row?.account).replace(/^(.*)@([^@]*)$/, "'$1'@'$2'");
-  const faults: SourceFault[] = [];
+  const problems: SourceProblem[] = [];
   for (const role of ["outbox", "archive"] as const) {
     const table = tableOf(source, role);
-    const fault = (problem: string, remedy: string) => faults.push({ source: source.name, problem, remedy });
-    const refused = await refusalBy(database, `SELECT 1 FROM ${table} LIMIT 0`);
-    if (unknownTable.includes(refused)) {
-      fault(`${role}Table: ${source.schema} has no table ${table}`, createTable(source, role));
+    const report = (problem: string, remedy: string) => problems.push({ source: source.name, problem, remedy });
+    const selectError = await refusalNumberOf(database, `SELECT 1 FROM ${table} LIMIT 0`);
+    if (unknownTable.includes(selectError)) {
+      report(`${role}Table: ${source.schema} has no table ${table}`, createTable(source, role));
       continue;
     }
-    const columns = await missingColumns(database, source, role);
-    if (refused === 0) {
-      for (const { name, definition } of columns) {
+    const missing = await missingColumns(database, source, role);
+    if (selectError === 0) {
+      for (const { name, definition } of missing) {
         const remedy = `ALTER TABLE ${source.schema}.${table} ADD COLUMN ${name} ${definition};`;
-        fault(`${role}Table: ${table} has no column ${name}`, remedy);
+        report(`${role}Table: ${table} has no column ${name}`, remedy);
       }
       for (const index of await missingIndexes(database, source, role)) {
         const remedy = `CREATE INDEX ${indexName(table, index)} ON ${source.schema}.${table} (${index.join(", ")});`;
-        fault(`${role}Table: ${table} has no index that begins with (${index.join(", ")})`, remedy);
+        report(`${role}Table: ${table} has no index that begins with (${index.join(", ")})`, remedy);
       }
     }
-    // Only on columns that exist, so that a refusal is about the right.
+    // Only existing columns are probed, so that a refusal can only mean a missing privilege. An account without SELECT sees
+    // no columns: then all are assumed to exist.
     const present = shapeOf(role)
-      .columns.filter((it) => refused !== 0 || !columns.includes(it))
+      .columns.filter((it) => selectError !== 0 || !missing.includes(it))
       .map(({ name }) => name);
     const denied: string[] = [];
-    for (const [right, statement] of rightProbes(table, role, present)) {
-      if (tableDenied.includes(await refusalBy(database, statement))) denied.push(right);
+    for (const [privilege, statement] of privilegeProbes(table, role, present)) {
+      if (tableDenied.includes(await refusalNumberOf(database, statement))) denied.push(privilege);
     }
     if (denied.length > 0) {
-      // Servers do not tell an account without any right whether the table exists.
-      const unknown = refused !== 0 && columns.length === shapeOf(role).columns.length;
-      const problem = `${role}Table: ${account} may not ${denied.join(", ")} in ${table}`;
-      fault(
+      // To an account without any privilege on a table, servers do not say whether the table exists.
+      const unknown = selectError !== 0 && missing.length === shapeOf(role).columns.length;
+      const problem = `${role}Table: ${account} lacks ${denied.join(", ")} on ${table}`;
+      report(
         unknown ? `${problem}, or this table does not exist` : problem,
         `${unknown ? createTable(source, role).replace("TABLE", "TABLE IF NOT EXISTS") : ""} GRANT ${denied.join(", ")} ON ${source.schema}.${table} TO ${account};`.trim(),
       );
     }
   }
-  return faults;
+  return problems;
 }
 
-/** For each right, a statement that needs it and affects no row. */
-function rightProbes(table: string, role: Role, present: readonly string[]): readonly (readonly [string, string])[] {
+/** For each privilege, a statement that needs it and affects no row. */
+function privilegeProbes(
+  table: string,
+  role: Role,
+  present: readonly string[],
+): readonly (readonly [string, string])[] {
   const updated = updatedColumns.filter((name) => present.includes(name));
   const probes: Readonly<Record<string, string | undefined>> = {
     SELECT: `SELECT ${present.join(", ")} FROM ${table} LIMIT 0`,
@@ -198,20 +204,20 @@ function rightProbes(table: string, role: Role, present: readonly string[]): rea
     INSERT: `INSERT INTO ${table} (${present.join(", ")}) SELECT ${present.map(() => "NULL").join(", ")} FROM DUAL WHERE 1 = 0`,
     DELETE: `DELETE FROM ${table} WHERE 1 = 0`,
   };
-  return shapeOf(role).rights.flatMap((right) => {
-    const statement = present.length === 0 ? undefined : probes[right];
-    return statement === undefined ? [] : [[right, statement] as const];
+  return shapeOf(role).privileges.flatMap((privilege) => {
+    const statement = present.length === 0 ? undefined : probes[privilege];
+    return statement === undefined ? [] : [[privilege, statement] as const];
   });
 }
 
-/** The error number by which the server refuses a statement, or 0. @throws any error that is not a refusal. */
-async function refusalBy(database: Queryable, statement: string): Promise<number> {
+/** The number of the error with which the server refuses a statement; 0 if it runs. @throws any error that is no refusal. */
+async function refusalNumberOf(database: Queryable, statement: string): Promise<number> {
   try {
     await database.query(statement);
     return 0;
   } catch (error) {
-    const code = errorNumber(error) ?? 0;
-    if (unknownTable.includes(code) || tableDenied.includes(code)) return code;
+    const number = errorNumber(error) ?? 0;
+    if (unknownTable.includes(number) || tableDenied.includes(number)) return number;
     throw error;
   }
 }
@@ -266,7 +272,7 @@ export async function checkTopics(sources: readonly SourceConfig[], kafka: Kafka
     const admin = await openAdmin(kafka);
     try {
       const present = new Set(await admin.listTopics());
-      const faults = sources.flatMap(({ name, topic, deadLetterTopic }) =>
+      const problems = sources.flatMap(({ name, topic, deadLetterTopic }) =>
         Object.entries({ topic, deadLetterTopic })
           .filter(([, needed]) => !present.has(needed))
           .map(([field, needed]) => ({
@@ -275,15 +281,19 @@ export async function checkTopics(sources: readonly SourceConfig[], kafka: Kafka
             remedy: createTopic(needed, kafka),
           })),
       );
-      return { faults, away: undefined };
+      return { problems, error: undefined };
     } finally {
       await admin.close().catch(() => undefined);
     }
   } catch (error) {
-    return { faults: [], away: toError(error) };
+    return { problems: [], error: toError(error) };
   }
 }
 
+/**
+ * As many partitions as the local stack's topics have (services/stack/provision.ts). Replicas and `min.insync.replicas` are
+ * the broker's defaults; ../README.md says what production needs.
+ */
 function createTopic(topic: string, { brokers }: KafkaOptions): string {
   const servers = brokers.map(({ host, port }) => `${host}:${port}`).join(",");
   return `kafka-topics.sh --bootstrap-server ${servers} --create --topic ${topic} --partitions 12`;

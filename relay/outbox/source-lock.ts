@@ -8,15 +8,9 @@ import { createHash } from "node:crypto";
 import type { Connection, RowDataPacket } from "mysql2/promise";
 import { endsWithin } from "../../services/kit/deadline.ts";
 import type { Logger } from "../../services/kit/log.ts";
+import { handOverMaxMs, pingTimeoutMs, serverWaitMs, spreadIntervalMs } from "./ownership-times.ts";
 
-const statementTimeoutMs = 2_000;
 const releaseTimeoutMs = 500;
-/** The server ends the connection of an owner that is silent for so many seconds. */
-const serverWaitSeconds = 5;
-/** What an owner may still have in flight when it hands over: a send of 2 s and its mark. Below the server's 5 s of silence. */
-const handOverMaxMs = 3_000;
-/** Between two sources that a process hands over. By then the first one is counted at its new owner. */
-const spreadIntervalMs = 3_000;
 
 /** How many sources this process owns. All claims of a process share one. */
 export interface OwnedSources {
@@ -35,11 +29,11 @@ export function lockNameOf(schema: string, table: string): string {
   return `relay:${createHash("sha256").update(`${schema}.${table}`).digest("hex").slice(0, 40)}`;
 }
 
-/** The lock of a replica that waits for the source and owns `count` others. */
+/** The lock by which a replica waits for the source while it owns `count` others. */
 const waitingLockName = (lockName: string, count: number) => `${lockName}:${count}`;
 
-/** A condition that is true if a replica that owns fewer than `count` sources waits, and the lock names that it takes. */
-function isFewerWaiting(lockName: string, count: number) {
+/** An SQL condition, with its values: true if a replica that owns fewer than `count` sources waits for the lock. */
+function fewerWaitingCondition(lockName: string, count: number) {
   const names = Array.from({ length: Math.max(0, count) }, (_, fewer) => waitingLockName(lockName, fewer));
   return { sql: ["FALSE", ...names.map(() => "IS_USED_LOCK(?) IS NOT NULL")].join(" OR "), names };
 }
@@ -56,9 +50,10 @@ export interface SourceLockOptions {
 export class SourceLock {
   readonly #options: SourceLockOptions;
   readonly #name: string;
-  /** The count in the name of the lock by which this replica waits. */
-  #waitsWithCount: number | undefined;
-  #standsBackUntilMs = Number.NEGATIVE_INFINITY;
+  /** The count in the name of the waiting lock that this replica has. Undefined while it has none. */
+  #waitingLockCount: number | undefined;
+  /** After a handover, this replica does not compete for the source until then. */
+  #yieldsUntilMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: SourceLockOptions) {
     this.#options = options;
@@ -66,26 +61,27 @@ export class SourceLock {
   }
 
   /** Makes the server end the connection, and so release the lock, after 5 s of silence. */
-  async limitSilence(): Promise<void> {
-    const sql = `SET SESSION wait_timeout = ${serverWaitSeconds}`;
-    await this.#options.connection.query({ sql, timeout: statementTimeoutMs });
+  async setServerIdleTimeout(): Promise<void> {
+    const sql = `SET SESSION wait_timeout = ${serverWaitMs / 1_000}`;
+    await this.#options.connection.query({ sql, timeout: pingTimeoutMs });
   }
 
   /** Takes the lock, unless another replica has it, or one that owns fewer sources waits for it too. */
   async tryToOwn(): Promise<boolean> {
     const { count } = this.#options.ownedSources;
-    if (this.#waitsWithCount !== count) {
+    if (this.#waitingLockCount !== count) {
       await this.#stopWaiting();
-      // Unavailable if another replica with the same count waits; one of them represents both.
-      const waits = await this.#ask("SELECT GET_LOCK(?, 0) AS answer", [waitingLockName(this.#name, count)]);
-      if (waits?.answer === 1) this.#waitsWithCount = count;
+      // Another replica with the same count may have this lock already. Then it stands for both.
+      const waits = await this.#query("SELECT GET_LOCK(?, 0) AS answer", [waitingLockName(this.#name, count)]);
+      if (waits?.answer === 1) this.#waitingLockCount = count;
     }
-    if (performance.now() < this.#standsBackUntilMs) {
-      await this.#ask("SELECT 1", []);
+    if (performance.now() < this.#yieldsUntilMs) {
+      // Only a ping: it keeps the connection open and shows that the database answers.
+      await this.#query("SELECT 1", []);
       return false;
     }
-    const fewer = isFewerWaiting(this.#name, count);
-    const row = await this.#ask(`SELECT CASE WHEN ${fewer.sql} THEN 0 ELSE GET_LOCK(?, 0) END AS answer`, [
+    const fewer = fewerWaitingCondition(this.#name, count);
+    const row = await this.#query(`SELECT CASE WHEN ${fewer.sql} THEN 0 ELSE GET_LOCK(?, 0) END AS answer`, [
       ...fewer.names,
       this.#name,
     ]);
@@ -101,8 +97,9 @@ export class SourceLock {
    */
   async keep(handOver: () => Promise<unknown>): Promise<boolean> {
     const { ownedSources, table, log } = this.#options;
-    const fewer = isFewerWaiting(this.#name, this.#isSpreadSettled() ? ownedSources.count - 1 : 0);
-    const row = await this.#ask(`SELECT IS_USED_LOCK(?) = CONNECTION_ID() AS answer, ${fewer.sql} AS isWanted`, [
+    // Fewer by two or more: with one, a handover would only swap the counts. For a count of 0 the condition is false.
+    const fewer = fewerWaitingCondition(this.#name, this.#isSpreadSettled() ? ownedSources.count - 1 : 0);
+    const row = await this.#query(`SELECT IS_USED_LOCK(?) = CONNECTION_ID() AS answer, ${fewer.sql} AS isWanted`, [
       this.#name,
       ...fewer.names,
     ]);
@@ -111,14 +108,14 @@ export class SourceLock {
     if (row.isWanted !== 1 || !this.#isSpreadSettled()) return true;
     log.info({ table, owned: ownedSources.count }, "handing the source over to a replica that owns fewer");
     await endsWithin(handOver(), handOverMaxMs);
-    this.#standsBackUntilMs = performance.now() + spreadIntervalMs;
-    await this.#ask("SELECT RELEASE_LOCK(?)", [this.#name]);
+    this.#yieldsUntilMs = performance.now() + spreadIntervalMs;
+    await this.#query("SELECT RELEASE_LOCK(?)", [this.#name]);
     return false;
   }
 
   /** Releases the lock, so that the next owner need not wait until the server notices. Never rejects. */
   async release(): Promise<void> {
-    await this.#ask("SELECT RELEASE_LOCK(?)", [this.#name], releaseTimeoutMs).catch(() => undefined);
+    await this.#query("SELECT RELEASE_LOCK(?)", [this.#name], releaseTimeoutMs).catch(() => undefined);
   }
 
   #isSpreadSettled(): boolean {
@@ -126,12 +123,12 @@ export class SourceLock {
   }
 
   async #stopWaiting(): Promise<void> {
-    if (this.#waitsWithCount === undefined) return;
-    await this.#ask("SELECT RELEASE_LOCK(?)", [waitingLockName(this.#name, this.#waitsWithCount)]);
-    this.#waitsWithCount = undefined;
+    if (this.#waitingLockCount === undefined) return;
+    await this.#query("SELECT RELEASE_LOCK(?)", [waitingLockName(this.#name, this.#waitingLockCount)]);
+    this.#waitingLockCount = undefined;
   }
 
-  async #ask(sql: string, names: readonly string[], timeout = statementTimeoutMs) {
+  async #query(sql: string, names: readonly string[], timeout = pingTimeoutMs) {
     const [rows] = await this.#options.connection.query<RowDataPacket[]>({ sql, timeout }, [...names]);
     return rows[0];
   }

@@ -24,30 +24,30 @@ export interface StoredHeldKeys {
 
 /** What a source's gauges show. No count exceeds {@link countedRowsMax}. */
 export interface OutboxFigures {
-  /** Rows that wait only for the relay. */
+  /** Pending rows whose key is not held, as far as `measure` was given the held keys. */
   readonly pendingRows: number;
-  /** Pending rows of held keys. */
+  /** Pending rows of the held keys that `measure` was given. */
   readonly heldRows: number;
-  /** Age of the oldest row that is pending and not held, by the database's clock; 0 if there is none. */
+  /** Age of the oldest of the pending rows that are not held, by the database's clock; 0 if there is none. */
   readonly oldestPendingAgeMs: number;
 }
 
 /** A failed attempt at a row. */
 export interface FailedAttempt {
   readonly id: string;
-  /** The row's `retry_count` when it was read. If two relays count the same attempt, only one succeeds. */
-  readonly retryCount: number;
+  /**
+   * How many attempts had failed before this one: the row's `retry_count` when it was read. If two relays count the same
+   * attempt, only one succeeds.
+   */
+  readonly failedAttempts: number;
   readonly error: string;
 }
 
 /** One outbox table, as the relay uses it. */
 export interface OutboxStore extends PendingReader {
   /** `schema.table`, so that a dead letter can name its row. */
-  readonly place: string;
-  /**
-   * Lets `work` read from one snapshot. Only there is it safe to read on from a `seq`: between two separate reads, a
-   * transaction with a lower `seq` could commit, and a later event of its key would be found before it.
-   */
+  readonly qualifiedTable: string;
+  /** Lets `work` read from one snapshot. Only there is it safe to page by `afterSeq` (relay.ts, "Order"). */
   snapshot<T>(work: (reader: PendingReader) => Promise<T>): Promise<T>;
   readHeldKeys(): Promise<StoredHeldKeys>;
   /** FAILED rows that are due and that have no earlier unpublished row of their key, in `seq` order. */
@@ -60,29 +60,33 @@ export interface OutboxStore extends PendingReader {
   /** Marks rows PUBLISHED in one statement. Returns how many of them were still PENDING or FAILED. */
   markPublished(ids: readonly string[]): Promise<number>;
   /** How many attempts at a row have failed; undefined if it is no longer PENDING or FAILED. */
-  retryCountOf(id: string): Promise<number | undefined>;
+  failedAttemptsOf(id: string): Promise<number | undefined>;
   /**
-   * Marks a row FAILED and due after `delayMs`. `counts`: whether the attempt counts against it. Returns false if another
-   * process changed the row first.
+   * Marks a row FAILED and due after `delayMs`. `countsAttempt`: whether the attempt counts against it. Returns false if
+   * another process changed the row first.
    */
-  markFailed(attempt: FailedAttempt & { readonly counts: boolean; readonly delayMs: number }): Promise<boolean>;
+  markFailed(attempt: FailedAttempt & { readonly countsAttempt: boolean; readonly delayMs: number }): Promise<boolean>;
   /** Marks a row DEAD, until an operator decides. Returns false if another process changed the row first. */
   markDead(attempt: FailedAttempt): Promise<boolean>;
-  /** Measures for the gauges. Reads little, however many rows there are. */
+  /**
+   * Measures for the gauges. Reads at most {@link countedRowsMax} index entries for each count.
+   * @param heldKeys the keys whose rows count as held. The relay passes at most 1,000; rows of further held keys count as
+   *   pending.
+   */
   measure(heldKeys: readonly string[]): Promise<OutboxFigures>;
   close(): Promise<void>;
 }
 
-/** Where a gauge of rows ends: it shows this number for any larger one. */
+/** Counts of rows stop here: a gauge with this value means this many or more. */
 export const countedRowsMax = 100_000;
 
 /** One each to read, to mark and to measure. */
 const connectionsMax = 3;
 const statementTimeoutMs = 5_000;
-/** More would mean that the broker refuses a whole topic. The source stops then, with an error that says so. */
+/** More suggest that the broker refuses a whole topic. Every pass then fails with an error that names this limit. */
 const heldRowsMax = 100_000;
 
-// `event.seq` is the number. A bare `seq` would sort by the text of the same name.
+// Statements sort by `event.seq`, the number. A bare `seq` would be the alias defined here, which is text.
 const columns = `event.id, event.aggregate_id AS aggregateId, event.type, event.payload, event.headers,
                 event.occurred_at AS occurredAt, CAST(event.seq AS CHAR) AS seq`;
 
@@ -98,28 +102,32 @@ export function openOutboxStore(options: { readonly databaseUrl: string; readonl
   const database = openDatabase({ url: databaseUrl, connectionsMax, statementTimeoutMs });
   const outbox = { database, table, pendingIndex: findPendingIndex(database, table) };
   return {
-    place: `${decodeURIComponent(new URL(databaseUrl).pathname.slice(1))}.${table}`,
-    ...readerOn(outbox, database.query),
-    ...readsOf(outbox),
-    ...marksOf(outbox),
+    qualifiedTable: `${decodeURIComponent(new URL(databaseUrl).pathname.slice(1))}.${table}`,
+    ...createPendingReader(outbox, database.query),
+    ...createReads(outbox),
+    ...createMarks(outbox),
     measure: (heldKeys) => measure(outbox, heldKeys),
     close: () => database.close(),
   };
 }
 
-/** The index on (status, seq), as a hint for statements. */
+/** The table's index on (status, seq), which statements must use. */
 interface PendingIndex {
-  /** `FORCE INDEX (…)`; empty while the table has no index of this kind. Looked up once. */
-  hint(): Promise<string>;
-  /** Looks the index up again, because it may have been replaced by another. */
+  /** `FORCE INDEX (…)`; empty while the table has no index of this kind. Cached once found. */
+  forceIndex(): Promise<string>;
+  /**
+   * Forgets the index, so that it is looked up again: it may have been replaced by another. A failed read of pending rows
+   * calls it. That is enough for all statements, because a pass after a failed one begins with that read.
+   */
   forget(): void;
 }
 
 function findPendingIndex(database: Database, table: string): PendingIndex {
   let found: string | undefined;
   return {
-    async hint() {
+    async forceIndex() {
       if (found !== undefined) return found;
+      // If there are several, each is correct, and the server's statistics decide.
       const [index] = await database.query<{ name: string }>(
         `SELECT INDEX_NAME AS name FROM information_schema.STATISTICS
         WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?
@@ -147,7 +155,7 @@ async function selectPending(
   return {
     // By status, through the index on (status, seq), so that published rows cost nothing. FORCE INDEX: with a large
     // backlog the optimizer would rather read the whole table in the order of `seq`.
-    sql: `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.hint()}
+    sql: `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.forceIndex()}
              WHERE event.status = 'PENDING' AND event.seq > CAST(? AS UNSIGNED) ${except.sql}
              ORDER BY event.seq LIMIT ?`,
     values: [afterSeq, ...except.values, limit],
@@ -183,7 +191,7 @@ function heldKeysOf(table: string, found: readonly Row[]): StoredHeldKeys {
   };
 }
 
-function readerOn(outbox: OutboxTable, query: Queryable["query"]): PendingReader {
+function createPendingReader(outbox: OutboxTable, query: Queryable["query"]): PendingReader {
   return {
     async readPending(options) {
       const { sql, values } = await selectPending(outbox, options);
@@ -201,7 +209,7 @@ async function forgetIndexOnError<T>({ pendingIndex }: OutboxTable, reading: Pro
   }
 }
 
-function readsOf(
+function createReads(
   outbox: OutboxTable,
 ): Pick<OutboxStore, "snapshot" | "readHeldKeys" | "readDue" | "readHeldKeysAndPending"> {
   const { database, table, pendingIndex } = outbox;
@@ -214,7 +222,7 @@ function readsOf(
     async readDue({ exceptKeys, limit }) {
       const except = exceptKeysOf(exceptKeys);
       const rows = await database.query(
-        `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.hint()}
+        `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.forceIndex()}
           WHERE event.status = 'FAILED' AND event.next_attempt_at <= CURRENT_TIMESTAMP(3) ${except.sql}
             AND NOT EXISTS (SELECT 1 FROM ${table} AS earlier
                              WHERE earlier.aggregate_id = event.aggregate_id AND earlier.seq < event.seq
@@ -240,7 +248,7 @@ async function readSnapshot<T>(outbox: OutboxTable, work: (reader: PendingReader
     await run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
     await run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
     const result = await work(
-      readerOn(outbox, async <R>(sql: string, values: readonly unknown[] = []) => {
+      createPendingReader(outbox, async <R>(sql: string, values: readonly unknown[] = []) => {
         const [rows] = await connection.query({ sql, timeout: statementTimeoutMs }, values as unknown[]);
         return rows as R[];
       }),
@@ -255,10 +263,10 @@ async function readSnapshot<T>(outbox: OutboxTable, work: (reader: PendingReader
   }
 }
 
-function marksOf({
+function createMarks({
   database,
   table,
-}: OutboxTable): Pick<OutboxStore, "markPublished" | "retryCountOf" | "markFailed" | "markDead"> {
+}: OutboxTable): Pick<OutboxStore, "markPublished" | "failedAttemptsOf" | "markFailed" | "markDead"> {
   return {
     async markPublished(ids) {
       return await database.execute(
@@ -267,27 +275,27 @@ function marksOf({
         [ids],
       );
     },
-    async retryCountOf(id) {
-      const [row] = await database.query<{ retryCount: number }>(
-        `SELECT retry_count AS retryCount FROM ${table} WHERE id = ? AND status IN ('PENDING', 'FAILED')`,
+    async failedAttemptsOf(id) {
+      const [row] = await database.query<{ failedAttempts: number }>(
+        `SELECT retry_count AS failedAttempts FROM ${table} WHERE id = ? AND status IN ('PENDING', 'FAILED')`,
         [id],
       );
-      return row?.retryCount;
+      return row?.failedAttempts;
     },
-    async markFailed({ id, retryCount, error, counts, delayMs }) {
+    async markFailed({ id, failedAttempts, error, countsAttempt, delayMs }) {
       const changed = await database.execute(
         `UPDATE ${table} SET status = 'FAILED', retry_count = ?, last_error = ?,
                 next_attempt_at = CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND
           WHERE id = ? AND status IN ('PENDING', 'FAILED') AND retry_count = ?`,
-        [retryCount + (counts ? 1 : 0), error, delayMs * 1_000, id, retryCount],
+        [failedAttempts + (countsAttempt ? 1 : 0), error, delayMs * 1_000, id, failedAttempts],
       );
       return changed === 1;
     },
-    async markDead({ id, retryCount, error }) {
+    async markDead({ id, failedAttempts, error }) {
       const changed = await database.execute(
         `UPDATE ${table} SET status = 'DEAD', retry_count = ?, last_error = ?, next_attempt_at = NULL
           WHERE id = ? AND status IN ('PENDING', 'FAILED') AND retry_count = ?`,
-        [retryCount + 1, error, id, retryCount],
+        [failedAttempts + 1, error, id, failedAttempts],
       );
       return changed === 1;
     },
@@ -299,7 +307,7 @@ async function measure(
   heldKeys: readonly string[],
 ): Promise<OutboxFigures> {
   const except = exceptKeysOf(heldKeys);
-  const from = `${table} AS event ${await pendingIndex.hint()}`;
+  const from = `${table} AS event ${await pendingIndex.forceIndex()}`;
   // Without FORCE INDEX: held rows are found by their keys.
   const held = heldKeys.length === 0 ? "0" : countUpTo(`${table} AS event`, "AND event.aggregate_id IN (?)");
   const [figures] = await database.query(

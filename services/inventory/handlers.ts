@@ -1,7 +1,7 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/inbox/handler.ts";
-import { answerTo, causeOf } from "../../relay/outbox/append.ts";
+import { causeOf, eventCausedBy } from "../../relay/outbox/append.ts";
 import {
   decide,
   evolve,
@@ -50,7 +50,7 @@ export function inventoryHandler(deps: { readonly newId: () => string }): BatchH
       for (const [sku, level] of changed.stock) stock.set(sku, level);
       for (const fact of facts) {
         const answer = toEvent(orderId, fact);
-        if (answer !== undefined) publish.push(answerTo(causeOf(envelope), orderId, answer, deps.newId));
+        if (answer !== undefined) publish.push(eventCausedBy(causeOf(envelope), orderId, answer, deps.newId));
       }
     }
 

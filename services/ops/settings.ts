@@ -5,6 +5,7 @@ import { openProducer, type RecordProducer } from "../../relay/kafka/producer.ts
 import { operatorLengthMax } from "../../relay/operations/audit-log.ts";
 import type { OperatedSource } from "../../relay/operations/source.ts";
 import { readRelayConfig } from "../../relay/outbox/config.ts";
+import { sendTimeoutMs } from "../../relay/outbox/ownership-times.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { archiveRetentionHours, ConfigError, readConfig } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
@@ -33,8 +34,6 @@ const connectionsMax = 4;
 const connectTimeoutMs = 3_000;
 /** Counting the rows of a table with millions of them takes long. */
 const statementTimeoutMs = 120_000;
-/** The same as the relay's: relay/outbox/ownership.ts says why. */
-const sendTimeoutMs = 2_000;
 const hourMs = 60 * 60 * 1_000;
 
 /**

@@ -1,7 +1,7 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/inbox/handler.ts";
-import { answerTo, causeOf } from "../../relay/outbox/append.ts";
+import { causeOf, eventCausedBy } from "../../relay/outbox/append.ts";
 import { decide, evolve, toEvent } from "./domain.ts";
 import type { OrderStep, SagaMetrics } from "./metrics.ts";
 import { lockOrders, updateOrders } from "./repository.ts";
@@ -37,7 +37,7 @@ export function orderHandler(deps: {
       for (const fact of facts) {
         steps.push({ fact, ageSeconds });
         const answer = toEvent(orderId, fact);
-        if (answer !== undefined) publish.push(answerTo(causeOf(envelope), orderId, answer, deps.newId));
+        if (answer !== undefined) publish.push(eventCausedBy(causeOf(envelope), orderId, answer, deps.newId));
       }
     }
     const writes = updateOrders(

@@ -1,7 +1,7 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import { eventTypesHandledBy, type HandledBy } from "../../proto/event-table.ts";
 import type { BatchHandler } from "../../relay/inbox/handler.ts";
-import { answerTo, type Cause, causeOf } from "../../relay/outbox/append.ts";
+import { type Cause, causeOf, eventCausedBy } from "../../relay/outbox/append.ts";
 import type { Statement } from "../kit/statements.ts";
 import { decide, evolve, nextCall, noPayment, type PaymentFact, type PaymentMessage, toEvent } from "./domain.ts";
 import { claim, insertPayments, lockPayments, type Payment, updatePayments } from "./repository.ts";
@@ -86,7 +86,7 @@ export function eventsOf(
 ): readonly NewEvent[] {
   return facts.flatMap((fact) => {
     const event = toEvent(orderId, fact);
-    return event === undefined ? [] : [answerTo(cause, orderId, event, newId)];
+    return event === undefined ? [] : [eventCausedBy(cause, orderId, event, newId)];
   });
 }
 

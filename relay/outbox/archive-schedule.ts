@@ -36,7 +36,7 @@ export function startArchiving(options: ArchivingOptions): Schedule {
         if (!ownership.isFresh()) return;
         await work({ database, outboxTable, archiveTable, signal: AbortSignal.any([closing, lost.signal]) });
       },
-      (error) => log.warn({ source, err: error }, "archiving failed; tried again later"),
+      (error) => log.warn({ source, err: error }, "archiving or pruning failed; will be retried"),
     );
   // Two schedules, because on a busy source the first may never come to an end.
   const schedules = [
