@@ -84,7 +84,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "const freshForMs = 3_000;", to: "const freshForMs = 10_000;" }],
     caughtBy: {
       file: relayTests,
-      name: "an owner whose process stood still does not consider itself the owner, even before a timer runs",
+      name: "an owner that was suspended does not consider itself the owner when it wakes, even before a timer runs",
     },
   },
   {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import type { Database } from "../../services/kit/database.ts";
+import { type Database, openDatabase } from "../../services/kit/database.ts";
 import { administer, createServiceSchema, type TestSchema } from "../../services/kit/testing.ts";
 import { archiveStatus, pruneArchive, runArchive } from "./archive.ts";
 
@@ -106,7 +106,7 @@ test("an archive is pruned by age", async () => {
   expect(await count(tables.archiveTable)).toBe(6);
 });
 
-test("the rights of the relay's own account are enough to archive", async () => {
+test("the privileges of the relay's own account are enough to archive", async () => {
   const user = `relay_${schema.name.slice(5, 20)}`;
   await administer(`CREATE USER ${user}@'%' IDENTIFIED BY '${user}'`);
   await administer(`GRANT SELECT, UPDATE, DELETE ON ${schema.name}.${tables.outboxTable} TO ${user}@'%'`);
@@ -115,7 +115,6 @@ test("the rights of the relay's own account are enough to archive", async () => 
   const url = new URL(schema.url);
   url.username = user;
   url.password = user;
-  const { openDatabase } = await import("../../services/kit/database.ts");
   const restricted = openDatabase({ url: url.href, connectionsMax: 1 });
   expect(await runArchive({ ...options, database: restricted })).toEqual({ moved: 3 });
   await restricted.close();

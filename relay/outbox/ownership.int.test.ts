@@ -22,7 +22,7 @@ interface Replica {
   close(): Promise<unknown>;
 }
 
-/** Starts one process's claims on `tables`. `onLoss` is what its relays still do after a loss. */
+/** Starts one process's claims on `tables`. `onLoss` stands for the work that its relays still finish after a loss. */
 function startReplica(tables: readonly string[], onLoss: () => Promise<unknown> = async () => undefined): Replica {
   const ownedSources = createOwnedSources();
   const sources = tables.map((table) => {
@@ -93,7 +93,7 @@ test.concurrent("a source that is handed over gets its new owner only when the o
   expectOneOwnerEach([first, second], tables);
 }, 30_000);
 
-test.concurrent("a process's only source stays where it is", async () => {
+test.concurrent("a process that owns a single source does not hand it over", async () => {
   const first = startReplica(["alone"]);
   await eventually(() => expect(first.owned()).toEqual(["alone"]));
   const second = startReplica(["alone"]);

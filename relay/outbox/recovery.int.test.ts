@@ -34,7 +34,7 @@ let topic: string;
 const metrics = new Metrics();
 const closers: (() => Promise<unknown>)[] = [];
 
-/** The schema's URL for an account without admin rights: it can be stopped by read_only and by revoking its rights. */
+/** The schema's URL for an account that, unlike the administrator's, `read_only` and REVOKE affect. */
 function urlOf(schema: TestSchema): string {
   const url = new URL(schema.url);
   url.username = user;
