@@ -5,6 +5,7 @@
  */
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
 import type { Database, Transaction } from "../../services/kit/database.ts";
+import { unreachable } from "../../services/kit/errors.ts";
 import { every, type Schedule } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import { inboxTableName, parkedEventTableName, parkedKeyTableName } from "../tables.ts";
@@ -37,31 +38,20 @@ export async function redeliverRequested(options: RedeliveryOptions, signal?: Ab
   const outages = new Map<string, unknown>();
   let unfinished: UnfinishedKey | undefined;
   while (!signal?.aborted && outages.size < outagesMax) {
-    let key: string | undefined;
-    const wanted = {
-      unfinished,
-      skippedKeys: [...outages.keys()],
-      onLocked(locked: string) {
-        key = locked;
-      },
-    };
-    try {
-      const step = await options.database.transaction((transaction) => redeliverNext(transaction, options, wanted), {
-        onRetry: options.onTransactionRetry,
-      });
-      if (step === undefined && unfinished === undefined) break;
-      step?.committed?.();
-      unfinished = step?.unfinished;
-      if (step?.result !== undefined) report(options, key, step);
-    } catch (error) {
-      options.metrics.redeliveries.inc({ result: "outage" });
-      options.log.error({ key, ...errorFields(error) }, "redelivery postponed by an outage");
-      if (key === undefined) throw error;
-      outages.set(key, error);
-      unfinished = undefined;
+    const step = await redeliverStep(options, unfinished, [...outages.keys()]);
+    report(options, step);
+    // Without an unfinished key: none is left that this instance can lock. With one: another instance has locked it in the
+    // meantime, and this one goes on with the next key.
+    if (step.kind === "no-key" && unfinished === undefined) break;
+    if (step.kind === "outage") {
+      // Not even a key could be locked: the other keys would fail as well.
+      if (step.key === undefined) throw step.error;
+      outages.set(step.key, step.error);
     }
+    unfinished = step.kind === "unfinished" ? step : undefined;
   }
-  for (const error of outages.values()) throw error;
+  const [firstOutage] = outages.values();
+  if (outages.size > 0) throw firstOutage;
 }
 
 /** Also counts the parked keys, in the same round trip. */
@@ -75,66 +65,71 @@ async function isAnyRequested({ database, service, metrics }: RedeliveryOptions)
   return Number(counts?.requested ?? 0) > 0;
 }
 
-/** A key with some of its events redelivered, and how many of the remaining ones the next transaction takes at most. */
+/** A key that needs another transaction, and how many events that one takes at most. */
 interface UnfinishedKey {
   readonly key: string;
   readonly eventsMax: number;
 }
 
-/** The result of one transaction of a redelivery. */
-interface RedeliveryStep {
-  /** Undefined while the key has more events to redeliver. */
-  readonly result?: "handled" | "failed";
-  readonly unfinished?: UnfinishedKey;
-  readonly error?: string;
-  readonly committed?: () => void;
+/** What one transaction of a redelivery did with the key that it locked. */
+type RedeliveryStep =
+  | { readonly kind: "no-key" }
+  | ({ readonly kind: "unfinished" } & UnfinishedKey)
+  | { readonly kind: "handled"; readonly key: string }
+  | { readonly kind: "failed"; readonly key: string; readonly error: string }
+  | { readonly kind: "outage"; readonly key: string | undefined; readonly error: unknown };
+
+/** Counts and logs a step that ends a key's redelivery for now. */
+function report({ metrics, log }: RedeliveryOptions, step: RedeliveryStep): void {
+  switch (step.kind) {
+    case "no-key":
+    case "unfinished":
+      break;
+    case "handled":
+      metrics.redeliveries.inc({ result: "handled" });
+      log.info({ key: step.key, result: "handled" }, "parked key redelivered");
+      break;
+    case "failed":
+      metrics.redeliveries.inc({ result: "failed" });
+      log.error({ key: step.key, result: "failed", error: step.error }, "redelivery failed: the key stays parked");
+      break;
+    case "outage":
+      metrics.redeliveries.inc({ result: "outage" });
+      log.error({ key: step.key, ...errorFields(step.error) }, "redelivery of the key postponed by an outage");
+      break;
+    default:
+      unreachable(step);
+  }
 }
 
-function report({ metrics, log }: RedeliveryOptions, key: string | undefined, { result, error }: RedeliveryStep) {
-  if (result === undefined) return;
-  metrics.redeliveries.inc({ result });
-  if (result === "handled") log.info({ key, result, error }, "parked key redelivered");
-  else log.error({ key, result, error }, "redelivery failed: the key stays parked");
+/** Redelivers the next events of the unfinished key, or, without one, of the next requested key, in one transaction. */
+async function redeliverStep(
+  options: RedeliveryOptions,
+  unfinished: UnfinishedKey | undefined,
+  skippedKeys: readonly string[],
+): Promise<RedeliveryStep> {
+  const { database, service, onTransactionRetry: onRetry } = options;
+  // Kept outside of the transaction, so that a failed COMMIT, too, is known to be an outage of this key.
+  let locked: LockedKey | undefined;
+  try {
+    const { step, afterCommit } = await database.transaction(
+      async (transaction): Promise<Redelivered> => {
+        locked = await lockRequestedKey(transaction, service, unfinished?.key, skippedKeys);
+        if (locked === undefined) return { step: { kind: "no-key" } };
+        return await redeliverEvents(transaction, options, locked, unfinished?.eventsMax ?? eventsPerTransaction);
+      },
+      { onRetry },
+    );
+    afterCommit?.();
+    return step;
+  } catch (error) {
+    return { kind: "outage", key: locked?.key, error };
+  }
 }
 
 interface LockedKey {
   readonly key: string;
   readonly now: Date;
-}
-
-/** One transaction of a redelivery: some events of one key. Undefined if there is no key that it can lock. */
-async function redeliverNext(
-  transaction: Transaction,
-  options: RedeliveryOptions,
-  wanted: {
-    readonly unfinished: UnfinishedKey | undefined;
-    readonly skippedKeys: readonly string[];
-    readonly onLocked: (key: string) => void;
-  },
-): Promise<RedeliveryStep | undefined> {
-  const { service } = options;
-  const locked = await lockRequestedKey(transaction, service, wanted.unfinished?.key, wanted.skippedKeys);
-  if (locked === undefined) return undefined;
-  const { key } = locked;
-  wanted.onLocked(key);
-
-  const eventsMax = wanted.unfinished?.eventsMax ?? eventsPerTransaction;
-  const rows = await transaction.query<ParkedEventRow>(
-    `SELECT event_id, published_at, topic_partition, topic_offset, record_key, headers, payload
-      FROM ${parkedEventTableName(service)} WHERE aggregate_id = ? ORDER BY position LIMIT ?`,
-    [key, eventsMax + 1],
-  );
-  const events = rows.slice(0, eventsMax).map((row) => ({ eventId: row.event_id, record: recordOf(row) }));
-  const outcome: Handled | Failed = events.length === 0 ? {} : await handleOrUndo(transaction, options, locked, events);
-  if ("fault" in outcome) {
-    // From now on each event has its own transaction, so that those before the faulty one have their effect.
-    if (events.length > 1) return { unfinished: { key, eventsMax: 1 } };
-    await recordFailure(transaction, service, locked, events[0], outcome);
-    return { result: "failed", error: outcome.error };
-  }
-  if (rows.length > events.length) return { unfinished: { key, eventsMax }, ...outcome };
-  await transaction.execute(`DELETE FROM ${parkedKeyTableName(service)} WHERE aggregate_id = ?`, [key]);
-  return { result: "handled", ...outcome };
 }
 
 /** Locks `key`, or, without one, the first requested key that is neither skipped nor locked by another instance. */
@@ -155,14 +150,47 @@ async function lockRequestedKey(
   return locked === undefined ? undefined : { key: locked.aggregate_id, now: locked.now };
 }
 
-interface Handled {
-  readonly committed?: () => void;
+/** A step that is not committed yet, and what to call after its commit. */
+interface Redelivered {
+  readonly step: RedeliveryStep;
+  readonly afterCommit?: () => void;
 }
 
-interface Failed {
-  readonly fault: Fault;
-  readonly error: string;
+/** Redelivers at most `eventsMax` events of the locked key, and ends its parking after the last one. */
+async function redeliverEvents(
+  transaction: Transaction,
+  options: RedeliveryOptions,
+  locked: LockedKey,
+  eventsMax: number,
+): Promise<Redelivered> {
+  const { service } = options;
+  const { key } = locked;
+  const rows = await transaction.query<ParkedEventRow>(
+    `SELECT event_id, published_at, topic_partition, topic_offset, record_key, headers, payload
+      FROM ${parkedEventTableName(service)} WHERE aggregate_id = ? ORDER BY position LIMIT ?`,
+    [key, eventsMax + 1],
+  );
+  const events = rows.slice(0, eventsMax).map((row) => ({ eventId: row.event_id, record: recordOf(row) }));
+  // A parked key without events can only be left by a deletion by hand. Then there is nothing to handle.
+  const outcome = events.length === 0 ? nothingToHandle : await handleOrUndo(transaction, options, locked, events);
+  if (outcome.kind === "fault") {
+    // From now on each event has its own transaction, so that those before the faulty one have their effect.
+    if (events.length > 1) return { step: { kind: "unfinished", key, eventsMax: 1 } };
+    await recordFailure(transaction, service, locked, events[0], outcome);
+    return { step: { kind: "failed", key, error: outcome.error } };
+  }
+  const { afterCommit } = outcome;
+  if (rows.length > events.length) return { step: { kind: "unfinished", key, eventsMax }, afterCommit };
+  await transaction.execute(`DELETE FROM ${parkedKeyTableName(service)} WHERE aggregate_id = ?`, [key]);
+  return { step: { kind: "handled", key }, afterCommit };
 }
+
+/** The events were handled, or one has a fault and none was. */
+type Outcome =
+  | { readonly kind: "handled"; readonly afterCommit: () => void }
+  | { readonly kind: "fault"; readonly fault: Fault; readonly error: string };
+
+const nothingToHandle: Outcome = { kind: "handled", afterCommit: () => undefined };
 
 /**
  * Handles the events and deletes them from the parked ones; or, if one has a fault, leaves everything as it was.
@@ -173,24 +201,25 @@ async function handleOrUndo(
   { service, handle }: RedeliveryOptions,
   { now }: LockedKey,
   events: readonly ParkedRecord[],
-): Promise<Handled | Failed> {
+): Promise<Outcome> {
   const ids = events.map(({ eventId }) => eventId);
-  let committed: () => void;
+  let afterCommit: () => void;
   await transaction.execute("SAVEPOINT before_redelivery");
   try {
+    // The events count as handled from now on, also for the pruning of the inbox.
     await transaction.execute(
       `UPDATE ${inboxTableName(service)} SET outcome = 'HANDLED', handled_at = ? WHERE event_id IN (?)`,
       [now, ids],
     );
-    committed = await handle(transaction, events);
+    afterCommit = await handle(transaction, events);
   } catch (error) {
     const fault = faultOf(error);
     if (fault === undefined) throw error;
     await transaction.execute("ROLLBACK TO SAVEPOINT before_redelivery");
-    return { fault, error: describeFailure(error) };
+    return { kind: "fault", fault, error: describeFailure(error) };
   }
   await transaction.execute(`DELETE FROM ${parkedEventTableName(service)} WHERE event_id IN (?)`, [ids]);
-  return { committed };
+  return { kind: "handled", afterCommit };
 }
 
 async function recordFailure(
@@ -198,7 +227,7 @@ async function recordFailure(
   service: string,
   { key, now }: LockedKey,
   event: ParkedRecord | undefined,
-  { fault, error }: Failed,
+  { fault, error }: { readonly fault: Fault; readonly error: string },
 ): Promise<void> {
   await transaction.execute(
     `UPDATE ${parkedKeyTableName(service)} SET event_id = ?, reason = ?, error = ?, attempts = attempts + 1,
@@ -221,7 +250,7 @@ export function startRedelivery(redeliver: (signal: AbortSignal) => Promise<void
         await redeliver(signal);
         outagesInRow = 0;
       } catch (error) {
-        log.warn(errorFields(error), "redelivery failed; will be retried");
+        log.warn(errorFields(error), "redelivery met an outage; the next poll is delayed");
         await sleep(fullJitterMs(outagesInRow++, backoff), signal);
       }
     },
