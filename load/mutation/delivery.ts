@@ -183,7 +183,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
         to: "{ service, database, newId, effects }: AttemptOptions<M>",
       },
     ],
-    caughtBy: { file: parkingTests, name: "an event that succeeds at its second or third attempt is not parked" },
+    caughtBy: { file: parkingTests, name: "an event that succeeds only at its last attempt is not parked" },
   },
   {
     name: "handles an event that is in the inbox already",
@@ -191,7 +191,7 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     changes: [{ from: "entries.filter(({ identity }) => ours.has(identity.eventId))", to: "entries" }],
     caughtBy: {
       file: consumerTests,
-      name: "every event has its effect once, in batches, and none when it is delivered again",
+      name: "events are handled in batches, and each has its effect once, even if it is delivered again",
     },
   },
   {

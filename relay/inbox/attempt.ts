@@ -13,7 +13,7 @@ import { parkEvents, parkKey } from "./parking.ts";
 import { inboxRetryPolicy } from "./retry-policy.ts";
 import { type Entry, insertInboxRows, isHandled, recordFresh } from "./rows.ts";
 
-/** How many records of an attempt had which outcome, and how many events it published. */
+/** The records of an attempt by outcome, and the number of events that it published. */
 export interface Summary {
   readonly handled: number;
   readonly ignored: number;
@@ -40,10 +40,19 @@ export interface Failure {
   readonly fault: Fault;
 }
 
+/**
+ * The reason to park an event whose key is parked already. It is no fault, and it is the reason even if such an event has a
+ * fault of its own.
+ */
+const behindParkedKey = "BEHIND";
+
 export interface Attempts<M extends Message> {
-  /** Handles the entries in one transaction. @throws the first error. Then nothing is committed, or it is unknown whether all is. */
+  /**
+   * Handles the entries in one transaction.
+   * @throws the first error. Nothing is committed then, unless the answer to COMMIT was lost: then everything may be.
+   */
   handle(entries: readonly Entry<M>[]): Promise<Summary>;
-  /** Parks the entry's key instead of handling it. No-op if another instance has handled the event meanwhile. */
+  /** Parks the entry's key instead of handling the entry. No-op if another instance has handled the event meanwhile. */
   park(entry: Entry<M>, failure: Failure): Promise<Summary>;
 }
 
@@ -60,19 +69,20 @@ export function createAttempts<M extends Message>(options: AttemptOptions<M>): A
   const { database, effects, metrics } = options;
 
   const attempt = async (entries: readonly Entry<M>[], failure?: Failure): Promise<Summary> => {
-    const isDone = !entries.some(isHandled) && (await recordUnhandled(options, entries));
-    const { fresh, parked, effect }: Outcome<M> = isDone
+    // If there is nothing to handle, one statement without a transaction records the entries.
+    const isRecorded = !entries.some(isHandled) && (await recordUnhandled(options, entries));
+    const { fresh, parked, effect }: Outcome<M> = isRecorded
       ? { fresh: entries, parked: [], effect: noEffect }
       : await database.transaction((transaction) => attemptInTransaction(transaction, options, entries, failure), {
           onRetry: options.onTransactionRetry,
         });
-    effects.committed(effect);
+    effects.afterCommit(effect);
     const unhandled = fresh.filter((entry) => !isHandled(entry)).length;
     const duplicates = entries.length - fresh.length;
     metrics.events.inc({ outcome: "ignored" }, unhandled);
     metrics.events.inc({ outcome: "parked" }, parked.length);
     metrics.events.inc({ outcome: "duplicate" }, duplicates);
-    if (parked.length > 0) metrics.parkedEvents.inc({ reason: failure?.fault ?? "BEHIND" }, parked.length);
+    if (parked.length > 0) metrics.parkedEvents.inc({ reason: failure?.fault ?? behindParkedKey }, parked.length);
     const { ignored, publish } = effect.result;
     return {
       handled: effect.events.length - ignored.length,
@@ -103,9 +113,9 @@ async function attemptInTransaction<M extends Message>(
 ): Promise<Outcome<M>> {
   // Each attempt has a batch id of its own: after a lost COMMIT, the rows of the previous attempt must not look fresh.
   const { fresh, parkedKeys } = await recordFresh(transaction, service, newId(), entries);
-  const concerned = fresh.filter(isHandled);
+  const toHandle = fresh.filter(isHandled);
   if (failure !== undefined) {
-    for (const { identity } of concerned) {
+    for (const { identity } of toHandle) {
       await parkKey(transaction, service, identity.key, {
         eventId: identity.eventId,
         fault: failure.fault,
@@ -115,8 +125,8 @@ async function attemptInTransaction<M extends Message>(
       parkedKeys.add(identity.key);
     }
   }
-  const parked = concerned.filter(({ identity }) => parkedKeys.has(identity.key));
-  const effect = await effects.decide(transaction, eventsToHandle(concerned, parkedKeys));
+  const parked = toHandle.filter(({ identity }) => parkedKeys.has(identity.key));
+  const effect = await effects.decide(transaction, eventsToHandle(toHandle, parkedKeys));
   await parkEvents(
     transaction,
     service,
@@ -130,8 +140,8 @@ async function attemptInTransaction<M extends Message>(
 }
 
 /**
- * Records entries that are not handled here: a single statement needs no transaction. Returns false if one of them was
- * there already; then none is recorded.
+ * Records entries that are not handled here. Returns false if one of them was there already; then none is recorded, because
+ * the statement fails as a whole.
  */
 async function recordUnhandled<M extends Message>(
   { service, database, newId }: AttemptOptions<M>,

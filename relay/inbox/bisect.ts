@@ -1,6 +1,6 @@
 /**
  * Finds the faulty event of a batch that fails. The batch is halved until the event is alone in its transaction; by then
- * everything before it is committed. The event is tried a few more times, and then its key is parked.
+ * everything before it is committed. The event gets a few more attempts, and then its key is parked.
  */
 import type { Message } from "@bufbuild/protobuf";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
@@ -84,8 +84,11 @@ async function retryOrPark<M extends Message>(
 }
 
 /**
- * Tries a few other keys of the batch while the circuit is open, each at its first event. One that succeeds closes the
- * circuit. One that fails is not parked, and no later event of its key is tried.
+ * Attempts a few other keys of the batch while the circuit is open, each at its first event. One that succeeds closes the
+ * circuit. One that fails is not parked, and no later event of its key is attempted.
+ *
+ * CircuitOpenError leaves the bisection through every level. Each level whose first half failed probes its second half, so
+ * the entries behind the failed event are probed, nearest first. `open.probesLeft` limits the probes of all levels together.
  */
 async function probe<M extends Message>(
   { attempts, breaker }: Bisection<M>,

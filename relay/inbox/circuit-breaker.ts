@@ -1,11 +1,11 @@
 /**
  * Tells bad events from a bad consumer. A single key that fails is parked. When several keys fail one after the other,
  * the events are hardly to blame: the circuit opens, nothing more is parked, and batches are retried until an event
- * succeeds. Otherwise a faulty release would park every order that it meets.
+ * succeeds. Otherwise a faulty release would park every key that it meets.
  */
 import { inboxRetryPolicy } from "./retry-policy.ts";
 
-const { failingKeysMax, probesMax } = inboxRetryPolicy.circuitBreaker;
+const { failingKeysToOpen, probesMax } = inboxRetryPolicy.circuitBreaker;
 
 /** Watches which keys fail. One per inbox. */
 export interface CircuitBreaker {
@@ -28,7 +28,7 @@ export function createCircuitBreaker(onChange: (isOpen: boolean) => void): Circu
   return {
     failed(key) {
       failingKeys.add(key);
-      if (failingKeys.size >= failingKeysMax) change(true);
+      if (failingKeys.size >= failingKeysToOpen) change(true);
       return isOpen;
     },
     succeeded() {
@@ -40,18 +40,19 @@ export function createCircuitBreaker(onChange: (isOpen: boolean) => void): Circu
 }
 
 /**
- * An event failed for good while the circuit is open: its key is not parked, and its batch will be retried. Before that,
- * a few other keys of the batch are probed; this error keeps count of them.
+ * An event failed in its last attempt while the circuit is open: its key is not parked, and its batch will be retried. On
+ * its way up through the levels of the bisection, each level probes other keys of the batch (bisect.ts). So this error
+ * carries what the levels must share: which keys have failed, and how many probes are left.
  */
 export class CircuitOpenError extends Error {
   override readonly name = "CircuitOpenError";
-  /** Keys that failed in this attempt at the batch. Their later events must not be tried. */
+  /** Keys that failed in this attempt at the batch. Their later events must not be attempted. */
   readonly failedKeys: Set<string>;
   probesLeft: number = probesMax;
 
   constructor(key: string, options: { readonly cause: unknown }) {
     super(
-      `${failingKeysMax} keys failed in a row, most recently ${key}. Nothing is parked until an event is handled.`,
+      `${failingKeysToOpen} keys failed in a row, most recently ${key}. Nothing is parked until an event is handled.`,
       options,
     );
     this.failedKeys = new Set([key]);

@@ -33,12 +33,12 @@ export interface InboxConsumerOptions {
 
 /** How long a record that is not urgent may be deferred. */
 const deferMaxMs = 100;
-/** All partitions of a fetch are handled concurrently, and share transactions. */
+/** As many as the topic has on the local stack. A fetch's partitions are handled concurrently, and share transactions. */
 const partitionsConcurrently = 12;
 
 /**
  * Joins the service's consumer group and handles every batch through `inbox` until closed. It also redelivers
- * parked keys on request. If `inbox` throws, it backs off and tries the same batch again, so nothing is lost.
+ * parked keys on request. If `inbox` throws, it backs off and retries the same batch, so nothing is lost.
  */
 export async function startConsumer(options: InboxConsumerOptions): Promise<TopicConsumer> {
   const { service, inbox, urgentToHandle, log, batchSizeMax = 500 } = options;
@@ -70,8 +70,8 @@ export async function startConsumer(options: InboxConsumerOptions): Promise<Topi
 type HandleBatch = (records: readonly TopicRecord[], signal: AbortSignal) => Promise<void>;
 
 /**
- * Batches of several partitions that arrive at the same time are handled in one transaction: with few CPU cores, a
- * transaction costs more than the events in it. Which records share a transaction never changes their effect.
+ * Batches of several partitions that arrive at the same time are handled in one transaction: its fixed cost exceeds that of
+ * the events in it, above all if there are few CPU cores. Which records share a transaction never changes their effect.
  */
 function sharingTransactions(inbox: Inbox, recordsMax: number): HandleBatch {
   interface Batch {
@@ -81,11 +81,13 @@ function sharingTransactions(inbox: Inbox, recordsMax: number): HandleBatch {
   const group = createGroupCommit<Batch, undefined>({
     sizeMax: recordsMax,
     sizeOf: ({ records }) => records.length,
+    // More than the partitions that can wait at once.
     waitingMax: 1_000,
     gathersTurn: true,
     // The inbox itself finds the faulty record, so a group that fails is not split here.
     isOutage: () => true,
     async commit(batches) {
+      // If one partition is lost, the whole group stops. The loops of the other partitions retry theirs.
       const signal = AbortSignal.any(batches.map((batch) => batch.signal));
       await inbox.handle(
         batches.flatMap((batch) => batch.records),
@@ -120,7 +122,7 @@ function retryingBatches(deps: {
         metrics.batchFailures.inc();
         log.error(
           { partition: first.partition, offset: first.offset, ...errorFields(error) },
-          "batch failed; will be retried",
+          "attempt at a batch failed",
         );
         if (signal.aborted) throw error;
         await sleep(fullJitterMs(attempt, inboxRetryPolicy.batch.backoff), signal);

@@ -23,6 +23,7 @@ const nothing: BatchResult = { writes: [], publish: [], ignored: [] };
 export const noEffect: Effect<never> = { events: [], result: nothing, statements: [] };
 
 export interface EffectOptions<M extends Message> {
+  /** Names the inbox's tables. */
   readonly service: string;
   readonly handle: BatchHandler<M>;
   readonly outbox: Outbox;
@@ -34,13 +35,13 @@ export interface EffectOptions<M extends Message> {
 }
 
 export interface Effects<M extends Message> {
-  /** Runs the handler on events that are new to the service. @throws HandlerError for what its code throws by itself. */
+  /** Runs the handler on events that are new to the service. @throws HandlerError if its own code throws, or the error of a statement. */
   decide(transaction: Transaction, events: readonly ReceivedEvent<M>[]): Promise<Effect<M>>;
-  /** Call it after the effect's commit: it counts the events, sends the hint and calls back. */
-  committed(effect: Effect<M>): void;
+  /** Does what follows the effect's commit: counts the events, sends the hint and calls the callbacks. */
+  afterCommit(effect: Effect<M>): void;
 }
 
-/** @param onHandled called after each commit that has handled events. */
+/** Runs the service's handler. @param onHandled called after each commit that has handled events. */
 export function createEffects<M extends Message>(
   options: EffectOptions<M>,
   metrics: InboxMetrics,
@@ -59,14 +60,14 @@ export function createEffects<M extends Message>(
         return { events, result, statements: [...writes, ...outbox.statements(publish), ...marks] };
       });
     },
-    committed({ events, result }) {
+    afterCommit({ events, result }) {
       const { publish, ignored } = result;
       metrics.events.inc({ outcome: "handled" }, events.length - ignored.length);
       metrics.events.inc({ outcome: "ignored" }, ignored.length);
       if (events.length > 0) onHandled();
       if (publish.some(({ message }) => isUrgent(message.$typeName))) hints.send();
       else if (publish.length > 0) hints.sendLater();
-      result.committed?.();
+      result.onCommitted?.();
       options.onCommitted?.(events);
     },
   };

@@ -11,7 +11,7 @@ import { OutboxAppendError } from "../outbox/append.ts";
 /**
  * What is wrong with an event:
  * - `UNDECODABLE`: the record has a handled type but is no event, or its payload does not match its type.
- * - `DATA`: the database refuses data that the event leads to.
+ * - `DATA`: the database rejects a value that comes from the event.
  * - `HANDLER`: the service's own code threw.
  * - `APPEND`: an event that the handler publishes could never be delivered.
  */
@@ -51,8 +51,8 @@ function isFromOutside(error: unknown): boolean {
 
 /**
  * Runs the service's own code on `transaction`. An error that the code throws by itself is wrapped in
- * {@link HandlerError}. After a failed statement every error is passed on as it is, because the errors of some drivers
- * look like any other error.
+ * {@link HandlerError}. After a failed statement every error is passed on as it is, because some errors of drivers cannot
+ * be told from errors of the code.
  */
 export async function runHandler<T>(
   transaction: Transaction,
@@ -85,7 +85,10 @@ export function describeFailure(error: unknown): string {
   return describeError(originOf(error));
 }
 
-/** A failure as fields of a log line. Without the statement that drivers attach to their errors. */
+/**
+ * A failure as fields of a log line. Not as `err`, whose serializer would also log the statement that drivers attach to their
+ * errors.
+ */
 export function errorFields(error: unknown): { readonly error: string; readonly stack: string | undefined } {
   const origin = originOf(error);
   return { error: describeFailure(error), stack: origin instanceof Error ? origin.stack : undefined };

@@ -25,7 +25,7 @@ describe("classification of errors", () => {
       thrownByHandler(Object.assign(new TypeError("no"), { code: "ERR_INVALID_ARG_TYPE" })),
       "HANDLER",
     ],
-    ["a thrown value that is no error", thrownByHandler("no"), "HANDLER"],
+    ["a thrown value that is not an Error", thrownByHandler("no"), "HANDLER"],
     ["data error 1406, too long", sqlError(1406), "DATA"],
     ["data error 1366, malformed value", sqlError(1366), "DATA"],
     ["data error 1264, out of range", sqlError(1264), "DATA"],

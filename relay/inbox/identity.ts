@@ -11,9 +11,9 @@ export interface RecordIdentity {
   readonly eventId: string;
   readonly key: string;
   readonly type: string;
-  /** The CloudEvents source. */
+  /** The CloudEvents source (`ce_source`). */
   readonly source: string;
-  /** Undefined if the record does not say. */
+  /** Undefined for a record that does not decode. */
   readonly occurredAt: Date | undefined;
 }
 
@@ -24,12 +24,13 @@ const sourceLengthMax = 128;
 const timeMin = new Date(1_000);
 const timeMax = new Date("2038-01-19T03:14:07.999Z");
 
-// Databases ignore trailing blanks when they compare strings, JavaScript does not: an id or key with one is refused.
+// The tables' collation, utf8mb4_bin, ignores trailing spaces when it compares strings, JavaScript does not: an id or key
+// with one is refused.
 const fitsEventId = (id: string) => id.length <= eventIdLengthMax && /^[\x21-\x7e]+$/.test(id);
 const fitsKey = (key: string) => key !== "" && lengthOf(key) <= keyLengthMax && !key.endsWith(" ");
 const fitsTime = (time: Date) => time >= timeMin && time <= timeMax;
 
-/** The length in characters, as the database counts them. */
+/** For comparison with 128: the number of characters, as the database counts them. Only longer strings need counting. */
 function lengthOf(value: string): number {
   return value.length <= keyLengthMax ? value.length : [...value].length;
 }
@@ -51,8 +52,9 @@ export function identityOf(envelope: ReceivedEnvelope): RecordIdentity {
 
 /**
  * The identity of a record that is not an event. It uses the record's own id and key where they are valid, so that duplicates
- * are dropped and the order of its key is kept. Otherwise it uses digests, which are the same at every delivery and
- * different for every other record.
+ * are dropped and the order of its key is kept. Otherwise the id is a digest of the record, the same at every delivery and
+ * different for every other record. The key is then a digest of the invalid key, so that its records stay in order, or of
+ * the record if it has no key.
  */
 export function identityOfUndecodable(record: TopicRecord, type: string): RecordIdentity {
   const recordDigest = digestOf([
@@ -73,7 +75,7 @@ export function identityOfUndecodable(record: TopicRecord, type: string): Record
   };
 }
 
-/** A SHA-256 digest, cut to the length of an event id. */
+/** A SHA-256 digest, cut to the length of an event id. The prefix shows operators that it is not the record's own id or key. */
 function digestOf(parts: readonly (string | Uint8Array)[]): string {
   const hash = createHash("sha256");
   for (const part of parts) hash.update(`${part.length}:`).update(part);

@@ -26,7 +26,6 @@ import type { ParkedRecord } from "./parking.ts";
 import { redeliverRequested } from "./redelivery.ts";
 import { type Interest, readEntries } from "./rows.ts";
 
-/** `service` names the inbox's tables. */
 export interface InboxOptions<M extends Message> extends Interest, EffectOptions<M> {
   readonly database: Database;
   readonly newId: () => string;
@@ -37,9 +36,9 @@ export interface InboxOptions<M extends Message> extends Interest, EffectOptions
 /** The inbox of one service, without the broker. */
 export interface Inbox {
   /**
-   * Handles records; those of one partition must be in order. It uses one transaction, and several only if an event has a
-   * fault.
-   * @param signal when aborted, no further attempt is made, and it throws.
+   * Handles records; those of one partition must be in order. Usually takes one transaction. It takes none if the records
+   * are only recorded, and several if an event has a fault.
+   * @param signal when aborted, makes no further attempt and throws the last error.
    * @throws an outage. Part of the batch may be committed by then. Call again with the whole batch.
    */
   handle(records: readonly TopicRecord[], signal?: AbortSignal): Promise<void>;
@@ -56,8 +55,9 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
   const onTransactionRetry = () => metrics.transactionRetries.inc();
   const breaker = createCircuitBreaker((isOpen) => {
     metrics.stopped.set(isOpen ? 1 : 0);
-    if (isOpen) log.error({ service }, "stopped: too many keys failed in a row, so nothing more is parked");
-    else log.info({ service }, "resumed: an event was handled");
+    if (isOpen)
+      log.error({ service }, "circuit breaker open: too many keys failed in a row, so nothing more is parked");
+    else log.info({ service }, "circuit breaker closed: an event was handled");
   });
   const effects = createEffects<M>(options, metrics, breaker.succeeded);
   const attempts = createAttempts<M>({ service, database, newId, effects, metrics, onTransactionRetry });
@@ -70,7 +70,7 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     });
     const effect = await effects.decide(transaction, events);
     await transaction.pipeline(effect.statements);
-    return () => effects.committed(effect);
+    return () => effects.afterCommit(effect);
   };
 
   return {
@@ -92,7 +92,7 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
           duplicates: summary.duplicates + duplicates,
           seconds,
         },
-        "batch",
+        "batch handled",
       );
     },
     redeliverRequested: (signal) =>

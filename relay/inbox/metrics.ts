@@ -20,7 +20,7 @@ export function createInboxMetrics(registry: Registry): InboxMetrics {
   return {
     events: new Counter({
       name: "inbox_events_total",
-      help: "Records by outcome: handled, ignored, parked, duplicate, skipped (a type that is not handled here).",
+      help: "Records by outcome: handled, ignored, parked, duplicate, skipped (gets no inbox row: its type is neither handled nor recorded here, or it is not an event).",
       labelNames: ["outcome"],
       registers,
     }),
@@ -31,13 +31,13 @@ export function createInboxMetrics(registry: Registry): InboxMetrics {
     }),
     batchSeconds: new Histogram({
       name: "inbox_batch_seconds",
-      help: "Time from a batch's first statement to its last commit.",
+      help: "Time to handle a batch, including decoding, halving and retries of single events. Batches that fail are not observed.",
       buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
       registers,
     }),
     parkedEvents: new Counter({
       name: "inbox_parked_events_total",
-      help: "Parked events, by the fault of the one that failed; BEHIND for those that wait behind it.",
+      help: "Parked events by fault; BEHIND for those that arrived while their key was parked, whatever else is wrong with them.",
       labelNames: ["reason"],
       registers,
     }),
@@ -72,7 +72,7 @@ export function createConsumerMetrics(registry: Registry): ConsumerMetrics {
   return {
     batchFailures: new Counter({
       name: "inbox_batch_failures_total",
-      help: "Batches that failed and were retried.",
+      help: "Failed attempts at a batch.",
       registers,
     }),
     lagRecords: new Gauge({

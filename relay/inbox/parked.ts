@@ -1,14 +1,17 @@
-/** The parked keys as an operator sees them, and the request to redeliver them. */
+/**
+ * The parked keys of one service as an operator sees them, and the request to redeliver them. ../operations/parked.ts wraps
+ * this for commands: it allows for services without an inbox, and records requests in the audit log.
+ */
 import type { Queryable } from "../../services/kit/database.ts";
 import { parkedEventTableName, parkedKeyTableName } from "../tables.ts";
 import type { Fault } from "./faults.ts";
 import { type ParkedEventRow, type ParkedRecord, recordOf } from "./parking.ts";
 
-/** A parked key, as an operator sees it. */
 export interface ParkedKey {
   readonly key: string;
-  /** The event that failed last, and its type. */
+  /** The event that failed last. */
   readonly eventId: string;
+  /** Its type. Empty if a redelivery under way has handled this event. */
   readonly eventType: string;
   readonly reason: Fault;
   readonly error: string;
@@ -21,7 +24,7 @@ export interface ParkedKey {
   readonly redeliveryRequestedAt: Date | undefined;
 }
 
-/** An event of a parked key, as an operator sees it, with the record as it was received. */
+/** An event of a parked key, with the record as it was received. */
 export interface ParkedEvent extends ParkedRecord {
   readonly type: string;
   readonly source: string;
@@ -30,7 +33,7 @@ export interface ParkedEvent extends ParkedRecord {
   readonly error: string | undefined;
 }
 
-/** The parked keys of a service, at most `limit` (default 1,000), those parked first come first. */
+/** The parked keys of a service, oldest first, at most `limit` (default 1,000). */
 export async function listParked(
   database: Queryable,
   service: string,

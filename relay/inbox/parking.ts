@@ -11,9 +11,10 @@ import { publishedAtOf, type RecordIdentity } from "./identity.ts";
 
 /**
  * Reads which of the keys are parked, as `aggregate_id`, and locks their rows until the transaction ends, so that a
- * redelivery and a new event of the same key wait for each other. No statement for no keys.
+ * redelivery and a new event of the same key wait for each other. Returns no statement if there are no keys.
  *
- * It must run after the inbox insert, at which instances that received the same event wait for each other.
+ * Run it after the inbox insert. There, instances that received the same event wait for each other, so this read sees
+ * whether the first of them has parked the key.
  */
 export function lockParkedKeys(service: string, keys: readonly string[]): readonly Statement[] {
   if (keys.length === 0) return [];
@@ -100,7 +101,8 @@ type SqlRow = readonly unknown[];
 
 async function insertParkedEvents(transaction: Transaction, service: string, rows: readonly SqlRow[]): Promise<void> {
   const table = parkedEventTableName(service);
-  // An event that is parked already, although its inbox row is gone, keeps its place.
+  // An event that is parked already keeps its place. Its inbox row can only have been deleted by hand: pruning keeps the
+  // rows of parked events.
   await transaction.execute(
     `INSERT INTO ${table}
         (event_id, aggregate_id, type, source, occurred_at, published_at, topic_partition, topic_offset,

@@ -35,7 +35,7 @@ test("an inbox is pruned by age, but never loses a parked event", async () => {
   expect(await countRows()).toBe(2);
 });
 
-test("an inbox row outlives its event on the topic and in the archive by a day, and is deleted then", async () => {
+test("an inbox row is kept a day longer than its event on the topic or in the archive, and then deleted", async () => {
   const [topicHours, archiveHours] = [30, 20];
   const day = 24 * hourMs;
   expect(inboxRetentionMs({ topicRetentionMs: 5 * day, archiveRetentionMs: 2 * day })).toBe(6 * day);

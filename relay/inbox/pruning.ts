@@ -1,4 +1,4 @@
-/** Keeps the inbox small: deletes the rows of events that the topic cannot deliver again. */
+/** Keeps the inbox small: deletes the rows of events that cannot arrive again. */
 import type { Database } from "../../services/kit/database.ts";
 import { every, type Schedule } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
@@ -34,7 +34,7 @@ export function inboxRetentionMs(retention: {
 
 /**
  * Prunes a service's inbox every hour. It runs in the service itself because the rows belong to the service. It asks the
- * broker each time how long the topic keeps records; while the broker is away, nothing is pruned.
+ * broker each time how long the topic keeps records; while the broker is unreachable, nothing is pruned.
  */
 export function startInboxPruning(options: {
   readonly service: string;

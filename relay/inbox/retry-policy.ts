@@ -1,29 +1,31 @@
 /**
- * All settings of retries on the receiving side: how often it tries again, how long it waits, and when it gives up.
+ * Retries on the receiving side: of events, batches and redeliveries. All backoffs have full jitter.
  *
- * The one exception is in `Database.transaction`, which repeats a transaction after a deadlock or a lock wait.
+ * Elsewhere: `Database.transaction` repeats a transaction after a deadlock or a lock wait, and relay/kafka reconnects and
+ * retries deferred records.
  */
 export const inboxRetryPolicy = {
   /** An event that fails although it is alone in its transaction. */
   event: {
     /** Attempts before the event's key is parked. */
     attemptsMax: 3,
+    /** The waits before its second and third attempt are at most 100 and 200 ms. */
     backoff: { baseMs: 50, maxMs: 500 },
   },
-  /** Many keys fail one after the other: the consumer itself is probably broken. */
+  /** Many keys fail one after the other: the service itself is probably broken. */
   circuitBreaker: {
     /** The circuit opens when this many different keys have failed in a row, with no success in between. */
-    failingKeysMax: 5,
-    /** Other keys of a batch that are tried while the circuit is open, in each attempt at the batch. */
+    failingKeysToOpen: 5,
+    /** How many other keys of a batch are probed while the circuit is open, in each attempt at the batch. */
     probesMax: 10,
   },
-  /** A batch that fails because of an outage. It is tried until it succeeds or the partition is lost. */
+  /** A batch that fails because of an outage. It is attempted until it succeeds or the partition is lost. */
   batch: {
     backoff: { baseMs: 50, maxMs: 2_000 },
   },
   /** Parked keys whose redelivery an operator has requested. */
   redelivery: {
-    /** How often requests are looked for. */
+    /** How often the inbox checks for requests. */
     pollIntervalMs: 1_000,
     /** Added to the interval after an outage. */
     backoff: { baseMs: 2_000, maxMs: 30_000 },

@@ -24,9 +24,9 @@ export interface Entry<M extends Message> {
 export interface Interest {
   /** Decodes the handled types. */
   readonly registry: Registry;
-  /** The event types to handle. Records of other types are not decoded, so a new service can publish freely. */
+  /** The event types to handle. Records of other types are not decoded, so a service may publish types that this one does not know. */
   readonly handles: ReadonlySet<string>;
-  /** Which events get an inbox row: those of handled types, or every event, so that an order's timeline can be read. */
+  /** Which events get an inbox row: those of handled types, or every event, so that a key's timeline can be read. */
   readonly records: "handled" | "all";
 }
 
@@ -59,7 +59,7 @@ function entryOf<M extends Message>(record: TopicRecord, interest: Interest): En
     return { record, identity, event, decodeError: undefined };
   } catch (error) {
     if (!(error instanceof UndecodableRecordError)) throw error;
-    // A type that is not handled here, and not even an event: there is nothing to record.
+    // The type is not handled here, and the record is not a valid event either, so it gets no row.
     if (!handled) return undefined;
     return { record, identity: identityOfUndecodable(record, type), event: undefined, decodeError: error };
   }
@@ -95,7 +95,7 @@ export function insertInboxRows<M extends Message>(
 
 /**
  * Inserts the inbox rows. Returns the entries that were not there before (`fresh`) and the keys among them that are
- * parked. Usually all entries are fresh, which takes one round trip. After a duplicate key it asks which of them are.
+ * parked. Usually all entries are fresh, which takes one round trip. After a duplicate key, a query finds which ones are.
  */
 export async function recordFresh<M extends Message>(
   transaction: Transaction,

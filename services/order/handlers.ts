@@ -46,6 +46,6 @@ export function orderHandler(deps: {
         return changed === undefined || changed === order ? [] : [{ before: order.state, after: changed.state }];
       }),
     );
-    return { writes, publish, ignored, committed: () => deps.sagas.stepped(steps) };
+    return { writes, publish, ignored, onCommitted: () => deps.sagas.stepped(steps) };
   };
 }

@@ -42,7 +42,7 @@ const cancelRequested = (orderId: string) => create(OrderCancelRequestedSchema, 
 async function batch(...messages: readonly Handled[]) {
   const events = messages.map((message) => receivedEvent(message));
   const result = await database.transaction((transaction) => handleBatch(transaction, handle, outbox, events));
-  result.committed?.();
+  result.onCommitted?.();
   return { events, ...result, types: result.publish.map(({ message }) => message.$typeName.split(".").at(-1)) };
 }
 

@@ -54,7 +54,7 @@ export function paymentHandler(deps: {
       writes: writesOf(before, after),
       publish,
       ignored,
-      committed() {
+      onCommitted() {
         worker.start(claimed);
         if (claimed.length < due.length) worker.wake();
       },
