@@ -1,4 +1,4 @@
-/** The two commands that change an order from outside the event flow: cancel, by its owner, and time out, by the deadline sweep. */
+/** The two commands that change an order without an event: its owner cancels it, or the deadline sweep times it out. */
 import type { NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { Database, Transaction } from "../kit/database.ts";
@@ -7,7 +7,7 @@ import { DomainError } from "../kit/errors.ts";
 import { decide, evolve, type OrderCommand, type OrderFact, type OrderState, toEvent } from "./domain.ts";
 import type { SagaMetrics } from "./metrics.ts";
 import {
-  type LockedOrder,
+  type LockedOrderWithHeaders,
   lockOrder,
   lockOverdueOrders,
   type OrderView,
@@ -20,7 +20,7 @@ export interface CommandDeps {
   readonly database: Database;
   readonly outbox: Outbox;
   readonly newId: () => string;
-  readonly sagas: Pick<SagaMetrics, "stepped">;
+  readonly sagaMetrics: Pick<SagaMetrics, "recordFacts">;
   /** Called after a commit that changed these orders. Must not throw. */
   readonly onChanged: (orderIds: readonly string[]) => void;
 }
@@ -29,7 +29,7 @@ const reasonLengthMax = 500;
 
 /** Returns the reason unchanged. @throws DomainError INVALID_ARGUMENT if it is longer than 500 characters. */
 export function parseCancelReason(reason: string): string {
-  // Counts characters as the database column does: an emoji is one, although a JavaScript string has two units for it.
+  // Counts code points, as the database column does. `length` would count most emoji twice.
   const length = [...reason].length;
   if (length <= reasonLengthMax) return reason;
   throw new DomainError(
@@ -44,31 +44,48 @@ export function parseCancelReason(reason: string): string {
  * @throws DomainError NOT_FOUND; DomainError FAILED_PRECONDITION for a completed order.
  */
 export async function cancelOrder(deps: CommandDeps, orderId: string, reason: string): Promise<OrderView> {
-  let attempted = noChanges;
-  const cancel = () =>
-    deps.database.transaction(async (transaction) => {
-      const order = await lockOrder(transaction, orderId);
-      if (order === undefined) throw notFound(orderId);
-      if (order.state.status === "COMPLETED") {
-        throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and can no longer be cancelled.`);
-      }
-      attempted = await applyCommand(deps, transaction, [order], { $typeName: "CancelOrder" });
-      if (attempted.orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
-      return attempted;
-    });
-  try {
-    report(deps, await cancel());
-  } catch (error) {
-    if (!(error instanceof CommitOutcomeUnknownError)) throw error;
-    const unconfirmed = attempted;
-    const repeated = await cancel();
-    // If the second attempt finds nothing to do, the first one did commit. (Or another caller cancelled in between; then
-    // the change is reported twice.)
-    report(deps, repeated.orderIds.length > 0 ? repeated : unconfirmed);
-  }
+  reportCommitted(deps, await commitCancel(deps, orderId, reason));
   const [order] = await readOrders(deps.database, [orderId]);
   if (order === undefined) throw notFound(orderId);
   return order;
+}
+
+/**
+ * Cancels the order in a transaction and returns the committed changes. If COMMIT's answer is lost, it makes a second
+ * attempt. If that one finds nothing to do, the first one did commit, and its changes are returned.
+ *
+ * One case is reported twice: the first attempt did not commit, and another command cancelled the order in between. It
+ * takes a lost answer and a concurrent command, and makes `order_compensations_total` one too high, so it is accepted.
+ */
+async function commitCancel(deps: CommandDeps, orderId: string, reason: string): Promise<Changes> {
+  let first = noChanges;
+  try {
+    return await deps.database.transaction(async (transaction) => {
+      first = await cancelLocked(deps, transaction, orderId, reason);
+      return first;
+    });
+  } catch (error) {
+    if (!(error instanceof CommitOutcomeUnknownError)) throw error;
+  }
+  const second = await deps.database.transaction((transaction) => cancelLocked(deps, transaction, orderId, reason));
+  return second.orderIds.length > 0 ? second : first;
+}
+
+/** Locks the order's row and cancels the order. */
+async function cancelLocked(
+  deps: CommandDeps,
+  transaction: Transaction,
+  orderId: string,
+  reason: string,
+): Promise<Changes> {
+  const order = await lockOrder(transaction, orderId);
+  if (order === undefined) throw notFound(orderId);
+  if (order.state.status === "COMPLETED") {
+    throw new DomainError("FAILED_PRECONDITION", `Order ${orderId} is COMPLETED and can no longer be cancelled.`);
+  }
+  const changes = await applyCommand(deps, transaction, [order], { $typeName: "CancelOrder" });
+  if (changes.orderIds.length > 0) await saveCancelReason(transaction, orderId, reason);
+  return changes;
 }
 
 /**
@@ -80,7 +97,7 @@ export async function timeOutOrders(deps: CommandDeps, asOf: Date, countMax: num
     const orders = await lockOverdueOrders(transaction, asOf, countMax);
     return await applyCommand(deps, transaction, orders, { $typeName: "TimeOutOrder" });
   });
-  report(deps, changes);
+  reportCommitted(deps, changes);
   return changes.orderIds.length;
 }
 
@@ -92,18 +109,18 @@ interface Changes {
 
 const noChanges: Changes = { orderIds: [], facts: [] };
 
-/** Counts committed changes and notifies the watchers. */
-function report(deps: CommandDeps, { orderIds, facts }: Changes): void {
+/** Counts committed changes and announces them to the relay and to the watchers. */
+function reportCommitted(deps: CommandDeps, { orderIds, facts }: Changes): void {
   if (orderIds.length === 0) return;
-  deps.sagas.stepped(facts.map((fact) => ({ fact })));
+  deps.sagaMetrics.recordFacts(facts.map((fact) => ({ fact })));
   deps.onChanged(orderIds);
 }
 
-/** Decides the command on each locked order; writes the changed rows and the events. */
+/** Applies the command to each locked order, and writes the changed rows and the events. */
 async function applyCommand(
   deps: CommandDeps,
   transaction: Transaction,
-  orders: readonly LockedOrder[],
+  orders: readonly LockedOrderWithHeaders[],
   command: OrderCommand,
 ): Promise<Changes> {
   const changed: { before: OrderState; after: OrderState }[] = [];

@@ -6,6 +6,6 @@ export const readOrderConfig = (env: Readonly<Record<string, string | undefined>
     ...serviceSettings("order", 9464),
     httpPort: port("HTTP_PORT", 8080),
     grpcPort: port("GRPC_PORT", 8081),
-    /** After this time an undecided order is given up. */
+    /** After this time an undecided order is timed out. */
     deadlineMs: integer("ORDER_DEADLINE_MS", { fallback: 300_000, min: 100, max: 86_400_000 }),
   });

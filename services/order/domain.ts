@@ -42,7 +42,7 @@ export function isFinal(status: OrderStatus): boolean {
   return status === "COMPLETED" || status === "FAILED";
 }
 
-/** A message that comes from Order itself and not from another service. */
+/** A message that does not arrive on the topic: a client's call, or the deadline sweep. */
 export type OrderCommand =
   /** The owner cancels the order. */
   | { readonly $typeName: "CancelOrder" }
@@ -52,16 +52,20 @@ export type OrderCommand =
 /** Everything that an order can receive. */
 export type OrderMessage = HandledBy<"order"> | OrderCommand;
 
-/** A change of an order. {@link toEvent} says which changes are published to the other services. */
+/** Something that happened to an order. {@link toEvent} says which facts are published to the other services. */
 export type OrderFact =
   | { readonly kind: "StockWasReserved" }
   | { readonly kind: "Completed" }
   | { readonly kind: "CompensationStarted"; readonly reason: FailureReason; readonly awaiting: Awaiting }
-  | { readonly kind: "StockAnswered" }
-  | { readonly kind: "PaymentAnswered" }
+  | { readonly kind: "StockReleaseConfirmed" }
+  | { readonly kind: "PaymentVoidConfirmed" }
   | { readonly kind: "Failed"; readonly reason: FailureReason };
 
-/** What a message changes. A late, duplicate or out-of-order message changes nothing: the list is empty. */
+/**
+ * The facts that follow from a message: none for a late, duplicate or out-of-order message. Dropping one of these is safe.
+ * All events of an order share a partition, and a service publishes an event only after it has handled the event's cause.
+ * So the first delivery of an event never overtakes the event that caused it.
+ */
 export function decide(state: OrderState, message: OrderMessage): readonly OrderFact[] {
   switch (message.$typeName) {
     case "shop.inventory.v1.StockReserved":
@@ -78,13 +82,13 @@ export function decide(state: OrderState, message: OrderMessage): readonly Order
     case "shop.inventory.v1.StockReleased":
       if (state.status !== "COMPENSATING" || !state.awaiting.stock) return [];
       return state.awaiting.payment
-        ? [{ kind: "StockAnswered" }]
-        : [{ kind: "StockAnswered" }, { kind: "Failed", reason: state.failureReason }];
+        ? [{ kind: "StockReleaseConfirmed" }]
+        : [{ kind: "StockReleaseConfirmed" }, { kind: "Failed", reason: state.failureReason }];
     case "shop.payment.v1.PaymentVoided":
       if (state.status !== "COMPENSATING" || !state.awaiting.payment) return [];
       return state.awaiting.stock
-        ? [{ kind: "PaymentAnswered" }]
-        : [{ kind: "PaymentAnswered" }, { kind: "Failed", reason: state.failureReason }];
+        ? [{ kind: "PaymentVoidConfirmed" }]
+        : [{ kind: "PaymentVoidConfirmed" }, { kind: "Failed", reason: state.failureReason }];
     case "CancelOrder":
       return compensate(state, "CANCELLED");
     case "TimeOutOrder":
@@ -107,6 +111,7 @@ function compensate(state: OrderState, reason: FailureReason): readonly OrderFac
 /** The order after a fact. */
 export function evolve(state: OrderState, fact: OrderFact): OrderState {
   const { orderId } = state;
+  // For the facts that change the status. The others keep the version.
   const version = state.version + 1;
   switch (fact.kind) {
     case "StockWasReserved":
@@ -115,10 +120,9 @@ export function evolve(state: OrderState, fact: OrderFact): OrderState {
       return { orderId, version, status: "COMPLETED" };
     case "CompensationStarted":
       return { orderId, version, status: "COMPENSATING", failureReason: fact.reason, awaiting: fact.awaiting };
-    // An answer alone keeps the status, so it keeps the version too.
-    case "StockAnswered":
+    case "StockReleaseConfirmed":
       return state.status === "COMPENSATING" ? { ...state, awaiting: { ...state.awaiting, stock: false } } : state;
-    case "PaymentAnswered":
+    case "PaymentVoidConfirmed":
       return state.status === "COMPENSATING" ? { ...state, awaiting: { ...state.awaiting, payment: false } } : state;
     case "Failed":
       return { orderId, version, status: "FAILED", failureReason: fact.reason };
@@ -135,13 +139,14 @@ export function toEvent(orderId: string, fact: OrderFact): Message | undefined {
     case "Failed":
       return create(OrderFailedSchema, { orderId, reason: Order_FailureReason[fact.reason] });
     case "CompensationStarted":
-      // If payment declined, PaymentFailed has already informed inventory, and payment has nothing to undo.
+      // Payment is awaited unless it declined. If it declined, its PaymentFailed has already informed inventory, and
+      // payment has nothing to undo.
       return fact.awaiting.payment
         ? create(OrderCancelRequestedSchema, { orderId, reason: Order_FailureReason[fact.reason] })
         : undefined;
     case "StockWasReserved":
-    case "StockAnswered":
-    case "PaymentAnswered":
+    case "StockReleaseConfirmed":
+    case "PaymentVoidConfirmed":
       return undefined;
     default:
       return unreachable(fact);

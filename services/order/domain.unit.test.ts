@@ -45,7 +45,7 @@ const compensating = (stock: boolean, payment: boolean): OrderState => ({
 });
 
 /** The state after the messages, and the types of the events that they published. */
-function given(state: OrderState, ...messages: readonly OrderMessage[]) {
+function after(state: OrderState, ...messages: readonly OrderMessage[]) {
   const published: string[] = [];
   for (const message of messages) {
     for (const fact of decide(state, message)) {
@@ -59,22 +59,22 @@ function given(state: OrderState, ...messages: readonly OrderMessage[]) {
 
 describe("decide and evolve", () => {
   test("an order completes once its stock is reserved and its payment authorised", () => {
-    expect(given(pending, stockReserved, authorized)).toEqual({
+    expect(after(pending, stockReserved, authorized)).toEqual({
       state: { orderId, version: 3, status: "COMPLETED" },
       published: ["shop.order.v1.OrderCompleted"],
     });
   });
 
   test("an order that is out of stock fails at once, because there is nothing to undo", () => {
-    expect(given(pending, reservationFailed)).toEqual({
+    expect(after(pending, reservationFailed)).toEqual({
       state: { orderId, version: 2, status: "FAILED", failureReason: "OUT_OF_STOCK" },
       published: ["shop.order.v1.OrderFailed"],
     });
   });
 
   test("an order whose payment is declined fails once its stock is released", () => {
-    expect(given(pending, stockReserved, declined)).toEqual({ state: compensating(true, false), published: [] });
-    expect(given(pending, stockReserved, declined, stockReleased)).toEqual({
+    expect(after(pending, stockReserved, declined)).toEqual({ state: compensating(true, false), published: [] });
+    expect(after(pending, stockReserved, declined, stockReleased)).toEqual({
       state: { orderId, version: 4, status: "FAILED", failureReason: "PAYMENT_DECLINED" },
       published: ["shop.order.v1.OrderFailed"],
     });
@@ -85,11 +85,11 @@ describe("decide and evolve", () => {
       [stockReleased, voided],
       [voided, stockReleased],
     ] as const) {
-      const half = given(compensating(true, true), answers[0]);
+      const half = after(compensating(true, true), answers[0]);
       expect(half.state.status).toBe("COMPENSATING");
       expect(half.state.version).toBe(3);
       expect(half.published).toEqual([]);
-      expect(given(half.state, answers[1])).toEqual({
+      expect(after(half.state, answers[1])).toEqual({
         state: { orderId, version: 4, status: "FAILED", failureReason: "CANCELLED" },
         published: ["shop.order.v1.OrderFailed"],
       });
@@ -102,7 +102,7 @@ describe("decide and evolve", () => {
       [timeOut, "TIMED_OUT"],
     ] as const) {
       for (const state of [pending, reserved]) {
-        expect(given(state, command, cancel, timeOut)).toEqual({
+        expect(after(state, command, cancel, timeOut)).toEqual({
           state: {
             orderId,
             version: state.version + 1,
@@ -125,7 +125,7 @@ describe("decide and evolve", () => {
     ] satisfies OrderMessage[][];
     for (const path of paths) {
       const doubled = path.flatMap((message) => [message, message]);
-      expect(given(pending, ...doubled)).toEqual(given(pending, ...path));
+      expect(after(pending, ...doubled)).toEqual(after(pending, ...path));
     }
   });
 
@@ -149,7 +149,7 @@ describe("decide and evolve", () => {
 
   test("an order keeps its first failure reason", () => {
     const state = compensating(true, true);
-    const { state: failed } = given(state, declined, stockReleased, voided);
+    const { state: failed } = after(state, declined, stockReleased, voided);
     expect(failed).toMatchObject({ status: "FAILED", failureReason: "CANCELLED" });
   });
 });

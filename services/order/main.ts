@@ -13,7 +13,7 @@ import { startDeadlineSweep } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
 import { createSagaMetrics } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
-import { loadPriceList } from "./prices.ts";
+import { startPriceList } from "./prices.ts";
 import { routes } from "./rpc.ts";
 import { createTopicProgress } from "./topic-progress.ts";
 import { createOrderWatch } from "./watch.ts";
@@ -25,28 +25,28 @@ const metrics = createMetrics(config.instance);
 const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
 const newId = () => Bun.randomUUIDv7();
 
-// New orders must not starve the sagas in flight, so each side has its own connections.
+// New orders must not starve the sagas in flight, so the RPCs and the sagas have separate connections.
 const rpcDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const sagaDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const hints = openHintSender("order", config.relayHints);
 const outbox = createOutbox({ service: "order", registry: eventRegistry });
 const watch = createOrderWatch({ database: rpcDatabase, log, metrics });
-const prices = loadPriceList(rpcDatabase, log);
-const sagas = createSagaMetrics({ database: sagaDatabase, log, metrics });
+const prices = startPriceList(rpcDatabase, log);
+const sagaMetrics = createSagaMetrics({ database: sagaDatabase, log, metrics });
 const placer = createOrderPlacer({
   database: rpcDatabase,
   outbox,
   deadlineMs: config.deadlineMs,
   onPlaced(count) {
     hints.send();
-    sagas.started(count);
+    sagaMetrics.recordPlaced(count);
   },
 });
 const onChanged = (orderIds: readonly string[]) => {
   hints.send();
   watch.hint(orderIds);
 };
-const commands = { outbox, newId, sagas, onChanged };
+const commandDeps = { outbox, newId, sagaMetrics, onChanged };
 
 const inbox = await startInbox({
   service: "order",
@@ -57,7 +57,7 @@ const inbox = await startInbox({
   handles: handledTypes,
   // Order's inbox keeps every event of the topic, its own included: the audit and `ops stuck` read the timeline there.
   records: "all",
-  handle: orderHandler({ newId, sagas }),
+  handle: orderHandler({ newId, sagaMetrics }),
   urgentToHandle: urgentTypesFor("order"),
   outbox,
   urgentToPublish: urgentTypes,
@@ -76,7 +76,7 @@ const watchFeed = await startWatchFeed({
   onCrash: exitOnConsumerCrash(log),
 });
 const deadlineSweep = startDeadlineSweep({
-  commands: { ...commands, database: sagaDatabase },
+  commandDeps: { ...commandDeps, database: sagaDatabase },
   topicProgress: createTopicProgress({ kafka, topic: sagaTopic, groupId: "order" }),
   log,
   metrics,
@@ -91,7 +91,7 @@ const server = await serveRpc({
     prices,
     database: rpcDatabase,
     watch,
-    commands: { ...commands, database: rpcDatabase },
+    commandDeps: { ...commandDeps, database: rpcDatabase },
     newId,
   }),
   log,
@@ -107,7 +107,7 @@ const health = serveHealth({
     prices: prices.isLoaded,
   },
 });
-log.info({ http: server.httpPort, grpc: server.grpcPort }, "ready to serve");
+log.info({ http: server.httpPort, grpc: server.grpcPort }, "started");
 
 closeOnSignal({
   log,

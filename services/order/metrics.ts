@@ -9,16 +9,15 @@ import type { Logger } from "../kit/log.ts";
 import type { FailureReason, OrderFact, OrderStatus } from "./domain.ts";
 import { countOrdersInFlight } from "./repository.ts";
 
-/** A committed change of an order. */
-export interface OrderStep {
+export interface CommittedFact {
   readonly fact: OrderFact;
-  /** Time since the order was placed. Commands leave it out, because none of them ends an order. */
+  /** Time since the order was placed. Commands leave it out: they never end an order, so they have no duration to observe. */
   readonly ageSeconds?: number;
 }
 
 export interface SagaMetrics {
-  started(count: number): void;
-  stepped(steps: readonly OrderStep[]): void;
+  recordPlaced(count: number): void;
+  recordFacts(facts: readonly CommittedFact[]): void;
 }
 
 const failureReasons: readonly FailureReason[] = ["OUT_OF_STOCK", "PAYMENT_DECLINED", "TIMED_OUT", "CANCELLED"];
@@ -42,7 +41,7 @@ export function createSagaMetrics(options: {
   });
   const failed = new Counter({
     name: "order_sagas_failed_total",
-    help: "Orders that became FAILED, fully compensated, by reason.",
+    help: "Orders that became FAILED, by reason.",
     labelNames: ["reason"],
     registers,
   });
@@ -54,13 +53,14 @@ export function createSagaMetrics(options: {
   });
   const duration = new Histogram({
     name: "order_saga_seconds",
-    help: "Time from placed to final, by the database's clock. The result is COMPLETED, or the reason for FAILED.",
+    help: "Time from placement to the final status, by the database's clock. The result is COMPLETED, or the reason for FAILED.",
     labelNames: ["result"],
     buckets: [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 3_600],
     registers,
   });
   // Exported as 0 from the start, so that the first increment shows as an increase.
   for (const reason of failureReasons) failed.inc({ reason }, 0);
+  // An order that is out of stock has nothing to compensate.
   for (const reason of failureReasons) if (reason !== "OUT_OF_STOCK") compensations.inc({ reason }, 0);
   createCountGauge({
     name: "order_sagas_in_flight",
@@ -73,9 +73,9 @@ export function createSagaMetrics(options: {
   });
 
   return {
-    started: (count) => started.inc(count),
-    stepped(steps) {
-      for (const { fact, ageSeconds } of steps) {
+    recordPlaced: (count) => started.inc(count),
+    recordFacts(facts) {
+      for (const { fact, ageSeconds } of facts) {
         if (fact.kind === "CompensationStarted") compensations.inc({ reason: fact.reason });
         if (fact.kind === "Completed") completed.inc();
         if (fact.kind === "Failed") failed.inc({ reason: fact.reason });

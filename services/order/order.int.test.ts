@@ -20,10 +20,10 @@ import { createServiceSchema, eventually, readCounters, type TestSchema } from "
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
 import { startDeadlineSweep } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
-import { createSagaMetrics, type OrderStep } from "./metrics.ts";
+import { type CommittedFact, createSagaMetrics } from "./metrics.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, type PlacementRequest } from "./placement.ts";
-import { countOrdersInFlight, type Placement, placeOrders, readOrders } from "./repository.ts";
+import { countOrdersInFlight, findOrPlaceOrders, type Placement, readOrders } from "./repository.ts";
 import { createOrderWatch } from "./watch.ts";
 
 let schema: TestSchema;
@@ -49,17 +49,17 @@ const placer = (on: Database = database) =>
   createOrderPlacer({ database: on, outbox, deadlineMs, onPlaced: () => undefined });
 const deadlineMs = 300_000;
 const forever = new AbortController().signal;
-const uncounted = { stepped: () => undefined };
+const noMetrics = { recordFacts: () => undefined };
 
 /** Order's inbox as main.ts creates it, on the given database. */
-const inboxOf = (on: Database, sagas: Parameters<typeof orderHandler>[0]["sagas"] = uncounted) =>
+const inboxOf = (on: Database, sagaMetrics: Parameters<typeof orderHandler>[0]["sagaMetrics"] = noMetrics) =>
   createInbox({
     service: "order",
     database: on,
     registry: eventRegistry,
     handles: handledTypes,
     records: "all",
-    handle: orderHandler({ newId, sagas }),
+    handle: orderHandler({ newId, sagaMetrics }),
     outbox,
     hints,
     newId,
@@ -91,9 +91,10 @@ describe("placing", () => {
     const { place } = placer();
     const good = Array.from({ length: 9 }, () => placement());
     const bad = placement();
-    const tooLong = { ...bad, order: { ...bad.order, total: { currencyCode: "EURO", minorUnits: 1n } } };
+    // Four characters do not fit the column CHAR(3).
+    const rejectedByDatabase = { ...bad, order: { ...bad.order, total: { currencyCode: "EURO", minorUnits: 1n } } };
     const results = await Promise.allSettled(
-      [...good.slice(0, 5), tooLong, ...good.slice(5)].map((it) => place(it, forever)),
+      [...good.slice(0, 5), rejectedByDatabase, ...good.slice(5)].map((it) => place(it, forever)),
     );
     expect(results.map((result) => result.status === "rejected")).toEqual([
       ...Array(5).fill(false),
@@ -156,7 +157,7 @@ describe("a batch of events", () => {
     );
   const placedOrders = async (count: number) => {
     const placements = Array.from({ length: count }, () => placement());
-    await placeOrders(database, outbox, placements, deadlineMs);
+    await findOrPlaceOrders(database, outbox, placements, deadlineMs);
     return placements.map((it) => it.order.orderId);
   };
   const reserved = (orderId: string) => record(create(StockReservedSchema, { orderId }));
@@ -244,7 +245,7 @@ describe("a batch of events", () => {
     expect(await countOf("order_inbox_event", "aggregate_id IN (?) AND outcome = 'IGNORED'", [keys])).toBe(3);
   });
 
-  test("a batch of 200 events takes as many statements as a batch of one", async () => {
+  test("a batch for 200 orders takes as many statements as a batch for one order", async () => {
     const statements = async (count: number) => {
       const records = (await placedOrders(count)).flatMap((orderId) => [reserved(orderId), authorized(orderId)]);
       const before = await readCounters("Com_%");
@@ -269,24 +270,24 @@ describe("a batch of events", () => {
 
 describe("cancelling and timing out", () => {
   const changed: string[] = [];
-  const commands = () => ({
+  const commandDeps = () => ({
     database,
     outbox,
     newId,
-    sagas: uncounted,
+    sagaMetrics: noMetrics,
     onChanged: (orderIds: readonly string[]) => void changed.push(...orderIds),
   });
   const timeOut = async (countMax: number, on = database) =>
-    await timeOutOrders({ ...commands(), database: on }, await databaseNow(on), countMax);
+    await timeOutOrders({ ...commandDeps(), database: on }, await databaseNow(on), countMax);
   const place = async (deadline: number) => {
     const it = placement();
     const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    await placeOrders(database, outbox, [{ ...it, event: { ...it.event, headers: { traceparent } } }], deadline);
+    await findOrPlaceOrders(database, outbox, [{ ...it, event: { ...it.event, headers: { traceparent } } }], deadline);
     return it.order.orderId;
   };
-  const set = (orderId: string, status: string) =>
+  const setStatus = (orderId: string, status: string) =>
     database.execute("UPDATE orders SET status = ?, version = 2 WHERE order_id = ?", [status, orderId]);
-  const requests = async (orderId: string) =>
+  const cancelRequestedEvents = async (orderId: string) =>
     await database.query<{ payload: string; headers: string }>(
       "SELECT payload, headers FROM order_outbox_event WHERE aggregate_id = ? AND type = 'shop.order.v1.OrderCancelRequested'",
       [orderId],
@@ -295,11 +296,11 @@ describe("cancelling and timing out", () => {
   test("a cancel starts the compensation once, in the order's own trace, and stores its reason", async () => {
     for (const status of ["PENDING", "STOCK_RESERVED"]) {
       const orderId = await place(deadlineMs);
-      await set(orderId, status);
-      const cancelled = await cancelOrder(commands(), orderId, "changed my mind");
+      await setStatus(orderId, status);
+      const cancelled = await cancelOrder(commandDeps(), orderId, "changed my mind");
       expect(cancelled).toMatchObject({ status: "COMPENSATING", failureReason: "CANCELLED", version: 3 });
-      expect(await cancelOrder(commands(), orderId, "again")).toMatchObject({ status: "COMPENSATING", version: 3 });
-      const events = await requests(orderId);
+      expect(await cancelOrder(commandDeps(), orderId, "again")).toMatchObject({ status: "COMPENSATING", version: 3 });
+      const events = await cancelRequestedEvents(orderId);
       expect(events.map((event) => JSON.parse(event.payload))).toEqual([{ orderId, reason: "CANCELLED" }]);
       expect(events[0]?.headers).toContain("4bf92f3577b34da6a3ce929d0e0e4736");
       expect(await countOf("orders", "order_id = ? AND cancel_reason = 'changed my mind'", [orderId])).toBe(1);
@@ -331,9 +332,12 @@ describe("cancelling and timing out", () => {
       const notified: string[] = [];
       const facts: string[] = [];
       const deps = {
-        ...commands(),
+        ...commandDeps(),
         database: losing,
-        sagas: { stepped: (steps: readonly OrderStep[]) => void facts.push(...steps.map(({ fact }) => fact.kind)) },
+        sagaMetrics: {
+          recordFacts: (committed: readonly CommittedFact[]) =>
+            void facts.push(...committed.map(({ fact }) => fact.kind)),
+        },
         onChanged: (orderIds: readonly string[]) => void notified.push(...orderIds),
       };
       expect(await cancelOrder(deps, orderId, "lost")).toMatchObject({ status: "COMPENSATING", version: 2 });
@@ -346,15 +350,15 @@ describe("cancelling and timing out", () => {
 
   test("a cancel is refused for a completed order, for an unknown order, and with too long a reason", async () => {
     const orderId = await place(deadlineMs);
-    await set(orderId, "COMPLETED");
-    await expect(cancelOrder(commands(), orderId, "")).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
-    await expect(cancelOrder(commands(), newId(), "")).rejects.toMatchObject({ code: "NOT_FOUND" });
+    await setStatus(orderId, "COMPLETED");
+    await expect(cancelOrder(commandDeps(), orderId, "")).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
+    await expect(cancelOrder(commandDeps(), newId(), "")).rejects.toMatchObject({ code: "NOT_FOUND" });
     expect(() => parseCancelReason("x".repeat(501))).toThrow(/at most 500 characters, but has 501/);
     expect(parseCancelReason("x".repeat(500))).toHaveLength(500);
     // The longest reason fits the column, in any script.
     const emojis = "🙂".repeat(500);
     const other = await place(deadlineMs);
-    await cancelOrder(commands(), other, parseCancelReason(emojis));
+    await cancelOrder(commandDeps(), other, parseCancelReason(emojis));
     expect(await countOf("orders", "order_id = ? AND cancel_reason = ?", [other, emojis])).toBe(1);
   });
 
@@ -363,13 +367,13 @@ describe("cancelling and timing out", () => {
     const outcomes = new Set<string>();
     for (let round = 0; round < 20; round++) {
       const orderId = await place(deadlineMs);
-      await set(orderId, "STOCK_RESERVED");
+      await setStatus(orderId, "STOCK_RESERVED");
       const message = create(PaymentAuthorizedSchema, { orderId });
       const record = asTopicRecord(
         { id: newId(), aggregateId: orderId, message, headers: {} },
         { source: "/shop/payment" },
       );
-      const [cancelled] = await Promise.allSettled([cancelOrder(commands(), orderId, ""), inbox.handle([record])]);
+      const [cancelled] = await Promise.allSettled([cancelOrder(commandDeps(), orderId, ""), inbox.handle([record])]);
       const [order] = await readOrders(database, [orderId]);
       const completedEvents = await countOf(
         "order_outbox_event",
@@ -379,7 +383,7 @@ describe("cancelling and timing out", () => {
       const won = cancelled.status === "fulfilled" ? "COMPENSATING" : "COMPLETED";
       expect(order?.status).toBe(won);
       expect(completedEvents).toBe(won === "COMPLETED" ? 1 : 0);
-      expect((await requests(orderId)).length).toBe(won === "COMPLETED" ? 0 : 1);
+      expect((await cancelRequestedEvents(orderId)).length).toBe(won === "COMPLETED" ? 0 : 1);
       outcomes.add(won);
     }
     expect(outcomes.size).toBeGreaterThan(0);
@@ -409,9 +413,9 @@ describe("cancelling and timing out", () => {
     let orderId = "";
     let checks = 0;
     const sweep = startDeadlineSweep({
-      commands: commands(),
+      commandDeps: commandDeps(),
       topicProgress: {
-        async isCaughtUp() {
+        async checkCaughtUp() {
           // Caught up once: this is a process that was suspended between reading the clock and giving up orders.
           if (checks++ > 0) return false;
           // 5 ms, so that the deadline is later than the clock that the sweep has read.
@@ -442,9 +446,9 @@ describe("cancelling and timing out", () => {
     const answers: (boolean | Error)[] = [false, new Error("no broker"), false];
     let checks = 0;
     const sweep = startDeadlineSweep({
-      commands: commands(),
+      commandDeps: commandDeps(),
       topicProgress: {
-        async isCaughtUp() {
+        async checkCaughtUp() {
           const answer = answers[checks++] ?? true;
           if (answer instanceof Error) throw answer;
           if (answer) expect((await readOrders(database, [orderId]))[0]?.status).toBe("PENDING");
@@ -474,17 +478,17 @@ describe("saga metrics", () => {
   const record = (message: Message & { readonly orderId: string }) =>
     asTopicRecord({ id: newId(), aggregateId: message.orderId, message, headers: {} }, { source: "/shop/test" });
 
-  const commandDeps = { outbox, newId, sagas: uncounted, onChanged: () => undefined };
+  const commandDeps = { outbox, newId, sagaMetrics: noMetrics, onChanged: () => undefined };
 
   test("the saga metrics count each committed change once, and measure time by the database's clock", async () => {
     const metrics = new Metrics();
-    const sagas = createSagaMetrics({ database, log: silentLogger, metrics });
-    const inbox = inboxOf(database, sagas);
-    const { place } = createOrderPlacer({ database, outbox, deadlineMs, onPlaced: sagas.started });
-    const requests = Array.from({ length: 6 }, () => placement());
-    const orderIds = (await Promise.all(requests.map((it) => place(it, forever)))).map(({ orderId }) => orderId);
+    const sagaMetrics = createSagaMetrics({ database, log: silentLogger, metrics });
+    const inbox = inboxOf(database, sagaMetrics);
+    const { place } = createOrderPlacer({ database, outbox, deadlineMs, onPlaced: sagaMetrics.recordPlaced });
+    const placements = Array.from({ length: 6 }, () => placement());
+    const orderIds = (await Promise.all(placements.map((it) => place(it, forever)))).map(({ orderId }) => orderId);
     // Repeating a request starts no new saga.
-    const again = await place(placement({ requestId: requests[0]?.order.requestId ?? "" }), forever);
+    const again = await place(placement({ requestId: placements[0]?.order.requestId ?? "" }), forever);
     expect(again.orderId).toBe(orderIds[0] ?? "");
     const [completed = "", declined = "", outOfStock = "", cancelled = "", timedOut = "", open = ""] = orderIds;
     await database.execute("UPDATE orders SET created_at = created_at - INTERVAL 40 SECOND WHERE order_id = ?", [
@@ -501,7 +505,7 @@ describe("saga metrics", () => {
     ];
     await inbox.handle(records);
     await inbox.handle(records);
-    const deps = { ...commandDeps, database, sagas };
+    const deps = { ...commandDeps, database, sagaMetrics };
     await cancelOrder(deps, cancelled, "");
     await cancelOrder(deps, cancelled, "");
     await database.execute("UPDATE orders SET deadline_at = CURRENT_TIMESTAMP(3) WHERE order_id = ?", [timedOut]);
@@ -549,9 +553,9 @@ describe("saga metrics", () => {
     expect(await figures(database)).toEqual(await counted());
     expect((await counted()).map(Number).every((count) => count > 0)).toBe(true);
 
-    const readsOf = async (look: () => Promise<unknown>) => {
+    const readsOf = async (read: () => Promise<unknown>) => {
       const before = await readCounters("Handler_read%");
-      await look();
+      await read();
       const after = await readCounters("Handler_read%");
       return [...after].reduce((sum, [name, value]) => sum + value - (before.get(name) ?? 0), 0);
     };
@@ -579,7 +583,7 @@ describe("watching", () => {
     createOrderWatch({ database: on, log: silentLogger, metrics: new Metrics(), heartbeatIntervalMs });
   const place = async () => {
     const it = placement();
-    await placeOrders(database, outbox, [it], deadlineMs);
+    await findOrPlaceOrders(database, outbox, [it], deadlineMs);
     return it.order.orderId;
   };
   const move = (orderId: string, status: string, version: number) =>

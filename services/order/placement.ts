@@ -23,7 +23,10 @@ export interface PlacementRequest {
   readonly paymentMethod: string;
 }
 
-/** An order that is not stored yet. Its id is chosen before the transaction, so that it can be looked up if COMMIT's answer is lost. */
+/**
+ * An order that is not stored yet. Its id is chosen before the transaction, so that after a lost answer to COMMIT the next
+ * attempt can tell this order from one that an earlier request placed.
+ */
 export interface NewOrder {
   readonly orderId: string;
   readonly owner: string;
@@ -55,9 +58,9 @@ export function newOrder(
   priceOf: (sku: string) => Price | undefined,
 ): NewOrder {
   const requestId = parseUuid("request_id", request.requestId);
-  if (request.lines.length === 0) throw invalid("lines", "must not be empty: an order has 1 to 100 lines");
+  if (request.lines.length === 0) throw invalid("lines", `must not be empty: an order has 1 to ${linesMax} lines`);
   if (request.lines.length > linesMax) {
-    throw invalid("lines", `must be at most ${linesMax}, but there are ${request.lines.length}`);
+    throw invalid("lines", `must have at most ${linesMax} entries, but has ${request.lines.length}`);
   }
   const seen = new Set<string>();
   const lines = request.lines.map(({ sku, quantity }, index): OrderLine => {
@@ -111,7 +114,7 @@ function invalid(field: string, problem: string): DomainError {
   return new DomainError("INVALID_ARGUMENT", `${field} ${problem}.`);
 }
 
-/** A caller's text for an error message, shortened: it may be a megabyte long. */
+/** A caller's text for an error message, shortened: a request may hold 64 KiB of it. */
 function quoted(value: string): string {
   return JSON.stringify(value.length > 64 ? `${value.slice(0, 64)}…` : value);
 }

@@ -34,7 +34,7 @@ describe("a faulty request", () => {
   const line = { sku: "sku-0001", quantity: 1 };
   const cases: readonly [string, Partial<PlacementRequest>, RegExp][] = [
     ["no lines", { lines: [] }, /^lines must not be empty/],
-    ["101 lines", { lines: Array(101).fill(line) }, /^lines must be at most 100, but there are 101/],
+    ["101 lines", { lines: Array(101).fill(line) }, /^lines must have at most 100 entries, but has 101/],
     [
       "an unknown SKU",
       { lines: [line, { sku: "sku-9999", quantity: 1 }] },

@@ -16,8 +16,8 @@ export interface PriceList {
 const refreshIntervalMs = 30_000;
 const retryIntervalMs = 500;
 
-/** Reads the list now and every 30 s. While the database is away, the last list stays in use and it retries twice a second. */
-export function loadPriceList(database: Database, log: Logger): PriceList {
+/** Starts to read the list, now and every 30 s. While the database is away, the last list stays in use and reading is retried twice a second. */
+export function startPriceList(database: Database, log: Logger): PriceList {
   const closing = new AbortController();
   let list: ReadonlyMap<string, Price> | undefined;
   const keepRefreshing = async () => {

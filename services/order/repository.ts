@@ -1,4 +1,4 @@
-/** Reads and writes Order's rows. What a batch needs is raw SQL: one statement for any number of orders. */
+/** Reads and writes Order's rows. Batch operations are raw SQL: one statement for any number of orders. */
 import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
@@ -61,7 +61,7 @@ type ViewRow = Pick<
 
 /**
  * Places orders, each with its event, in one transaction and one round trip. Assumes that no request was placed before.
- * @param deadlineMs after this time an undecided order is given up.
+ * @param deadlineMs after this time an undecided order is timed out.
  * @throws an error for which `isDuplicateKey` is true if a request was placed before; then no order is placed.
  */
 export async function placeNewOrders(
@@ -76,9 +76,9 @@ export async function placeNewOrders(
 
 /**
  * Like {@link placeNewOrders}, but looks for existing orders first: a request that was placed before returns that order.
- * So it is safe to repeat after a lost COMMIT. No two placements may have the same owner and request id.
+ * So it is safe to repeat after a lost answer to COMMIT. No two placements may have the same owner and request id.
  */
-export async function placeOrders(
+export async function findOrPlaceOrders(
   database: Database,
   outbox: Outbox,
   placements: readonly Placement[],
@@ -86,17 +86,19 @@ export async function placeOrders(
 ): Promise<readonly PlacementResult[]> {
   return await database.transaction(async (transaction) => {
     const existing = await findByRequest(transaction, placements);
-    const fresh = placements.filter(({ order }) => !existing.has(requestKey(order.owner, order.requestId)));
+    const missing = placements.filter(({ order }) => !existing.has(requestKey(order.owner, order.requestId)));
     // If another instance places one of these requests in the meantime, this fails with a duplicate key and the caller
     // repeats the whole transaction.
-    if (fresh.length > 0) await transaction.pipeline(placementStatements(outbox, fresh, deadlineMs));
+    if (missing.length > 0) await transaction.pipeline(placementStatements(outbox, missing, deadlineMs));
     return placements.map((placement) => {
       const { order } = placement;
       const row = existing.get(requestKey(order.owner, order.requestId));
       if (row === undefined) return newOrderResult(placement);
       const placed = { lines: decodeLines(row.lines_json, row.currency_code), paymentMethod: row.payment_method };
-      if (sameRequest(placed, order))
+      if (sameRequest(placed, order)) {
+        // A row with our id was committed by the previous attempt, whose answer was lost: it is not counted yet.
         return { orderId: row.order_id, status: row.status, isNew: row.order_id === order.orderId };
+      }
       return new DomainError(
         "ALREADY_EXISTS",
         `request_id ${order.requestId} was already used for an order with other lines or another payment method; use a new request_id for a new order.`,
@@ -143,7 +145,7 @@ function insertOrders(placements: readonly Placement[], deadlineMs: number): Sta
     order.paymentMethod,
     event.headers.traceparent ?? null,
   ]);
-  // The database's clock sets the deadline, because that clock will also judge it.
+  // The database's clock sets the deadline, because the deadline is later compared with that clock.
   const row = `(${orderColumns.map(() => "?").join(", ")}, CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND)`;
   return {
     sql: `INSERT INTO orders (${orderColumns.join(", ")}, deadline_at) VALUES ${rows.map(() => row).join(", ")}`,
@@ -169,7 +171,7 @@ export function requestKey(owner: string, requestId: string): string {
 }
 
 /** A locked order and its age by the database's clock. */
-export interface AgedOrder {
+export interface LockedOrderWithAge {
   readonly state: OrderState;
   readonly ageSeconds: number;
 }
@@ -178,8 +180,9 @@ export interface AgedOrder {
 export async function lockOrders(
   transaction: Transaction,
   orderIds: readonly string[],
-): Promise<ReadonlyMap<string, AgedOrder>> {
-  // FORCE INDEX: on a small table the optimizer may scan, and a scan would block on other orders' locks, in any order.
+): Promise<ReadonlyMap<string, LockedOrderWithAge>> {
+  // FORCE INDEX: on a small table the optimizer may scan. A scan would wait for the locks of other orders, and could
+  // deadlock, because it does not lock in the order of the ids.
   const rows = await transaction.query<StateRow & { age_seconds: number | string }>(
     `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment,
             TIMESTAMPDIFF(MICROSECOND, created_at, CURRENT_TIMESTAMP(3)) / 1000000 AS age_seconds
@@ -189,14 +192,17 @@ export async function lockOrders(
   return new Map(rows.map((row) => [row.order_id, { state: stateOf(row), ageSeconds: Number(row.age_seconds) }]));
 }
 
-/** A locked order, with the headers for an event that no other event caused. */
-export interface LockedOrder {
+/** A locked order, with the headers of the events that a command publishes for it. */
+export interface LockedOrderWithHeaders {
   readonly state: OrderState;
   readonly headers: EventHeaders;
 }
 
 /** Locks one order's row. Returns undefined if there is none. */
-export async function lockOrder(transaction: Transaction, orderId: string): Promise<LockedOrder | undefined> {
+export async function lockOrder(
+  transaction: Transaction,
+  orderId: string,
+): Promise<LockedOrderWithHeaders | undefined> {
   const [row] = await transaction.query<LockedRow>(`${lockedOrderSelect} WHERE order_id = ? FOR UPDATE`, [orderId]);
   return row === undefined ? undefined : lockedOrderOf(row);
 }
@@ -209,7 +215,8 @@ export async function lockOverdueOrders(
   transaction: Transaction,
   asOf: Date,
   countMax: number,
-): Promise<readonly LockedOrder[]> {
+): Promise<readonly LockedOrderWithHeaders[]> {
+  // FORCE INDEX: a scan would read all orders, final ones included, and lock each of them for a moment.
   const rows = await transaction.query<LockedRow>(
     `${lockedOrderSelect} FORCE INDEX (orders_deadline_at)
       WHERE deadline_at <= ? ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
@@ -220,6 +227,7 @@ export async function lockOverdueOrders(
 
 /** The number of orders in each status that is not final. Reads only these orders, by two indexes. */
 export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<OrderStatus, number>> {
+  // Compares the status too: a release before migration 0002 does not clear `compensating_since`.
   const rows = await database.query<{ status: OrderStatus; orders: number | string }>(
     `SELECT status, COUNT(*) AS orders FROM orders FORCE INDEX (orders_deadline_at)
       WHERE deadline_at IS NOT NULL GROUP BY status
@@ -233,7 +241,7 @@ export async function countOrdersInFlight(database: Queryable): Promise<Readonly
 const lockedOrderSelect = `SELECT order_id, version, status, failure_reason, awaits_stock, awaits_payment, request_id,
   traceparent FROM orders`;
 
-function lockedOrderOf(row: LockedRow): LockedOrder {
+function lockedOrderOf(row: LockedRow): LockedOrderWithHeaders {
   const traceparent = childTraceparent(row.traceparent ?? undefined);
   return { state: stateOf(row), headers: { traceparent, correlationId: row.request_id } };
 }
@@ -243,7 +251,10 @@ export async function saveCancelReason(transaction: Transaction, orderId: string
   await transaction.execute("UPDATE orders SET cancel_reason = ? WHERE order_id = ?", [reason, orderId]);
 }
 
-/** Statements that write the orders' new states. The rows must be locked. */
+/**
+ * Statements that write the orders' new states. The rows must be locked. The guard on the version turns a forgotten lock
+ * into an error instead of a lost update.
+ */
 export function updateOrders(
   changes: readonly { readonly before: OrderState; readonly after: OrderState }[],
 ): readonly Statement[] {

@@ -1,8 +1,11 @@
-/** `shop.order.v1.OrderService` as a function of the router, so that the same routes serve in memory, HTTP/1.1 and h2c. */
+/**
+ * `shop.order.v1.OrderService` as a function of the router, so that the same routes can be called in memory and served
+ * over HTTP/1.1 and h2c.
+ */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter } from "@connectrpc/connect";
-import { Order_FailureReason, Order_Status, OrderSchema } from "../../proto/gen/shop/order/v1/order_pb.ts";
+import { type Order, Order_FailureReason, Order_Status, OrderSchema } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
 import type { Queryable } from "../kit/database.ts";
 import { withDeadline } from "../kit/deadline.ts";
@@ -20,11 +23,11 @@ export interface RpcDeps {
   readonly prices: Pick<PriceList, "priceOf">;
   readonly database: Queryable;
   readonly watch: Pick<OrderWatch, "watch">;
-  readonly commands: CommandDeps;
+  readonly commandDeps: CommandDeps;
   readonly newId: () => string;
 }
 
-/** A unary call is answered within this time, with UNAVAILABLE if the database is too slow. */
+/** A unary call is answered within this time, with UNAVAILABLE if need be. It also limits the first read of a watch. */
 const answerDeadlineMs = 1_800;
 /** Until there is authentication, all requests belong to one owner. */
 const owner = "";
@@ -58,7 +61,7 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
       async cancelOrder(request) {
         const orderId = parseUuid("order_id", request.orderId);
         const reason = parseCancelReason(request.reason);
-        const order = await answerInTime(() => cancelOrder(deps.commands, orderId, reason));
+        const order = await answerInTime(() => cancelOrder(deps.commandDeps, orderId, reason));
         return { order: toMessage(order) };
       },
 
@@ -86,13 +89,15 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
 function answerInTime<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const expired = new AbortController();
   return withDeadline(work(expired.signal), answerDeadlineMs, () => {
-    const error = new UnavailableError("The database did not answer in time; try again (with the same request_id).");
+    const error = new UnavailableError(
+      "There was no answer in time; try again (PlaceOrder: with the same request_id).",
+    );
     expired.abort(error);
     return error;
   });
 }
 
-function toMessage(order: OrderView): ReturnType<typeof create<typeof OrderSchema>> {
+function toMessage(order: OrderView): Order {
   const fields: MessageInitShape<typeof OrderSchema> = {
     orderId: order.orderId,
     status: Order_Status[order.status],

@@ -38,9 +38,9 @@ export const orders = mysqlTable(
     cancelReason: varchar("cancel_reason", { length: 500 }),
     /** W3C trace context of the request that placed the order. One order is one trace. */
     traceparent: varchar("traceparent", { length: 64 }),
-    /** When an undecided order is given up. NULL once it is decided, so that the index stays small. */
+    /** When an undecided order is timed out. NULL once it is decided, so that the index stays small. */
     deadlineAt: timestamp("deadline_at", { fsp: 3 }),
-    /** Set while COMPENSATING. This index and that of `deadline_at` together find all orders in flight. */
+    /** Set while COMPENSATING. The indexes on this column and on `deadline_at` together find all orders in flight. */
     compensatingSince: timestamp("compensating_since", { fsp: 3 }),
     createdAt: timestamp("created_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
     updatedAt: timestamp("updated_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),

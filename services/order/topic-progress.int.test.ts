@@ -22,14 +22,14 @@ test("a group is caught up once it has handled what the topic held at the previo
   let nowMs = 0;
   const progress = createTopicProgress({ kafka: testKafka(), topic, groupId, nowMs: () => nowMs });
   // The first check has nothing to compare with. A broker that has just started may still refuse the first request.
-  expect(await eventually(() => progress.isCaughtUp())).toBe(false);
+  expect(await eventually(() => progress.checkCaughtUp())).toBe(false);
   // The topic is empty, and the group has committed nothing.
-  expect(await progress.isCaughtUp()).toBe(true);
+  expect(await progress.checkCaughtUp()).toBe(true);
 
   await produce(topic, 30);
   // At the previous check the topic was still empty.
-  expect(await progress.isCaughtUp()).toBe(true);
-  expect(await progress.isCaughtUp()).toBe(false);
+  expect(await progress.checkCaughtUp()).toBe(true);
+  expect(await progress.checkCaughtUp()).toBe(false);
 
   const blocked = Promise.withResolvers<void>();
   const consumer = await consumeTopic({
@@ -44,15 +44,15 @@ test("a group is caught up once it has handled what the topic held at the previo
     onCrash: blocked.reject,
   });
   await eventually(() => expect(consumer.isReady()).toBe(true));
-  expect(await progress.isCaughtUp()).toBe(false);
+  expect(await progress.checkCaughtUp()).toBe(false);
   blocked.resolve();
-  await eventually(async () => expect(await progress.isCaughtUp()).toBe(true));
+  await eventually(async () => expect(await progress.checkCaughtUp()).toBe(true));
 
   // The process was suspended: what it saw of the topic before says nothing about now.
   nowMs += 5_001;
-  expect(await progress.isCaughtUp()).toBe(false);
+  expect(await progress.checkCaughtUp()).toBe(false);
   nowMs += 5_000;
-  expect(await progress.isCaughtUp()).toBe(true);
+  expect(await progress.checkCaughtUp()).toBe(true);
   await consumer.close();
   await progress.close();
 });

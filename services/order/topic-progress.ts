@@ -1,30 +1,33 @@
-/** Whether a consumer group has handled everything that is on a topic. */
+/** Whether a consumer group has caught up with a topic. */
 import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
 import type { KafkaOptions } from "../../relay/kafka/client.ts";
 
 export interface TopicProgress {
   /**
    * True if the group has handled everything that was on the topic at the previous call, and that call was at most 5 s
-   * ago. The first call returns false.
+   * ago. The first call returns false. Call it regularly.
    * @throws Error while no broker answers.
    */
-  isCaughtUp(): Promise<boolean>;
+  checkCaughtUp(): Promise<boolean>;
   close(): Promise<void>;
 }
 
 /**
- * Ends that were read longer ago do not count. Otherwise a process that was suspended for minutes would count as caught up
- * although the topic has grown since.
+ * End offsets that were read longer ago than this are not used. Otherwise a process that was suspended for minutes would
+ * count as caught up although the topic has grown since.
  */
 const endsAgeMaxMs = 5_000;
 
-/** The ends of all partitions at one time. */
-interface TopicEnds {
+/** The end offsets of all partitions at one time. */
+interface EndOffsets {
   readonly byPartition: ReadonlyMap<number, bigint>;
   readonly readAtMs: number;
 }
 
-/** Compares the group's committed offsets with the ends that the topic had at the previous check. */
+/**
+ * Compares the group's committed offsets with the topic's end offsets at the previous check. The present end offsets would
+ * not do: on a busy topic they are always ahead, because offsets are committed a moment after the records are handled.
+ */
 export function createTopicProgress(options: {
   readonly kafka: KafkaOptions;
   readonly topic: string;
@@ -34,7 +37,7 @@ export function createTopicProgress(options: {
 }): TopicProgress {
   const nowMs = options.nowMs ?? (() => performance.now());
   let admin: KafkaAdmin | undefined;
-  let previousEnds: TopicEnds | undefined;
+  let previousEnds: EndOffsets | undefined;
 
   const reset = async () => {
     const closing = admin;
@@ -65,7 +68,7 @@ export function createTopicProgress(options: {
   };
 
   return {
-    async isCaughtUp() {
+    async checkCaughtUp() {
       try {
         return await check();
       } catch (error) {

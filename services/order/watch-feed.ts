@@ -8,11 +8,14 @@ import type { OrderWatch } from "./watch.ts";
 export interface WatchFeed {
   isReady(): boolean;
   close(): Promise<void>;
-  /** Deletes the feed's consumer group after `close`. Gives up after a second. */
+  /** Deletes the feed's consumer group after `close`. Waits for at most a second. */
   deleteGroup(): Promise<void>;
 }
 
-/** Long enough to collect many hints in one fetch. This process hints what it handles itself when it commits. */
+/**
+ * Long enough to collect many hints in one fetch. This process's own changes do not wait for it: their hints are given at
+ * commit.
+ */
 const fetchWaitMs = 50;
 const deleteGroupTimeoutMs = 1_000;
 
@@ -36,11 +39,13 @@ export async function startWatchFeed(options: {
     from: "latest",
     fetchWaitMs,
     commitOffsets: false,
+    // The topic's partitions.
     partitionsConcurrently: 12,
     batchSizeMax: 1_000,
     async onBatch(records) {
       watch.hint(records.flatMap(({ key }) => (key === null ? [] : [new TextDecoder().decode(key)])));
     },
+    // The records before the join were missed.
     onAssigned: watch.hintAll,
     onCrash: options.onCrash,
   });
@@ -53,7 +58,7 @@ export async function startWatchFeed(options: {
     isReady: consumer.isReady,
     close: consumer.close,
     async deleteGroup() {
-      // While the broker is away the group stays, and the broker removes it later: it has committed no offsets.
+      // If no broker answers, the group is left behind. The broker removes it later, because it has committed no offsets.
       await endsWithin(deleteGroup(), deleteGroupTimeoutMs);
     },
   };

@@ -7,7 +7,7 @@ import type { WatchedOrders } from "./watched-orders.ts";
 
 export interface WatchReader {
   /**
-   * Reads the order soon, and again after 20, 100 and 500 ms as long as its version has not grown: the hint may have
+   * Reads the order soon, and again after pauses of 20, 100 and 500 ms until its version has grown: the hint may have
    * arrived before the commit that it announces.
    */
   readUntilChanged(orderId: string): void;

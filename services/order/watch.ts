@@ -61,7 +61,8 @@ export function createOrderWatch(deps: {
   resync.unref();
 
   async function* watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate> {
-    if (watched.watchersCount >= watchersMax) throw new UnavailableError(`There are ${watchersMax} watchers already.`);
+    if (watched.watchersCount >= watchersMax)
+      throw new UnavailableError("This instance has too many watchers; try again.");
     const ended = AbortSignal.any([signal, closing.signal]);
     const watcher = watched.add(orderId);
     ended.addEventListener("abort", watcher.wake, { once: true });
@@ -69,6 +70,7 @@ export function createOrderWatch(deps: {
       // Registers first and reads second, so that no hint about a change in between is missed.
       const [current] = await readOrders(database, [orderId]);
       if (current === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
+      // If it is not newer than what the order's other watchers have seen, only this one needs it.
       if (!watched.deliver(current)) watcher.putIfEmpty(current);
       yield* updatesOf(watcher, { afterVersion, heartbeatIntervalMs, ended, closing: closing.signal });
     } finally {

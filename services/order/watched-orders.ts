@@ -29,7 +29,10 @@ export class Watcher {
 
   readonly wake = (): void => this.#awake.resolve();
 
-  /** Waits for `put` or `wake`, at most `waitMs`. Returns false after that time. */
+  /**
+   * Waits for `put` or `wake`, at most `waitMs`. Returns false after that time. A wake before the call is lost, so call it
+   * right after `take` has returned undefined, with no await in between.
+   */
   async wait(waitMs: number): Promise<boolean> {
     this.#awake = Promise.withResolvers();
     let timedOut = false;

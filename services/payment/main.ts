@@ -43,7 +43,7 @@ const inbox = await startInbox({
   metrics,
 });
 const health = serveHealth({ host: config.host, port: config.healthPort, metrics, checks: inbox.checks });
-log.info({ health: health.port }, "ready to serve");
+log.info({ health: health.port }, "started");
 
 closeOnSignal({
   log,

@@ -85,7 +85,7 @@ describe("the sequence diagrams in the READMEs", () => {
         const readers = new Map<string, string[]>();
         for (const line of lines) {
           const [, from = "", arrow = "", to = "", label = ""] = /^(\w+)(->>|-->>|-\))(\w+): (.+)$/.exec(line) ?? [];
-          const noted = /^Note over (\w+): (\w+)$/.exec(line);
+          const noted = /^Note over (\w+): publishes (\w+), which no service handles$/.exec(line);
           // Services speak to each other by events only. An event without readers is noted where it is published.
           if (arrow === "-)") {
             expect({ event: label, by: from }).toEqual({
@@ -96,7 +96,7 @@ describe("the sequence diagrams in the READMEs", () => {
           } else if (noted !== null && definitions.has(noted[2] ?? "")) {
             expect(noted[1]).toBe(definitions.get(noted[2] ?? "")?.publishedBy ?? "an unknown publisher");
             readers.set(noted[2] ?? "", []);
-          } else if (noted === null && !line.startsWith("Note over ")) {
+          } else if (noted === null && !/^(Note over|opt) |^end$/.test(line)) {
             expect([from, to].filter((it) => it === "client" || it === "gateway")).toHaveLength(1);
           }
         }
