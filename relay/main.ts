@@ -49,12 +49,12 @@ const health = serveHealth({
   port: config.healthPort,
   metrics,
   checks: {
-    // Asked here, because a source that waits or is idle does not notice that the broker is away.
+    // A source sends nothing while it is idle or another replica owns it, so it would not notice an outage of the broker.
     broker: () => isBrokerAnswering(kafka),
     ...Object.fromEntries([...sources].map(([name, source]) => [`source ${name}`, source.isHealthy])),
   },
 });
-log.info({ sources: [...sources.keys()], hintPort: hints.port }, "relaying");
+log.info({ sources: [...sources.keys()], hintPort: hints.port }, "relay started");
 
 closeOnSignal({
   log,
@@ -65,7 +65,7 @@ closeOnSignal({
   },
 });
 
-/** Starts to relay and to archive a source, while this process owns it. */
+/** Starts the relay and the archiving of a source. Both pause while another replica owns the source. */
 function startSource(source: SourceConfig) {
   const { name, databaseUrl, schema, outboxTable: table, archiveTable } = source;
   const ownership = claimOwnership({ databaseUrl, schema, table, log, ownedSources });
@@ -100,18 +100,19 @@ function startSource(source: SourceConfig) {
   };
 }
 
-/** Checks a server that was away at start, until it answers. */
+/** Checks a server that was away at start again and again, until it answers. */
 function recheck({ name, error, check }: UncheckedServer): Schedule {
-  log.warn({ what: name, err: error }, "not checked, because it does not answer; checked again until it does");
-  let isChecked = false;
+  log.warn({ what: name, err: error }, "server could not be checked at start; retrying");
   const checkAgain = async () => {
-    if (isChecked) return;
     const result = await check();
-    isChecked = result.error === undefined;
-    // The process goes on: the other sources are at work, and this one keeps trying.
+    // Unlike at start, a problem does not end the process, because it relays other sources. This source fails until the
+    // problem is corrected.
     logProblems(result.problems);
+    if (result.error === undefined) void schedule.close();
   };
-  return every(recheckIntervalMs, checkAgain, () => undefined);
+  // check() never throws.
+  const schedule: Schedule = every(recheckIntervalMs, checkAgain, () => undefined);
+  return schedule;
 }
 
 function logProblems(problems: readonly SourceProblem[]): void {
@@ -137,7 +138,7 @@ async function readRegistry(all: readonly SourceConfig[], path: string): Promise
   } catch (error) {
     const reason = messageOf(error);
     throw new ConfigError(
-      `RELAY_DESCRIPTOR_SET: ${path} is not a descriptor set (make one with buf build -o): ${reason}`,
+      `RELAY_DESCRIPTOR_SET: ${path} cannot be read as a descriptor set (create one with buf build -o): ${reason}`,
     );
   }
 }

@@ -18,20 +18,16 @@ import {
   varchar,
 } from "drizzle-orm/mysql-core";
 
-/** PENDING, FAILED, PUBLISHED or DEAD; in the archive PUBLISHED or DISCARDED. */
+/** README.md shows how it changes. In the archive it is PUBLISHED or DISCARDED. */
 export type OutboxStatus = "PENDING" | "FAILED" | "PUBLISHED" | "DEAD" | "DISCARDED";
 /** The result of a record: handled, ignored (it does not concern this service, or nothing was left to do), or parked. */
 export type InboxOutcome = "HANDLED" | "IGNORED" | "PARKED";
 
-/** The name of a service's outbox table. */
+// Table names, derived from the service's name.
 export const outboxTableName = (service: string) => `${service}_outbox_event`;
-/** The name of a service's outbox archive. */
 export const outboxArchiveTableName = (service: string) => `${service}_outbox_event_archive`;
-/** The name of a service's inbox table. */
 export const inboxTableName = (service: string) => `${service}_inbox_event`;
-/** The name of a service's table of parked keys. */
 export const parkedKeyTableName = (service: string) => `${service}_parked_key`;
-/** The name of a service's table of the events of parked keys. */
 export const parkedEventTableName = (service: string) => `${service}_parked_event`;
 
 const eventColumns = () => ({
@@ -47,7 +43,10 @@ const eventColumns = () => ({
   publishedAt: timestamp("published_at", { fsp: 3 }),
 });
 
-/** Events, each committed with the business change that it reports. The service inserts; only the relay changes status. */
+/**
+ * Events, each committed with the business change that it reports. The service inserts a row; afterwards only the relay
+ * and operators' commands change it.
+ */
 export function outboxTable(service: string) {
   const name = outboxTableName(service);
   return mysqlTable(
@@ -55,6 +54,7 @@ export function outboxTable(service: string) {
     {
       ...eventColumns(),
       seq: bigint("seq", { mode: "bigint", unsigned: true }).autoincrement().notNull(),
+      /** Set while FAILED. */
       nextAttemptAt: timestamp("next_attempt_at", { fsp: 3 }),
     },
     (table) => [
@@ -96,13 +96,15 @@ export function inboxTable(service: string) {
       eventId: char("event_id", { length: 36 }).primaryKey(),
       aggregateId: varchar("aggregate_id", { length: 128 }).notNull(),
       type: varchar("type", { length: 128 }).notNull(),
-      source: varchar("source", { length: 128 }).notNull(),
+      ceSource: varchar("source", { length: 128 }).notNull(),
       occurredAt: timestamp("occurred_at", { fsp: 3 }).notNull(),
       /** The record's timestamp on the topic. */
       publishedAt: timestamp("published_at", { fsp: 3 }).notNull(),
       topicPartition: int("topic_partition", { unsigned: true }).notNull(),
       topicOffset: bigint("topic_offset", { mode: "bigint", unsigned: true }).notNull(),
+      /** When the row was inserted, or its parked event redelivered. Rows are pruned by it. */
       handledAt: timestamp("handled_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
+      /** The attempt that inserted the row. By it, an attempt tells its own rows from those of earlier ones (inbox/rows.ts). */
       batchId: char("batch_id", { length: 36 }).notNull(),
       outcome: varchar("outcome", { length: 20 }).notNull(),
     },
@@ -120,18 +122,19 @@ export function parkedKeyTable(service: string) {
     name,
     {
       aggregateId: varchar("aggregate_id", { length: 128 }).primaryKey(),
-      /** The event that failed last. `reason` is its Fault (inbox/faults.ts). */
+      /** The event that failed last. */
       eventId: char("event_id", { length: 36 }).notNull(),
-      reason: varchar("reason", { length: 20 }).notNull(),
+      /** What is wrong with it: a Fault of inbox/faults.ts. */
+      fault: varchar("reason", { length: 20 }).notNull(),
       error: text("error").notNull(),
       /** Attempts so far: those before it was parked, and one for each redelivery that failed. */
       attempts: int("attempts", { unsigned: true }).notNull(),
       parkedAt: timestamp("parked_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
       failedAt: timestamp("failed_at", { fsp: 3 }).notNull().default(sql`CURRENT_TIMESTAMP(3)`),
       /** Set by an operator: the service redelivers the key. Cleared if the redelivery fails. */
-      replayRequestedAt: timestamp("replay_requested_at", { fsp: 3 }),
+      redeliveryRequestedAt: timestamp("replay_requested_at", { fsp: 3 }),
     },
-    (table) => [index(`${name}_replay_requested_at`).on(table.replayRequestedAt)],
+    (table) => [index(`${name}_replay_requested_at`).on(table.redeliveryRequestedAt)],
   );
 }
 
@@ -147,8 +150,8 @@ export function parkedEventTable(service: string) {
       position: bigint("position", { mode: "bigint", unsigned: true }).autoincrement().notNull(),
       aggregateId: varchar("aggregate_id", { length: 128 }).notNull(),
       type: varchar("type", { length: 128 }).notNull(),
-      source: varchar("source", { length: 128 }).notNull(),
-      /** NULL if the record does not say it. */
+      ceSource: varchar("source", { length: 128 }).notNull(),
+      /** NULL for a record that does not decode. */
       occurredAt: timestamp("occurred_at", { fsp: 3 }),
       publishedAt: timestamp("published_at", { fsp: 3 }).notNull(),
       topicPartition: int("topic_partition", { unsigned: true }).notNull(),

@@ -1,5 +1,5 @@
 /**
- * A relay that freezes at a chosen send: it stops itself (SIGSTOP) after it has read a batch and checked its ownership, and
+ * A relay that freezes at a chosen send: it sends itself SIGSTOP after it has read a batch and checked its ownership, and
  * before it sends. When it is continued (SIGCONT), it goes on as if no time had passed. It is a separate program because the
  * whole process must freeze, with its timers.
  */

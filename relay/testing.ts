@@ -1,4 +1,7 @@
-/** Helpers for integration tests: topics, records as a broker delivers them, and the relay as a process. */
+/**
+ * Helpers for integration tests: topics, records as a broker delivers them, events as the inbox passes
+ * them to a handler, and the relay as a process.
+ */
 import { join } from "node:path";
 import type { Message } from "@bufbuild/protobuf";
 import type { EventHeaders, NewEvent } from "../proto/envelope.ts";
@@ -74,7 +77,7 @@ export async function readTopic(
 ): Promise<readonly TopicRecord[]> {
   const records: TopicRecord[] = [];
   const done = Promise.withResolvers<void>();
-  const consumer = await consumeTopic({
+  const consumer = consumeTopic({
     ...kafka,
     groupId: `test-${crypto.randomUUID()}`,
     topic,
@@ -89,7 +92,8 @@ export async function readTopic(
     onCrash: done.reject,
   });
   try {
-    const timeout = () => new Error(`The ${records.length} records read within ${timeoutMs} ms are not enough.`);
+    const timeout = () =>
+      new Error(`The condition on ${topic} is not met by the ${records.length} records read within ${timeoutMs} ms.`);
     await withDeadline(done.promise, timeoutMs, timeout);
     return records;
   } finally {
@@ -97,13 +101,13 @@ export async function readTopic(
   }
 }
 
-/** The record that the relay sends for an event. */
+/** An event's record, as a consumer receives it. */
 export function asTopicRecord(
   event: NewEvent,
-  options: { readonly source: string; readonly seq?: number; readonly partition?: number; readonly offset?: number },
+  options: { readonly ceSource: string; readonly seq?: number; readonly partition?: number; readonly offset?: number },
 ): TopicRecord {
   const row = { ...toOutboxRow(event, eventRegistry), occurredAt: new Date(), seq: String(options.seq ?? 1) };
-  const record = toRecord(row, { ceSource: options.source, encoding: "protobuf", registry: eventRegistry });
+  const record = toRecord(row, { ceSource: options.ceSource, encoding: "protobuf", registry: eventRegistry });
   return {
     key: Buffer.from(record.key),
     value: record.value,
@@ -139,7 +143,7 @@ export function firstOccurrences(records: readonly TopicRecord[]): ReadonlyMap<s
   return byKey;
 }
 
-/** A relay that runs as a process, like in production. The test that starts it has to stop it. */
+/** A relay that runs as a process, as in production. The test that starts it has to stop it. */
 export interface RelayProcess {
   readonly child: Bun.Subprocess<"ignore", "pipe" | "ignore", "pipe" | "inherit">;
   /** The address of `/livez`, `/readyz` and `/metrics`. */

@@ -43,7 +43,7 @@ const partitionsConcurrently = 12;
 export async function startConsumer(options: InboxConsumerOptions): Promise<TopicConsumer> {
   const { service, inbox, urgentToHandle, log, batchSizeMax = 500 } = options;
   const metrics = createConsumerMetrics(options.metrics);
-  const consumer = await consumeTopic({
+  const consumer = consumeTopic({
     ...options.kafka,
     groupId: service,
     topic: options.topic,

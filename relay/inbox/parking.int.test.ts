@@ -41,7 +41,7 @@ let offset = 0;
 function record(orderId: string, step: string): TopicRecord {
   const message = create(OrderPlacedSchema, { orderId, paymentMethod: step });
   const event = { id: newId(), aggregateId: orderId, message, headers: {} };
-  return asTopicRecord(event, { source: "/shop/order", offset: offset++ });
+  return asTopicRecord(event, { ceSource: "/shop/order", offset: offset++ });
 }
 
 /** Runs in the handler for each event, and may throw. */

@@ -4,7 +4,7 @@ import { withDeadline } from "../../services/kit/deadline.ts";
 import { type KafkaOptions, kafkaClient } from "./client.ts";
 import { BrokerTimeoutError } from "./errors.ts";
 
-/** What tools and set-up do with a cluster. */
+/** Administrative requests to a cluster. */
 export interface KafkaAdmin {
   /** Creates the topics that are missing and leaves the others as they are. */
   createTopics(
@@ -17,7 +17,7 @@ export interface KafkaAdmin {
   ): Promise<void>;
   listTopics(): Promise<readonly string[]>;
   deleteTopics(topics: readonly string[]): Promise<void>;
-  /** Each partition's next offset, and the lowest offset that it still holds (`low`), in decimal. */
+  /** By partition, the end (`offset`: where the next record goes) and the lowest offset that is still kept (`low`), in decimal. */
   endOffsets(
     topic: string,
   ): Promise<readonly { readonly partition: number; readonly offset: string; readonly low: string }[]>;
@@ -38,6 +38,7 @@ const connectTimeoutMs = 2_000;
 
 /** Connects to the cluster for administration. @throws Error if no broker answers. */
 export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
+  // kafkajs retries connecting by the client's setting and requests by the admin's. Connecting has a time limit as well.
   const retry = { initialRetryTime: 100, retries: 1 };
   const admin: Admin = kafkaClient(options, { retry }).admin({ retry: { initialRetryTime: 100, retries: 3 } });
   try {

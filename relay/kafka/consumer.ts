@@ -43,14 +43,14 @@ export interface TopicConsumerOptions extends KafkaOptions {
   readonly partitionsConcurrently: number;
   readonly batchSizeMax: number;
   /**
-   * Handles records of one partition, in order. If it throws, they are delivered again, perhaps with some that were
-   * handled before. `signal` is aborted when the partition may belong to another member, or the consumer closes: then
+   * Handles records of one partition, in order. If it throws, the records are delivered again, perhaps with some that were
+   * handled before; deferred records are not delivered again, but handled again from memory. `signal` is aborted when the partition may belong to another member, or the consumer closes: then
    * stop waiting and throw. `endOffset` (decimal) is the offset of the partition's next record, as of the fetch.
    */
   readonly onBatch: (records: readonly TopicRecord[], signal: AbortSignal, endOffset: string) => Promise<void>;
   /**
-   * Whether a record may be deferred: it is then handled together with the next record of its partition that may not, or
-   * after `deferMaxMs`. Its offset is committed when it is handled. Default: no record is deferred.
+   * Whether a record may be deferred: it is then handled together with the next record of its partition that must not be
+   * deferred, or after `deferMaxMs`. Its offset is committed when it is handled. Default: no record is deferred.
    */
   readonly mayDefer?: (record: TopicRecord) => boolean;
   /** Default 0. */
@@ -71,8 +71,8 @@ const startTimeoutMs = 1_000;
 /** How long close() waits for the batches in flight. */
 const batchTimeoutMs = 3_000;
 
-/** Joins the group in the background, whether or not a broker answers yet, and keeps trying. */
-export async function consumeTopic(options: TopicConsumerOptions): Promise<TopicConsumer> {
+/** Starts a consumer. It joins its group in the background, as soon as a broker answers. */
+export function consumeTopic(options: TopicConsumerOptions): TopicConsumer {
   const { log, batchSizeMax, mayDefer = () => false, deferMaxMs = 0 } = options;
   const consumer = openConsumer(options);
   const closing = new AbortController();
@@ -158,7 +158,7 @@ function handledOffsets(consumer: Consumer, { topic, log }: TopicConsumerOptions
   });
 }
 
-/** Connects, trying again until a broker answers, and starts fetching. */
+/** Connects, again and again until a broker answers, and starts fetching. */
 async function start(
   consumer: Consumer,
   { topic, from, groupId, partitionsConcurrently, log }: TopicConsumerOptions,
@@ -185,7 +185,7 @@ async function start(
   });
 }
 
-/** Passes what kafkajs fetched of a partition to the deferral, in slices of at most `batchSizeMax` records. */
+/** Passes what kafkajs fetched from a partition to the deferral, in slices of at most `batchSizeMax` records. */
 function batchReceiver(options: {
   readonly queue: PartitionQueue;
   readonly deferral: Deferral;
@@ -200,7 +200,7 @@ function batchReceiver(options: {
     const signal = AbortSignal.any([lost.signal, closing]);
     const onHeartbeatError = (error: unknown) => {
       lost.abort(error);
-      // This batch may be queued behind deferred records. Without this, their handling would hold up the group's rejoin.
+      // Also aborts deferred records of the partition: this batch may be queued behind them, and the rejoin would wait.
       assignment.end(error);
     };
     const heartbeats = setInterval(() => heartbeat().catch(onHeartbeatError), heartbeatDuringBatchMs);
@@ -211,6 +211,7 @@ function batchReceiver(options: {
           const slice = messages.slice(first, first + batchSizeMax);
           const records = slice.map((message) => toTopicRecord(message, partition));
           await deferral.receive({ partition, records, endOffset, generation: assignment.generation }, signal);
+          // Also if the records are only deferred: kafkajs goes on, and the deferral keeps them until they are handled.
           resolveOffset(slice.at(-1)?.offset ?? batch.lastOffset());
         }
       });

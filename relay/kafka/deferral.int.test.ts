@@ -29,10 +29,10 @@ afterEach(async () => {
 });
 
 /** Adds a member to the group. */
-async function join(
+function join(
   options: Pick<TopicConsumerOptions, "onBatch"> & Partial<Pick<TopicConsumerOptions, "deferMaxMs" | "onAssigned">>,
 ) {
-  const consumer = await consumeTopic({
+  const consumer = consumeTopic({
     ...testKafka(),
     groupId: group,
     topic,
@@ -82,7 +82,7 @@ const committed = async (partition: number) => {
 };
 
 test("deferred records are handled with the next urgent record of their partition, in order", async () => {
-  await consume(60_000);
+  consume(60_000);
   // The marker is produced last and handled alone: the other two were fetched before it and deferred.
   await produce(deferred1, deferred2, marker);
   await eventually(() => expect(batches).toEqual([[marker]]), 20_000);
@@ -93,29 +93,37 @@ test("deferred records are handled with the next urgent record of their partitio
   await eventually(async () => expect(await committed(0)).toBe(3));
 });
 
-test("deferred records are handled after a while, on the second attempt if the first fails, or once they fill a batch", async () => {
+test("deferred records are handled after a while if no urgent record comes", async () => {
+  consume(50);
+  await produce(deferred1);
+  await eventually(() => expect(batches).toEqual([[deferred1]]), 20_000);
+  await eventually(async () => expect(await committed(0)).toBe(1));
+});
+
+test("deferred records whose handling fails are handled at the next attempt", async () => {
   failures = [new Error("the database is away")];
-  await consume(50);
+  consume(50);
   await produce(deferred1);
   await eventually(() => expect(batches).toEqual([[deferred1]]), 20_000);
   expect(failures).toEqual([]);
   await eventually(async () => expect(await committed(0)).toBe(1));
-  await Promise.all(consumers.splice(0).map((consumer) => consumer.close()));
-  batches = [];
-  await consume(60_000);
-  await produce(deferred1, deferred2, deferred3);
-  await produce(deferred4);
-  await eventually(() => expect(batches.flat()).toEqual([deferred1, deferred2, deferred3, deferred4]), 20_000);
 });
 
-test("deferred records that were not handled are delivered to the next member, and again after a failure", async () => {
-  const consumer = await consume(60_000);
+test("deferred records are handled once there are more than fit a batch", async () => {
+  consume(60_000);
+  await produce(deferred1, deferred2, deferred3);
+  await produce(deferred4);
+  await eventually(() => expect(batches).toEqual([[deferred1, deferred2, deferred3], [deferred4]]), 20_000);
+});
+
+test("deferred records that were not handled are delivered to the next member, and are handled again after a failure", async () => {
+  const consumer = consume(60_000);
   await produce(deferred1, marker);
   await eventually(() => expect(batches).toEqual([[marker]]), 20_000);
   await consumer.close();
   consumers = [];
   batches = [];
-  await consume(60_000);
+  consume(60_000);
   await produce(marker);
   await eventually(() => expect(batches).toEqual([[marker]]), 20_000);
   // After a failure kafkajs continues after the offset that was resolved last, which is that of the deferred record.
@@ -126,31 +134,31 @@ test("deferred records that were not handled are delivered to the next member, a
   await eventually(async () => expect(await committed(0)).toBe(2));
 });
 
-test("deferred records delay no other member that joins, however long their handling takes, and stay in order", async () => {
+test("a rebalance does not wait for deferred records, and they stay in order", async () => {
   const order: string[] = [];
   const started = Promise.withResolvers<void>();
-  const member = (name: string, isAway: boolean) =>
+  const member = (name: string, isBlocked: boolean) =>
     join({
       deferMaxMs: 10,
       onAssigned: () => order.push(`${name} joined`),
       async onBatch(records, signal) {
-        if (isAway) {
+        if (isBlocked) {
           started.resolve();
           // Like the inbox, which retries until the signal is aborted.
           await new Promise((resolve) => signal.addEventListener("abort", resolve));
           order.push(`${name} stopped`);
-          isAway = false;
+          isBlocked = false;
           throw signal.reason;
         }
         batches.push(records.map(keyOf));
       },
     });
-  await member("first", true);
+  member("first", true);
   await produce(deferred1);
   await started.promise;
   // Queued behind the deferred record.
   await produce(urgent);
-  await member("second", false);
+  member("second", false);
   await eventually(() => expect(order).toContain("second joined"), 20_000);
   expect(order.slice(0, 3)).toEqual(["first joined", "first stopped", expect.stringMatching(/joined$/)]);
   await eventually(() => expect([...new Set(batches.flat())]).toEqual([deferred1, urgent]), 20_000);

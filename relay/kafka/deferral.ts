@@ -1,6 +1,6 @@
 /**
- * Defers records that are not urgent: they are handled together with the next urgent record of their partition, or after a
- * while. A transaction costs more than what is in it, so fewer and larger batches are cheaper.
+ * Defers records that are not urgent: they are handled together with the next urgent record of their partition, or after
+ * `deferMaxMs`. A transaction costs more than the statements in it, so fewer and larger batches are cheaper.
  */
 import type { Logger } from "../../services/kit/log.ts";
 import type { Assignment } from "./assignment.ts";
@@ -30,8 +30,9 @@ export interface DeferralOptions {
 }
 
 /**
- * The records that were fetched and are not handled yet. They stay here until they are handled, even after a join:
- * kafkajs does not deliver them again and may go on after them. The inbox deduplicates what comes twice.
+ * The records that were fetched and are not handled yet. They stay here until they are handled, even after a join, because
+ * kafkajs counts them as delivered and continues after them. If they are delivered again all the same, the inbox
+ * deduplicates them.
  */
 export class Deferral {
   readonly #deferred = new Map<number, PartitionBatch>();
@@ -50,16 +51,18 @@ export class Deferral {
     const { partition, records } = batch;
     const { batchSizeMax, mayDefer, handle } = this.#options;
     const earlier = this.#deferred.get(partition)?.records ?? [];
-    const together = { ...batch, records: [...earlier, ...records] };
-    if (together.records.length > batchSizeMax) {
+    const merged = { ...batch, records: [...earlier, ...records] };
+    if (merged.records.length > batchSizeMax) {
+      // In two batches, because one would be too large. The first may commit as part of the later batch's assignment, because
+      // the member owns the partition in it. At worst an offset goes back, and the inbox deduplicates what comes again.
       await handle({ ...batch, records: earlier }, signal);
       await handle(batch, signal);
     } else if (records.every(mayDefer)) {
-      this.#deferred.set(partition, together);
+      this.#deferred.set(partition, merged);
       this.#schedule();
       return;
     } else {
-      await handle(together, signal);
+      await handle(merged, signal);
     }
     this.#deferred.delete(partition);
   }

@@ -1,4 +1,4 @@
-/** Commits what is handled, in the background. */
+/** Commits the offsets of handled records in the background. */
 import { endsWithin } from "../../services/kit/deadline.ts";
 import { every } from "../../services/kit/every.ts";
 import type { Logger } from "../../services/kit/log.ts";
@@ -8,8 +8,8 @@ const commitIntervalMs = 200;
 const lastCommitTimeoutMs = 1_000;
 
 /**
- * The offsets that are handled and not committed yet. One request commits those of all partitions, five times a second;
- * the inbox deduplicates what is redelivered after a crash.
+ * The offsets of handled records that are not committed yet. One request commits those of all partitions, five times a second;
+ * the inbox deduplicates what is delivered again after a crash.
  */
 export class HandledOffsets {
   /** By partition, the next offset to read. */
@@ -51,7 +51,7 @@ export class HandledOffsets {
       await commit([...offsets].map(([partition, offset]) => ({ partition, offset })));
     } catch (error) {
       log.warn({ err: error }, "offsets not committed");
-      // Part of the next commit, unless the group was joined again: then another member may be further.
+      // Part of the next commit, unless the group was joined again: then another member may have committed later ones.
       if (generation === assignment.generation) this.#uncommitted = new Map([...offsets, ...this.#uncommitted]);
     }
   }

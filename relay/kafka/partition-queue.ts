@@ -1,6 +1,6 @@
-/** Runs the work on each partition one piece after the other, in the order of the calls. */
+/** Runs work on the same partition one after the other, in the order of the calls. */
 export class PartitionQueue {
-  /** By partition, the end of the last piece. Never rejects. */
+  /** By partition, settles when the last work on it has ended. Never rejects. */
   readonly #ends = new Map<number, Promise<void>>();
 
   /** Settles as `work` does, which starts when all earlier work on the partition has ended, whether or not it failed. */

@@ -6,7 +6,10 @@ import type { KafkaOptions } from "./client.ts";
 
 const connectTimeoutMs = 1_000;
 
-/** Whether any broker answers a request. A broker that hangs still accepts connections. @throws Error if it does not answer. */
+/**
+ * True if a broker answers a request, false if none accepts connections.
+ * @throws Error if one accepts connections and does not answer, as a broker that hangs does.
+ */
 export async function isBrokerAnswering(kafka: KafkaOptions): Promise<boolean> {
   if (!(await isBrokerListening(kafka.brokers))) return false;
   const admin = await openAdmin(kafka);

@@ -26,7 +26,7 @@ const disconnectTimeoutMs = 1_000;
  */
 export async function openProducer(options: KafkaOptions & { readonly timeoutMs: number }): Promise<RecordProducer> {
   const { timeoutMs } = options;
-  // No retries in here: the caller reads again what is pending and decides. kafkajs retries connecting by the client's
+  // No retries here: the caller decides whether and what to send again. kafkajs retries connecting by the client's
   // setting and sending by the producer's, so both get it.
   const retry = { retries: 0 };
   const sockets = new Set<Socket>();
@@ -48,8 +48,8 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
       () =>
       ({ message, partitionMetadata }) =>
         partitionOf(String(message.key), partitionMetadata.length),
-    // An idempotent producer's sequence numbers go wrong after one refused record. Sending one batch at a time keeps the
-    // order without them.
+    // kafkajs's idempotent producer does not recover from a refused record: its sequence numbers are wrong from then on.
+    // Sending one batch at a time keeps the order without them.
     idempotent: false,
     maxInFlightRequests: 1,
     retry,

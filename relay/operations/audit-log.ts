@@ -37,7 +37,7 @@ const deniedErrors = [1142, 1044];
  */
 export async function ensureAuditTable(database: Queryable): Promise<void> {
   try {
-    // Not CREATE … IF NOT EXISTS alone, which takes the right to create even if the table exists.
+    // Reads first: CREATE … IF NOT EXISTS needs the right to create even if the table exists.
     await database.query(`SELECT id FROM ${table} LIMIT 0`);
     return;
   } catch (error) {
@@ -49,25 +49,28 @@ export async function ensureAuditTable(database: Queryable): Promise<void> {
     if (!deniedErrors.includes(errorNumber(error) ?? 0)) throw error;
     throw new DomainError(
       "FAILED_PRECONDITION",
-      `Changes are recorded in the table ${table}, which does not exist, and this account may not create it. Ask an administrator of the database to run:\n${definition};\nand to grant SELECT, INSERT and UPDATE on it.`,
+      `Changes are recorded in the table ${table}. It does not exist or this account may not read it, and this account may not create it. Ask an administrator of the database to run:\n${definition};\nand to grant SELECT, INSERT and UPDATE on it.`,
     );
   }
 }
 
-/** Records a change in the transaction that makes it, so neither exists without the other. Returns the row's id. */
+/**
+ * Records a command and returns the row's id. For a change that is one transaction, pass that transaction, so that neither
+ * exists without the other. Otherwise pass the database at the start, and call {@link recordResult} at the end.
+ */
 export async function recordCommand(
-  transaction: Queryable,
+  queryable: Queryable,
   { operator, command, arguments: given }: OperatorCommand,
   result: Readonly<Record<string, unknown>>,
 ): Promise<string> {
   const id = Bun.randomUUIDv7();
-  await transaction.execute(`INSERT INTO ${table} (id, operator, command, arguments, result) VALUES (?)`, [
+  await queryable.execute(`INSERT INTO ${table} (id, operator, command, arguments, result) VALUES (?)`, [
     [id, operator, command, JSON.stringify(given), JSON.stringify(result)],
   ]);
   return id;
 }
 
-/** Updates the result of a command that is not one transaction: it is recorded at its start and again at its end. */
+/** Updates the result of a command that is not one transaction. */
 export async function recordResult(
   database: Queryable,
   auditId: string,

@@ -1,11 +1,13 @@
-/** How far behind a source is. */
 import { readOwner, type SourceOwner } from "./owner.ts";
 import { ageMs, nullOr, undeliveredStatuses } from "./rows.ts";
 import type { OperatedSource } from "./source.ts";
 
 /** How far behind a source is. Ages are measured by the database's clock. */
 export interface Backlog {
-  /** Pending events that the relay may send, since their key is not held. */
+  /**
+   * Pending events whose key has no failed or dead event. Includes those whose key the relay holds for a newer schema: only
+   * the relay knows these keys.
+   */
   readonly pending: number;
   /** Pending events that wait behind a failed or dead event of their key. */
   readonly held: number;

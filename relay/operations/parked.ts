@@ -1,4 +1,7 @@
-/** An operator's view of what a service has parked, and the request to redeliver it, which the service carries out. */
+/**
+ * An operator's view of what a service has parked, and the request to redeliver it, which the service carries out. Wraps
+ * inbox/parked.ts: these functions also serve a service that has no inbox, and record each request in the audit log.
+ */
 import type { Database } from "../../services/kit/database.ts";
 import { errorNumber } from "../../services/kit/database-errors.ts";
 import { listParked, type ParkedEvent, type ParkedKey, requestRedelivery, showParked } from "../inbox/parked.ts";
@@ -43,7 +46,7 @@ async function ifInboxExists<T>(read: () => Promise<T>): Promise<T | undefined> 
   }
 }
 
-/** Requests that parked keys are redelivered, and records it. Returns for how many keys that was not requested before. */
+/** Requests the redelivery of parked keys and records the request. Returns the number of new requests. */
 export async function requestParkedRedelivery(
   database: Database,
   service: string,

@@ -68,7 +68,7 @@ export async function planRepublish(
   archiveRetentionMs: number,
 ): Promise<RepublishPlan> {
   const nowMs = (await databaseNow(source.database)).getTime();
-  // Later events are not published yet: the relay sends them.
+  // What is not published yet, the relay will send.
   const range = { from, to: new Date(Math.min(to.getTime(), nowMs)), key };
   if (from >= range.to) {
     throw new DomainError(
@@ -80,10 +80,17 @@ export async function planRepublish(
   if (from < oldest) {
     throw new DomainError(
       "FAILED_PRECONDITION",
-      `Events from ${from.toISOString()} are too old to be republished: events are kept for ${archiveRetentionMs / 86_400_000} days, inboxes remember them for little longer, and a service whose inbox has forgotten an event would handle it twice. The oldest safe time is ${oldest.toISOString()}.`,
+      `Events from ${from.toISOString()} are too old to be republished: events are kept for ${describeRetention(archiveRetentionMs)} and inboxes remember them for one day longer, and a service whose inbox has forgotten an event would handle it twice. The oldest safe time is ${oldest.toISOString()}.`,
     );
   }
   return { range, count: await countEvents(source, range) };
+}
+
+/** For a message, in days or in hours. */
+function describeRetention(retentionMs: number): string {
+  const hours = retentionMs / 3_600_000;
+  const [count, unit] = hours % 24 === 0 ? [hours / 24, "day"] : [hours, "hour"];
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
 }
 
 async function countEvents(source: OperatedSource, range: RepublishRange): Promise<RepublishCount> {
@@ -133,7 +140,7 @@ interface RepublishOptions {
   readonly openProducer: () => Promise<RecordProducer>;
   /** Called after each send. */
   readonly onProgress: (sent: number, of: number) => void;
-  /** Called with a sentence that says what it waits for. */
+  /** Receives a sentence for the operator: what the command is waiting for. */
   readonly onWait: (what: string) => void;
   /** Stops it after the current batch. */
   readonly signal?: AbortSignal;
@@ -150,7 +157,7 @@ export async function republish(source: OperatedSource, options: RepublishOption
   if (count.events === 0) return { ...count, sent: 0, complete: true, lastSentSeq: null };
   await ensureAuditTable(database);
   const taken = await takeSource(source, options);
-  const sender = createSender(options.openProducer, taken.requireHeld);
+  const sender = createSender(options.openProducer, taken.requireOwned);
   const progress: Progress = { sent: 0, lastSentSeq: null };
   let auditId: string | undefined;
   try {
@@ -166,7 +173,7 @@ export async function republish(source: OperatedSource, options: RepublishOption
       await recordResult(database, auditId, result).catch(() => undefined);
     }
     throw new Error(
-      `Republishing stopped after ${progress.sent} of ${count.events} events (seq ${progress.lastSentSeq ?? "none"}): ${message} It is safe to run it again.`,
+      `Republishing stopped after ${progress.sent} of ${count.events} events (seq ${progress.lastSentSeq ?? "none"}). It is safe to run it again. The cause: ${message}`,
       { cause: error },
     );
   } finally {
@@ -193,10 +200,10 @@ async function sendEvents(
   let limit = batchRowsMin;
   while (signal?.aborted !== true) {
     const rows = await readBatch(source, range, { afterSeq, lastSeq, limit });
-    for (const send of splitIntoSends(rows, (row) => encode(source, row, registry))) {
-      await sender.send(source.topic, send.records);
-      progress.sent += send.records.length;
-      progress.lastSentSeq = send.lastSeq;
+    for (const chunk of splitIntoChunks(rows, (row) => encode(source, row, registry))) {
+      await sender.send(source.topic, chunk.records);
+      progress.sent += chunk.records.length;
+      progress.lastSentSeq = chunk.lastSeq;
       onProgress(progress.sent, count.events);
     }
     if (rows.length < limit) return true;
@@ -221,8 +228,8 @@ async function readBatch(
         ORDER BY event.seq LIMIT ?`,
       [afterSeq, lastSeq, ...values, limit],
     );
-  // The archive second: a row that moves there meanwhile is found in one of the tables, or in both. Not with UNION:
-  // MariaDB would read and sort the whole table for each batch.
+  // Reads the archive second, so that a row that moves there in between is found, perhaps twice. A UNION would make MariaDB
+  // read and sort the whole table for each batch.
   const rows = [...(await read(outboxTable)), ...(await read(archiveTable))] as unknown as OutboxRow[];
   const distinct = new Map(rows.map((row) => [row.id, row]));
   return [...distinct.values()].sort((a, b) => (BigInt(a.seq) < BigInt(b.seq) ? -1 : 1)).slice(0, limit);
@@ -241,8 +248,8 @@ function encode(source: OperatedSource, row: OutboxRow, registry: Registry): Eve
   }
 }
 
-/** Splits a batch into sends that are small enough for the broker. */
-function* splitIntoSends(
+/** Splits a batch into chunks that are small enough for one send. */
+function* splitIntoChunks(
   rows: readonly OutboxRow[],
   encodeRow: (row: OutboxRow) => EventRecord,
 ): Generator<{ readonly records: readonly EventRecord[]; readonly lastSeq: string }> {
@@ -270,7 +277,7 @@ interface Sender {
 }
 
 /** Retries each send until it is acknowledged, so that the first occurrences of the events stay in order. */
-function createSender(openProducer: () => Promise<RecordProducer>, requireHeld: () => void): Sender {
+function createSender(openProducer: () => Promise<RecordProducer>, requireOwned: () => void): Sender {
   let producer: RecordProducer | undefined;
   const close = async () => {
     const closing = producer;
@@ -283,12 +290,12 @@ function createSender(openProducer: () => Promise<RecordProducer>, requireHeld: 
       for (let attempt = 0; ; attempt++) {
         try {
           producer ??= await openProducer();
-          requireHeld();
+          requireOwned();
           return await producer.send(topic, records);
         } catch (error) {
           // The producer may still have a request in flight.
           await close();
-          requireHeld();
+          requireOwned();
           if (attempt + 1 >= sendAttemptsMax) throw error;
           await sleep(fullJitterMs(attempt, backoffMs));
         }

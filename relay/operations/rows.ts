@@ -1,6 +1,9 @@
 /** SQL and conversions shared by the queries of this folder. */
 
-/** The statuses of events that could not be delivered: the relay will try again (FAILED) or has given up (DEAD). */
+/**
+ * The statuses of undelivered events: the relay will attempt them again (FAILED) or has made its last attempt (DEAD). Pending
+ * events are not called undelivered.
+ */
 export const undeliveredStatuses = "('FAILED', 'DEAD')";
 
 /** The age of a time in `column`, by the database's clock. */

@@ -4,8 +4,8 @@
  *
  * A relay does not release its lock on request. This module queues for the lock and then ends the connection that holds
  * it. The relay treats this like any lost connection: it stops sending, and continues once the lock is free again. The
- * same times hold as between two relays (outbox/ownership.ts): everything that the previous owner had in flight is over
- * after 5 s, and the lock only counts while a ping succeeded within the last 3 s.
+ * times are those of outbox/ownership.ts. Unlike a relay, this module then waits 5 s, until everything that the previous
+ * owner had in flight is over: a relay starts with the oldest pending rows, so that a late send brings only duplicates.
  */
 import { createHash } from "node:crypto";
 import { type Connection, createConnection, type RowDataPacket } from "mysql2/promise";
@@ -21,7 +21,7 @@ import type { OperatedSource } from "./source.ts";
 /** A source that was taken from its relay. */
 export interface TakenSource {
   /** Call it right before each send. @throws Error if another process may hold the lock by now. */
-  requireHeld(): void;
+  requireOwned(): void;
   /** Gives the source back to its relay. */
   release(): Promise<void>;
 }
@@ -38,7 +38,7 @@ const noSuchConnectionError = 1094;
 
 /**
  * Takes the source: within 10 s, or within 15 s if a relay owned it.
- * @param options.onWait is called with a sentence that says what it waits for.
+ * @param options.onWait receives a sentence for the operator: what takeSource is waiting for.
  * @throws DomainError FAILED_PRECONDITION if another operator's command has the source, or if this account may not end
  *   the relay's connection.
  */
@@ -58,7 +58,7 @@ export async function takeSource(
   connection.on("error", onLost);
   connection.on("end", onLost);
   try {
-    // If this process freezes, the server releases the lock.
+    // If this process is frozen, the server releases the lock.
     await queryAnswer(connection, `SET SESSION wait_timeout = ${serverWaitMs / 1_000}`);
     const operatorLock = operatorLockName(lockNameOf(source.schema, source.outboxTable));
     if ((await queryAnswer(connection, "SELECT GET_LOCK(?, 0) AS answer", operatorLock)) !== 1) {
@@ -138,12 +138,15 @@ async function endConnection(source: OperatedSource, owner: SourceOwner): Promis
     if (!killDeniedErrors.includes(number)) throw error;
     throw new DomainError(
       "FAILED_PRECONDITION",
-      `The source ${source.name} is held by ${describeOwner(owner)}, and this account may not end that connection. Use the relay's own account, or one with CONNECTION ADMIN (MariaDB) or CONNECTION_ADMIN (MySQL), or stop the relay meanwhile.`,
+      `The source ${source.name} is owned by ${describeOwner(owner)}, and this account may not end that connection. Use the relay's own account, or one with CONNECTION ADMIN (MariaDB) or CONNECTION_ADMIN (MySQL), or stop the relay meanwhile.`,
     );
   }
 }
 
-/** Keeps the connection alive and checks the lock, once a second. */
+/**
+ * Keeps the connection alive and checks the lock, once a second. Unlike a relay's claim (outbox/ownership.ts) it neither
+ * connects again nor hands over: if the lock is lost, the command fails.
+ */
 function keepHolding(source: OperatedSource, connection: Connection, isLost: () => boolean): TakenSource {
   const lockName = lockNameOf(source.schema, source.outboxTable);
   const releasing = new AbortController();
@@ -153,7 +156,7 @@ function keepHolding(source: OperatedSource, connection: Connection, isLost: () 
     while (!releasing.signal.aborted) {
       const started = now();
       const holds = await queryAnswer(connection, "SELECT IS_USED_LOCK(?) = CONNECTION_ID() AS answer", lockName);
-      if (holds !== 1) throw new Error("The lock is gone, though its connection is not.");
+      if (holds !== 1) throw new Error("The lock was lost, although its connection is open.");
       lastPing = started;
       await sleep(pingIntervalMs - elapsedMs(started), releasing.signal);
     }
@@ -161,9 +164,9 @@ function keepHolding(source: OperatedSource, connection: Connection, isLost: () 
     failure = error;
   });
   return {
-    requireHeld() {
+    requireOwned() {
       if (isLost() || failure !== undefined || elapsedMs(lastPing) >= freshForMs) {
-        throw new Error(`The source ${source.name} is no longer held.`, { cause: failure });
+        throw new Error(`The lock on the source ${source.name} was lost.`, { cause: failure });
       }
     },
     async release() {

@@ -1,6 +1,6 @@
 /**
  * Lists the events that could not be delivered, retries them or discards them. The relay works at the same time: each
- * statement that changes a row checks its status again, so a command never acts on a status that the operator saw earlier.
+ * statement that changes a row checks its status again, so a command never acts on an outdated status.
  */
 import type { Row, Transaction } from "../../services/kit/database.ts";
 import { DomainError } from "../../services/kit/errors.ts";
@@ -30,7 +30,7 @@ export interface EventDetails extends UndeliveredEvent {
   readonly seq: string;
   readonly occurredAt: Date;
   readonly publishedAt: Date | null;
-  /** When the relay tries a failed event again. */
+  /** When the relay attempts a failed event again. */
   readonly nextAttemptAt: Date | null;
   readonly archivedAt: Date | null;
   readonly discardedBy: string | null;
@@ -49,7 +49,7 @@ export const listRowsMax = 1_000;
 export const discardReasonLengthMax = 500;
 
 /**
- * The dead events in `seq` order; with `withFailed`, the failed events too, which the relay will try again. Returns one
+ * The dead events in `seq` order; with `withFailed`, the failed events too, which the relay will attempt again. Returns one
  * event more than {@link listRowsMax} if there are more.
  */
 export async function listUndelivered(
@@ -92,7 +92,7 @@ export async function findEvent(source: OperatedSource, id: string): Promise<Eve
        FROM ${outboxTable} AS event WHERE event.id = ?`,
     [id],
   );
-  // The archive second: an event that moves there meanwhile is in one of the two.
+  // Reads the archive second, so that an event that moves there in between is found.
   const inArchive = async () =>
     await database.query(
       `SELECT ${columns}, event.archived_at AS archivedAt, event.discarded_by AS discardedBy,
@@ -131,7 +131,7 @@ export interface ChangedEvent {
 }
 
 /**
- * Makes a failed or dead event pending again, with its full number of attempts. Later events of its key are still
+ * Makes a failed or dead event pending again and resets its attempts. Later events of its key are still
  * pending behind it, so the order of the key holds.
  * @throws DomainError NOT_FOUND; FAILED_PRECONDITION if the event is neither failed nor dead.
  */
@@ -171,7 +171,7 @@ export async function retryAll(source: OperatedSource, command: OperatorCommand)
 }
 
 /**
- * Gives up a failed or dead event: it moves to the archive as DISCARDED, with the operator and the reason, and later
+ * Discards a failed or dead event: it moves to the archive as DISCARDED, with the operator and the reason, and later
  * events of its key are delivered without it.
  * @throws DomainError INVALID_ARGUMENT if the reason is empty or too long; NOT_FOUND; FAILED_PRECONDITION if the event
  *   is neither failed nor dead.

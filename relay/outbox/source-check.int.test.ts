@@ -229,7 +229,7 @@ describe("the process", () => {
       ["entry 1: databaseUrl must be a URL"],
     );
     const env = { RELAY_DESCRIPTOR_SET: "package.json", RELAY_ATTEMPTS_MAX: "10" };
-    await expectRefused([entry()], ["RELAY_DESCRIPTOR_SET: package.json is not a descriptor set"], env);
+    await expectRefused([entry()], ["RELAY_DESCRIPTOR_SET: package.json cannot be read as a descriptor set"], env);
     await expectRefused([entry()], ["RELAY_ATTEMPTS_MAX must be a whole number"], { RELAY_ATTEMPTS_MAX: "0" });
   });
 

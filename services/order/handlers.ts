@@ -51,6 +51,6 @@ export function orderHandler(deps: {
         return changed === undefined || changed === order ? [] : [{ before: order.state, after: changed.state }];
       }),
     );
-    return { writes, publish, ignored, committed: () => deps.sagaMetrics.recordFacts(committedFacts) };
+    return { writes, publish, ignored, onCommitted: () => deps.sagaMetrics.recordFacts(committedFacts) };
   };
 }

@@ -68,7 +68,7 @@ const inbox = await startInbox({
   log,
   metrics,
 });
-const watchFeed = await startWatchFeed({
+const watchFeed = startWatchFeed({
   kafka,
   topic: sagaTopic,
   groupId: `order-watch-${config.instance}-${newId()}`,

@@ -54,7 +54,7 @@ export function orderInbox(database: Database, sagaMetrics: Pick<SagaMetrics, "r
 export function received(message: Message & { readonly orderId: string }): TopicRecord {
   return asTopicRecord(
     { id: newId(), aggregateId: message.orderId, message, headers: { correlationId: "request" } },
-    { source: "/shop/test" },
+    { ceSource: "/shop/test" },
   );
 }
 

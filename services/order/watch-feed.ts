@@ -23,16 +23,16 @@ const deleteGroupTimeoutMs = 1_000;
  * Reads every record of the topic as a hint that its order may have changed, because any instance of Order may handle an
  * order that is watched here. For that, each process has a consumer group to itself.
  */
-export async function startWatchFeed(options: {
+export function startWatchFeed(options: {
   readonly kafka: KafkaOptions;
   readonly topic: string;
   /** Unique to this run of the process. */
   readonly groupId: string;
   readonly watch: Pick<OrderWatch, "hint" | "hintAll">;
   readonly onCrash: (error: Error) => void;
-}): Promise<WatchFeed> {
+}): WatchFeed {
   const { kafka, topic, groupId, watch } = options;
-  const consumer = await consumeTopic({
+  const consumer = consumeTopic({
     ...kafka,
     groupId,
     topic,

@@ -777,7 +777,7 @@ describe("a damaged topic", () => {
     const total = ranges.reduce((sum, { offset, low }) => sum + Number(offset) - Number(low), 0);
     const records: EventRecord[] = [];
     const done = Promise.withResolvers<void>();
-    const consumer = await consumeTopic({
+    const consumer = consumeTopic({
       ...sources.kafka,
       groupId: `test-${crypto.randomUUID()}`,
       topic: sagaTopic,

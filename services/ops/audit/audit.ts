@@ -15,7 +15,7 @@ import { Tally } from "./tally.ts";
 
 export interface AuditOptions extends AuditSources {
   /**
-   * I4 is broken by what is unfinished after this time. Default 600,000: twice the default time after which Order gives up
+   * I4 is broken by what is unfinished after this time. Default 600,000: twice the default time after which Order times out
    * an order.
    */
   readonly overdueAfterMs?: number;

@@ -77,7 +77,9 @@ export interface EventRow
 }
 
 /** An event in a service's inbox. */
-export interface InboxRow extends Readonly<Pick<InboxColumns, "eventId" | "type" | "source" | "handledAt">> {
+export interface InboxRow extends Readonly<Pick<InboxColumns, "eventId" | "type" | "handledAt">> {
+  /** The CloudEvents source. */
+  readonly source: InboxColumns["ceSource"];
   readonly outcome: InboxOutcome;
 }
 

@@ -38,7 +38,7 @@ export class TopicBooks {
     const admin = await openAdmin(kafka);
     const groupId = `audit-${crypto.randomUUID()}`;
     const books = new TopicBooks(topic, groupId, admin);
-    books.#consumer = await consumeTopic({
+    books.#consumer = consumeTopic({
       ...kafka,
       groupId,
       topic,
