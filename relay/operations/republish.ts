@@ -8,6 +8,7 @@ import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
 import { databaseNow } from "../../services/kit/database.ts";
 import { DomainError, messageOf } from "../../services/kit/errors.ts";
 import type { RecordProducer } from "../kafka/producer.ts";
+import { recordOverheadBytes, sendSizeMaxBytes } from "../outbox/publisher.ts";
 import { ensureAuditTable, type OperatorCommand, recordCommand, recordResult } from "./audit-log.ts";
 import type { OperatedSource } from "./source.ts";
 import { takeSource } from "./takeover.ts";
@@ -41,11 +42,8 @@ export interface RepublishResult extends RepublishCount {
 const batchRowsMax = 500;
 /** The size of the first batch, and of batches of huge payloads. */
 const batchRowsMin = 10;
-/** The next batch is sized so that rows of average size stay below this. */
-const batchSizeMaxBytes = 4 * 1_024 * 1_024;
-/** The same as the relay's: below the usual `max.message.bytes` of 1 MiB, with room for key and headers. */
-const sendSizeMaxBytes = 900_000;
-const recordOverheadBytes = 600;
+/** The next batch is sized so that rows of average size stay below this, counted in characters of their payloads. */
+const batchCharactersMax = 4 * 1_024 * 1_024;
 const sendAttemptsMax = 5;
 const backoffMs = { baseMs: 200, maxMs: 2_000 };
 
@@ -236,8 +234,9 @@ async function readBatch(
 }
 
 function nextLimit(rows: readonly OutboxRow[]): number {
-  const averageBytes = rows.reduce((sum, { payload }) => sum + payload.length, 0) / Math.max(1, rows.length);
-  return Math.max(batchRowsMin, Math.min(batchRowsMax, Math.floor(batchSizeMaxBytes / Math.max(1, averageBytes))));
+  const averageCharacters = rows.reduce((sum, { payload }) => sum + payload.length, 0) / Math.max(1, rows.length);
+  const fittingRows = Math.floor(batchCharactersMax / Math.max(1, averageCharacters));
+  return Math.max(batchRowsMin, Math.min(batchRowsMax, fittingRows));
 }
 
 function encode(source: OperatedSource, row: OutboxRow, registry: Registry): EventRecord {

@@ -12,9 +12,9 @@ import type { OwnedProducer } from "./owned-producer.ts";
 import type { PoisonRows } from "./poison-rows.ts";
 
 /** Below the usual `max.message.bytes` of 1 MiB, so that only a row that is too large by itself is refused. */
-const sendSizeMaxBytes = 900_000;
+export const sendSizeMaxBytes = 900_000;
 /** What key and headers add to a record, roughly. */
-const recordOverheadBytes = 600;
+export const recordOverheadBytes = 600;
 
 interface Sendable {
   readonly row: OutboxRow;

@@ -102,6 +102,7 @@ const health = serveHealth({
   metrics,
   checks: {
     ...inbox.checks,
+    // Replaces the inbox's own check: both pools reach the same server.
     database: async () => (await rpcDatabase.query("SELECT 1")).length === 1,
     broker: async () => (await inbox.checks.broker()) && watchFeed.isReady(),
     prices: prices.isLoaded,
@@ -112,6 +113,7 @@ log.info({ http: server.httpPort, grpc: server.grpcPort }, "started");
 closeOnSignal({
   log,
   async close() {
+    // First the watch, since open streams would hold up the server. Last the hints, since the placer's last commit sends one.
     watch.close();
     prices.close();
     await Promise.all([server.close(), inbox.close(), watchFeed.close(), deadlineSweep.close()]);
