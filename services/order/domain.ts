@@ -111,7 +111,7 @@ function compensate(state: OrderState, reason: FailureReason): readonly OrderFac
 /** The order after a fact. */
 export function evolve(state: OrderState, fact: OrderFact): OrderState {
   const { orderId } = state;
-  // For the facts that change the status. The others keep the version.
+  // Used by the facts that change the status. The others keep the version.
   const version = state.version + 1;
   switch (fact.kind) {
     case "StockWasReserved":

@@ -61,8 +61,7 @@ export function createOrderWatch(deps: {
   resync.unref();
 
   async function* watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate> {
-    if (watched.watchersCount >= watchersMax)
-      throw new UnavailableError("This instance has too many watchers; try again.");
+    if (watched.watchersCount >= watchersMax) throw new UnavailableError("Too many watchers; try again.");
     const ended = AbortSignal.any([signal, closing.signal]);
     const watcher = watched.add(orderId);
     ended.addEventListener("abort", watcher.wake, { once: true });
