@@ -1,6 +1,6 @@
 /**
- * Helpers for integration tests: topics, records as a broker delivers them, events as the inbox passes
- * them to a handler, and the relay as a process.
+ * Helpers for integration tests: topics, records as a broker delivers them, events as the inbox passes them to a handler,
+ * and the relay as a process.
  */
 import { join } from "node:path";
 import type { Message } from "@bufbuild/protobuf";

@@ -17,7 +17,7 @@ export interface KafkaAdmin {
   ): Promise<void>;
   listTopics(): Promise<readonly string[]>;
   deleteTopics(topics: readonly string[]): Promise<void>;
-  /** By partition, the end (`offset`: where the next record goes) and the lowest offset that is still kept (`low`), in decimal. */
+  /** By partition: where the next record goes (`offset`), and the lowest offset that is still kept (`low`), in decimal. */
   endOffsets(
     topic: string,
   ): Promise<readonly { readonly partition: number; readonly offset: string; readonly low: string }[]>;

@@ -4,8 +4,8 @@ export class Assignment {
   #ended = new AbortController();
 
   /**
-   * Increases with each join. Work of an earlier generation must not commit: another member may have
-   * committed later offsets.
+   * Increases with each join. Work of an earlier generation must not commit: another member may have committed later
+   * offsets.
    */
   get generation(): number {
     return this.#generation;

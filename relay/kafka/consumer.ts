@@ -44,8 +44,9 @@ export interface TopicConsumerOptions extends KafkaOptions {
   readonly batchSizeMax: number;
   /**
    * Handles records of one partition, in order. If it throws, the records are delivered again, perhaps with some that were
-   * handled before; deferred records are not delivered again, but handled again from memory. `signal` is aborted when the partition may belong to another member, or the consumer closes: then
-   * stop waiting and throw. `endOffset` (decimal) is the offset of the partition's next record, as of the fetch.
+   * handled before; deferred records are not delivered again, but handled again from memory. `signal` is aborted when the
+   * partition may belong to another member, or the consumer closes: then stop waiting and throw. `endOffset` (decimal) is
+   * the offset of the partition's next record, as of the fetch.
    */
   readonly onBatch: (records: readonly TopicRecord[], signal: AbortSignal, endOffset: string) => Promise<void>;
   /**

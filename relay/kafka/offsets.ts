@@ -8,8 +8,8 @@ const commitIntervalMs = 200;
 const lastCommitTimeoutMs = 1_000;
 
 /**
- * The offsets of handled records that are not committed yet. One request commits those of all partitions, five times a second;
- * the inbox deduplicates what is delivered again after a crash.
+ * The offsets of handled records that are not committed yet. One request commits those of all partitions, five times a
+ * second; the inbox deduplicates what is delivered again after a crash.
  */
 export class HandledOffsets {
   /** By partition, the next offset to read. */

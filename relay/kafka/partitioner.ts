@@ -1,7 +1,7 @@
 /**
  * Murmur2 as in Kafka's Java clients (org.apache.kafka.common.utils.Utils), so that all producers put a key on the same
- * partition. kafkajs computes the same hash with emulated 64-bit numbers, which took 8 % of the time of a relay that drains a
- * backlog.
+ * partition. kafkajs computes the same hash with emulated 64-bit numbers, which took 8 % of the time of a relay that drains
+ * a backlog.
  */
 const seed = 0x9747b28c;
 const multiplier = 0x5bd1e995;

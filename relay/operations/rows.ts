@@ -1,8 +1,8 @@
 /** SQL and conversions shared by the queries of this folder. */
 
 /**
- * The statuses of undelivered events: the relay will attempt them again (FAILED) or has made its last attempt (DEAD). Pending
- * events are not called undelivered.
+ * The statuses of undelivered events: the relay will attempt them again (FAILED) or has made its last attempt (DEAD).
+ * Pending events are not called undelivered.
  */
 export const undeliveredStatuses = "('FAILED', 'DEAD')";
 

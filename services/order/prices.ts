@@ -16,7 +16,10 @@ export interface PriceList {
 const refreshIntervalMs = 30_000;
 const retryIntervalMs = 500;
 
-/** Starts to read the list, now and every 30 s. While the database is away, the last list stays in use and reading is retried twice a second. */
+/**
+ * Starts to read the list, now and every 30 s. While the database is away, the last list stays in use, and reading is
+ * retried twice a second.
+ */
 export function startPriceList(database: Database, log: Logger): PriceList {
   const closing = new AbortController();
   let list: ReadonlyMap<string, Price> | undefined;
