@@ -96,7 +96,7 @@ export const OrderCancelRequestedSchema: GenMessage<OrderCancelRequested> = /*@_
   messageDesc(file_shop_order_v1_events, 2);
 
 /**
- * Final: fully compensated.
+ * Final: no stock is held and nothing is charged.
  *
  * @generated from message shop.order.v1.OrderFailed
  */
