@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { PaymentAuthorizedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
 import { type Database, databaseNow } from "../kit/database.ts";
 import { CommitOutcomeUnknownError } from "../kit/database-errors.ts";
-import { administer, createServiceSchema, eventually, type TestSchema } from "../kit/testing.ts";
+import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
 import type { CommittedFact } from "./metrics.ts";
 import { placeNewOrders, readOrders } from "./repository.ts";
@@ -146,8 +146,8 @@ test("of a cancel and a completion that wait for the order's lock, the one that 
   const inbox = orderInbox(schema.open());
   const lockWaits = (count: number) =>
     eventually(async () => {
-      const rows = await administer("SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'");
-      expect(rows.length).toBe(count);
+      const waits = await readCounters("Innodb_row_lock_current_waits");
+      expect(waits.get("Innodb_row_lock_current_waits")).toBe(count);
     });
   for (const [first, second] of [
     ["cancel", "completion"],
