@@ -4,7 +4,7 @@
  *
  * A relay does not release its lock on request. This module queues for the lock and then ends the connection that holds
  * it. The relay treats this like any lost connection: it stops sending, and continues once the lock is free again. The
- * times are those of outbox/ownership.ts. Unlike a relay, this module then waits 5 s, until everything that the previous
+ * times are those of outbox/ownership-times.ts. Unlike a relay, this module then waits 5 s, until everything that the previous
  * owner had in flight is over: a relay starts with the oldest pending rows, so that a late send brings only duplicates.
  */
 import { createHash } from "node:crypto";
@@ -58,7 +58,7 @@ export async function takeSource(
   connection.on("error", onLost);
   connection.on("end", onLost);
   try {
-    // If this process is frozen, the server releases the lock.
+    // If this process is suspended, the server releases the lock.
     await queryAnswer(connection, `SET SESSION wait_timeout = ${serverWaitMs / 1_000}`);
     const operatorLock = operatorLockName(lockNameOf(source.schema, source.outboxTable));
     if ((await queryAnswer(connection, "SELECT GET_LOCK(?, 0) AS answer", operatorLock)) !== 1) {

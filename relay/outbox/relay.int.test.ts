@@ -888,7 +888,7 @@ describe("the process", () => {
     await insert(keyed(10, 5));
     const heldBackIds = await insert(keyed(40, 5));
     const { kafkaBrokers } = testServers();
-    const child = Bun.spawn([process.execPath, "relay/testing-freezing-relay.ts"], {
+    const child = Bun.spawn([process.execPath, "relay/testing-suspending-relay.ts"], {
       cwd: join(import.meta.dir, "../.."),
       env: {
         ...environment(),
@@ -896,7 +896,7 @@ describe("the process", () => {
         DATABASE_URL: schema.url,
         OUTBOX_TABLE: table,
         TOPIC: topic,
-        FREEZE_AT_SEND: "2",
+        SUSPEND_AT_SEND: "2",
       },
       stdin: "ignore",
       stdout: "ignore",

@@ -30,7 +30,7 @@ test("a deadline that passes after the sweep has read the clock is left to the n
     commandDeps: commandDeps(),
     topicProgress: {
       async checkCaughtUp() {
-        // Caught up once: this is a process that was frozen between reading the clock and timing out orders.
+        // Caught up once: this is a process that was suspended between reading the clock and timing out orders.
         if (checks++ > 0) return false;
         // 5 ms, so that the deadline is later than the clock that the sweep has read.
         orderId = await place(5);

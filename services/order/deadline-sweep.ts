@@ -43,7 +43,7 @@ export function startDeadlineSweep(options: {
   };
 
   const sweep = async (signal: AbortSignal) => {
-    // Reads the clock before the topic. If this process is frozen in between, the deadlines that pass in that time are left
+    // Reads the clock before the topic. If this process is suspended in between, the deadlines that pass in that time are left
     // to the next sweep, which looks at the topic again.
     const asOf = await databaseNow(commandDeps.database);
     if (await topicProgress.checkCaughtUp()) await timeOutOverdueOrders(asOf, signal);

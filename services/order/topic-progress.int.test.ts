@@ -48,7 +48,7 @@ test("a group is caught up once it has handled what the topic held at the previo
   blocked.resolve();
   await eventually(async () => expect(await progress.checkCaughtUp()).toBe(true));
 
-  // The process was frozen: the end offsets that it read before are outdated.
+  // The process was suspended: the end offsets that it read before are outdated.
   nowMs += 5_001;
   expect(await progress.checkCaughtUp()).toBe(false);
   nowMs += 5_000;

@@ -13,7 +13,7 @@ export interface TopicProgress {
 }
 
 /**
- * End offsets that were read longer ago than this are not used. Otherwise a process that was frozen for minutes would
+ * End offsets that were read longer ago than this are not used. Otherwise a process that was suspended for minutes would
  * count as caught up although the topic has grown since.
  */
 const endsAgeMaxMs = 5_000;

@@ -55,8 +55,8 @@ const startWorker = (gatewayClient: GatewayClient): PaymentWorker =>
     callsMax: 1,
   });
 
-test("an authorise of a frozen process that arrives after the void charges nothing", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "frozen-authorise-"));
+test("an authorise of a suspended process that arrives after the void charges nothing", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "suspended-authorise-"));
   const gateway = serveFakeGateway({ host: "127.0.0.1", port: 0, ledgerFile: join(folder, "ledger.sqlite") });
   const client = createGatewayClient({ url: gateway.url, timeoutMs: 300 });
   const resumed = Promise.withResolvers<void>();
@@ -68,7 +68,7 @@ test("an authorise of a frozen process that arrives after the void charges nothi
       create(OrderPlacedSchema, { orderId, total, paymentMethod: "pm_ok" }),
       create(StockReservedSchema, { orderId }),
     );
-    // One process is frozen between its claim and its call. For the others, its lease runs out.
+    // One process is suspended between its claim and its call. For the others, its lease runs out.
     workers.push(
       startWorker(async (call) => {
         await resumed.promise;

@@ -1,7 +1,7 @@
 /**
- * A relay that freezes at a chosen send: it sends itself SIGSTOP after it has read a batch and checked its ownership, and
+ * A relay that suspends itself at a chosen send: it sends itself SIGSTOP after it has read a batch and checked its ownership, and
  * before it sends. When it is continued (SIGCONT), it goes on as if no time had passed. It is a separate program because the
- * whole process must freeze, with its timers.
+ * whole process must stand still, with its timers.
  */
 import { Registry } from "prom-client";
 import { eventRegistry } from "../proto/event-table.ts";
@@ -14,12 +14,12 @@ import { startRelaySource } from "./outbox/start-relay.ts";
 import { openOutboxStore } from "./outbox/store.ts";
 
 const log = silentLogger;
-const { brokers, databaseUrl, table, topic, freezeAtSend } = readConfig(environment(), {
+const { brokers, databaseUrl, table, topic, suspendAtSend } = readConfig(environment(), {
   brokers: hostPorts("KAFKA_BROKERS"),
   databaseUrl: text("DATABASE_URL"),
   table: text("OUTBOX_TABLE"),
   topic: text("TOPIC"),
-  freezeAtSend: integer("FREEZE_AT_SEND", { min: 1, max: 1_000 }),
+  suspendAtSend: integer("SUSPEND_AT_SEND", { min: 1, max: 1_000 }),
 });
 const schema = new URL(databaseUrl).pathname.slice(1);
 
@@ -33,11 +33,11 @@ startRelaySource({
   store: openOutboxStore({ databaseUrl, table }),
   ownership: claimOwnership({ databaseUrl, schema, table, log }),
   async openProducer() {
-    const producer = await openProducer({ brokers, clientId: "freezing", log, timeoutMs: 2_000 });
+    const producer = await openProducer({ brokers, clientId: "suspending", log, timeoutMs: 2_000 });
     return {
       close: producer.close,
       async send(to, records) {
-        if (++sends === freezeAtSend) process.kill(process.pid, "SIGSTOP");
+        if (++sends === suspendAtSend) process.kill(process.pid, "SIGSTOP");
         await producer.send(to, records);
       },
     };
