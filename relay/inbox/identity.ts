@@ -41,7 +41,7 @@ function lengthOf(value: string): number {
  */
 export function identityOf(envelope: ReceivedEnvelope): RecordIdentity {
   const { id, aggregateId, type, ceSource, occurredAt } = envelope;
-  const misfit = (part: string) => new UndecodableRecordError(`${part} does not fit the inbox.`);
+  const misfit = (part: string) => new UndecodableRecordError(`${part} is empty, too long, malformed or out of range.`);
   if (!fitsEventId(id)) throw misfit("ce_id");
   if (!fitsKey(aggregateId)) throw misfit("The key");
   if (lengthOf(type) > keyLengthMax) throw misfit("ce_type");
