@@ -14,8 +14,10 @@
  *
  * So for a while two relays may send rows of one source. This duplicates records, and never changes the order of first
  * occurrences: the new owner begins with the first pending rows, so each of the two sends a row only after the earlier rows
- * of its key (relay.ts). A late mark changes nothing, because marks are guarded by the row's status. An operator's command
- * sends other rows than the first pending ones, so it also waits for a former owner's last send (../operations/takeover.ts).
+ * of its key (relay.ts). A late mark as PUBLISHED is right whoever makes it, and marks are guarded by the row's status. One
+ * gap remains: if a former owner marks a poison row FAILED just between the new owner's reads of the held keys and of the
+ * pending rows, later rows of that key are sent first. An operator's command sends other rows than the first pending ones,
+ * so it also waits for a former owner's last send (../operations/takeover.ts).
  *
  * Replicas spread the sources among them without a coordinator: an owner hands a source over to a waiting replica that owns
  * fewer sources by two or more, once its send and mark are done (source-lock.ts).
