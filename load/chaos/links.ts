@@ -1,4 +1,4 @@
-import type { KafkaListener } from "../../services/stack/servers/kafka.ts";
+import type { KafkaListener } from "../../services/stack/servers/kafka-properties.ts";
 import type { StackSettings } from "../../services/stack/settings.ts";
 import type { ProcessSpec } from "../../services/stack/supervisor.ts";
 import { TcpProxy } from "./proxy.ts";

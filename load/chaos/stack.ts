@@ -17,7 +17,8 @@ import { stopOrphans } from "../../services/stack/orphans.ts";
 import { planProcesses } from "../../services/stack/processes.ts";
 import { provisionDatabases, provisionTopics } from "../../services/stack/provision.ts";
 import { ensurePrograms } from "../../services/stack/servers/downloads.ts";
-import { type KafkaListener, prepareKafka } from "../../services/stack/servers/kafka.ts";
+import { prepareBrokers } from "../../services/stack/servers/kafka.ts";
+import type { KafkaListener } from "../../services/stack/servers/kafka-properties.ts";
 import { prepareMariadb } from "../../services/stack/servers/mariadb.ts";
 import { byService } from "../../services/stack/services.ts";
 import { databaseAdminUrl, databaseUrl, instanceName, type StackSettings } from "../../services/stack/settings.ts";
@@ -153,7 +154,8 @@ async function startServers(options: {
     await provisionDatabases(databaseAdminUrl(settings));
   };
   const kafka = async () => {
-    await processes.start(await prepareKafka(settings, programs, options.listeners));
+    const brokers = await prepareBrokers(settings, programs, () => options.listeners);
+    await Promise.all(brokers.map((spec) => processes.start(spec)));
     await provisionTopics([{ host: settings.host, port: settings.ports.kafka }], 1);
   };
   await Promise.all([mariadb(), kafka(), processes.start(options.gateway)]);

@@ -14,6 +14,7 @@ import { messageOf } from "../kit/errors.ts";
 import { silentLogger } from "../kit/log.ts";
 import { migrate } from "../kit/migrate.ts";
 import { say } from "./console.ts";
+import { insyncReplicasMin } from "./servers/kafka-properties.ts";
 import { type ServiceDefinition, schemaName, serviceNames, services } from "./services.ts";
 
 export const deadLetterTopic = "shop.order-saga.dlq";
@@ -92,7 +93,7 @@ export async function provisionTopics(brokers: readonly HostPort[], replication:
           config: {
             "retention.ms": String(retentionMs),
             "max.message.bytes": String(messageBytesMax),
-            "min.insync.replicas": replication >= 3 ? "2" : "1",
+            "min.insync.replicas": String(insyncReplicasMin(replication)),
           },
         })),
       );

@@ -26,6 +26,8 @@ export interface ProcessSpec {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly stage: (typeof stopStages)[number];
+  /** How long it may take to stop before it is killed. Default: 10 s. */
+  readonly stopTimeoutMs?: number;
   /** Whether the process does its work. May throw while it does not. */
   isReady(): Promise<boolean>;
 }
@@ -127,9 +129,10 @@ export class Supervisor {
   async #stop(child: Child): Promise<void> {
     const running = child.process;
     if (running !== undefined) {
+      const timeoutMs = child.spec.stopTimeoutMs ?? stopTimeoutMs;
       signalGroup(running, "SIGTERM");
-      if (!(await endsWithin(running.exited, stopTimeoutMs))) {
-        say(`${child.spec.name} did not stop within ${stopTimeoutMs / 1_000} s and is killed.`);
+      if (!(await endsWithin(running.exited, timeoutMs))) {
+        say(`${child.spec.name} did not stop within ${timeoutMs / 1_000} s and is killed.`);
         signalGroup(running, "SIGKILL");
         await running.exited;
       }
