@@ -19,6 +19,8 @@ export interface KafkaAdmin {
   listTopics(): Promise<readonly string[]>;
   /** The brokers that serve clients at the moment. */
   listBrokers(): Promise<readonly (HostPort & { readonly id: number })[]>;
+  /** Moves a partition to these brokers. Resolves when the cluster has accepted it; the copying takes longer. */
+  moveReplicas(topic: string, partition: number, replicas: readonly number[]): Promise<void>;
   deleteTopics(topics: readonly string[]): Promise<void>;
   /** Which brokers have each partition of a topic, by their ids. */
   listReplicas(topic: string): Promise<readonly PartitionReplicas[]>;
@@ -87,6 +89,10 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
         replicas,
         insync: isr,
       }));
+    },
+    async moveReplicas(topic, partition, replicas) {
+      const partitionAssignment = [{ partition, replicas: [...replicas] }];
+      await admin.alterPartitionReassignments({ topics: [{ topic, partitionAssignment }] });
     },
     deleteTopics: (topics) => admin.deleteTopics({ topics: [...topics] }),
     endOffsets: (topic) => admin.fetchTopicOffsets(topic),
