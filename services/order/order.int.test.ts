@@ -405,6 +405,24 @@ describe("cancelling and timing out", () => {
     expect(await timeOut(10)).toBe(0);
   });
 
+  test("an overdue order in a status that this version does not know stays as it is, is counted, and stops no other time-out", async () => {
+    const [unknown, overdue] = [await place(0), await place(0)];
+    await database.execute(
+      "UPDATE orders SET status = 'REVIEWED', deadline_at = CURRENT_TIMESTAMP(3) - INTERVAL 1 DAY WHERE order_id = ?",
+      [unknown],
+    );
+    try {
+      expect(await timeOut(1)).toBe(1);
+      expect((await readOrders(database, [overdue]))[0]?.status).toBe("COMPENSATING");
+      expect(await countOf("orders", "order_id = ? AND status = 'REVIEWED' AND version = 1", [unknown])).toBe(1);
+      expect((await countOrdersInFlight(database)).get("UNKNOWN")).toBe(1);
+    } finally {
+      await database.execute("UPDATE orders SET status = 'COMPLETED', deadline_at = NULL WHERE order_id = ?", [
+        unknown,
+      ]);
+    }
+  });
+
   test("a deadline that passes after the sweep has read the clock is left to the next sweep", async () => {
     let orderId = "";
     let checks = 0;

@@ -4,7 +4,7 @@ import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { Database, Queryable, Transaction } from "../kit/database.ts";
 import type { DriverRow } from "../kit/driver-row.ts";
-import { DomainError, unreachable } from "../kit/errors.ts";
+import { DomainError, UnreadableRowError } from "../kit/errors.ts";
 import { type Statement, updateStatements } from "../kit/statements.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
@@ -201,9 +201,12 @@ export async function lockOrder(transaction: Transaction, orderId: string): Prom
   return row === undefined ? undefined : lockedOrderOf(row);
 }
 
+/** The statuses in which an order has a deadline. */
+const undecidedStatuses: readonly OrderStatus[] = ["PENDING", "STOCK_RESERVED"];
+
 /**
  * Locks at most `countMax` orders whose deadline had passed at `asOf`, the longest overdue first. Skips orders that are
- * locked already.
+ * locked already, and those in a status that this version does not know.
  */
 export async function lockOverdueOrders(
   transaction: Transaction,
@@ -212,20 +215,24 @@ export async function lockOverdueOrders(
 ): Promise<readonly LockedOrder[]> {
   const rows = await transaction.query<LockedRow>(
     `${lockedOrderSelect} FORCE INDEX (orders_deadline_at)
-      WHERE deadline_at <= ? ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
-    [asOf, countMax],
+      WHERE deadline_at <= ? AND status IN (?) ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
+    [asOf, undecidedStatuses, countMax],
   );
   return rows.map(lockedOrderOf);
 }
 
-/** The number of orders in each status that is not final. Reads only these orders, by two indexes. */
-export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<OrderStatus, number>> {
-  const rows = await database.query<{ status: OrderStatus; orders: number | string }>(
-    `SELECT status, COUNT(*) AS orders FROM orders FORCE INDEX (orders_deadline_at)
-      WHERE deadline_at IS NOT NULL GROUP BY status
+/**
+ * The number of orders in each status that is not final; UNKNOWN for undecided orders in a status of another version. Reads
+ * only these orders, by two indexes.
+ */
+export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<string, number>> {
+  const rows = await database.query<{ status: string; orders: number | string }>(
+    `SELECT IF(status IN (?), status, 'UNKNOWN') AS status, COUNT(*) AS orders
+       FROM orders FORCE INDEX (orders_deadline_at) WHERE deadline_at IS NOT NULL GROUP BY 1
      UNION ALL
      SELECT 'COMPENSATING', COUNT(*) FROM orders FORCE INDEX (orders_compensating_since)
       WHERE compensating_since IS NOT NULL AND status = 'COMPENSATING'`,
+    [undecidedStatuses],
   );
   return new Map(rows.map(({ status, orders }) => [status, Number(orders)]));
 }
@@ -315,12 +322,17 @@ function stateOf(row: StateRow): OrderState {
     case "FAILED":
       return { ...common, status: row.status, failureReason: reasonOf(row) };
     default:
-      return unreachable(row.status);
+      return unknownStatus(row.order_id, row.status);
   }
 }
 
+function unknownStatus(orderId: string, status: never): never {
+  throw new UnreadableRowError(`Order ${orderId} is ${status}, a status that this version does not know.`);
+}
+
 function reasonOf(row: StateRow): FailureReason {
-  if (row.failure_reason === null) throw new Error(`Order ${row.order_id} is ${row.status} without a failure_reason.`);
+  if (row.failure_reason === null)
+    throw new UnreadableRowError(`Order ${row.order_id} is ${row.status} without a failure_reason.`);
   return row.failure_reason;
 }
 

@@ -8,11 +8,12 @@ import type { PaymentMetrics } from "./metrics.ts";
 import type { AnsweredCall } from "./outcomes.ts";
 import { leaseMs, type Payment } from "./repository.ts";
 import { paymentRetryPolicy } from "./retry-policy.ts";
+import { createThrottle } from "./throttle.ts";
 
 export interface GatewayCalls {
-  /** How many more calls may be started now. */
+  /** How many more calls may be started now: none while the gateway has asked for a pause. */
   freeSlots(): number;
-  /** Makes the call that a claimed payment waits for. */
+  /** Makes the call that a claimed payment waits for. During a pause, it is left to fall due again. */
   start(claimed: Payment): void;
   /** Resolves when the outcomes of all calls are recorded or given up. */
   settled(): Promise<unknown>;
@@ -29,6 +30,7 @@ export function createGatewayCalls(options: {
   readonly onSlotFree: () => void;
 }): GatewayCalls {
   const { gatewayClient, recorder, metrics, callsMax, closing } = options;
+  const throttle = createThrottle();
   const current = new Set<Promise<void>>();
   let slotsTaken = 0;
 
@@ -49,6 +51,7 @@ export function createGatewayCalls(options: {
     const startedMs = performance.now();
     const answer = await gatewayClient(call);
     metrics.called(call, answer, (performance.now() - startedMs) / 1_000);
+    metrics.paused(throttle.answered(answer));
     // Frees the slot before recording: slots limit the calls to the gateway, and recording has a queue of its own.
     if (slotsTaken-- === callsMax) options.onSlotFree();
     const retryInMs = (answer.retryAfterMs ?? 0) + fullJitterMs(attempts - 1, paymentRetryPolicy.call);
@@ -56,10 +59,10 @@ export function createGatewayCalls(options: {
   };
 
   return {
-    freeSlots: () => Math.max(0, callsMax - slotsTaken),
+    freeSlots: () => (throttle.isPaused() ? 0 : Math.max(0, callsMax - slotsTaken)),
     start({ state, pending }) {
       const call = nextCall(state);
-      if (call === undefined) return;
+      if (call === undefined || throttle.isPaused()) return;
       slotsTaken++;
       const done = carryOut(call, pending?.attempts ?? 1).finally(() => current.delete(done));
       current.add(done);

@@ -49,15 +49,15 @@ export function createOutcomeRecorder(deps: OutcomeDeps): GroupCommit<AnsweredCa
 }
 
 async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall[]): Promise<void> {
-  const { published, voidsRefused } = await deps.database.transaction(async (transaction) => {
+  const { published, voidsRefused, unreadable } = await deps.database.transaction(async (transaction) => {
     const orderIds = [...new Set(answered.map(({ call }) => call.orderId))];
-    const { payments: before, now } = await lockPayments(transaction, orderIds);
+    const { payments: before, unreadable, now } = await lockPayments(transaction, orderIds);
     const after = new Map(before);
     const publish: NewEvent[] = [];
     let refused = 0;
     for (const { call, answer, retryInMs } of answered) {
       const payment = after.get(call.orderId);
-      // Another instance or a cancel may have settled this call in the meantime.
+      // Another instance or a cancel may have settled this call in the meantime. An unreadable payment is left as it is.
       if (payment?.pending === undefined) continue;
       const { cause } = payment.pending;
       const { changed, facts } = applyMessage(payment, answer.outcome, cause, now);
@@ -71,9 +71,11 @@ async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall
       if (payment.state.status !== "VOID_REFUSED" && changed.state.status === "VOID_REFUSED") refused++;
     }
     await transaction.commit([...writesOf(before, after), ...deps.outbox.statements(publish)]);
-    return { published: publish.length, voidsRefused: refused };
+    return { published: publish.length, voidsRefused: refused, unreadable };
   });
   deps.metrics.voidsRefused(voidsRefused);
+  deps.metrics.unreadable("record", unreadable.size);
+  for (const error of unreadable.values()) deps.log.error({ err: error }, "gateway outcome skipped");
   if (published > 0) deps.hints.send();
   logOutcomes(deps.log, answered, published);
 }
