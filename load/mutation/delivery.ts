@@ -1,5 +1,5 @@
 /**
- * Mutants of the delivery code: deliberate mistakes in relay/, one at a time, each with the test that must fail because
+ * Mutants of the delivery code: deliberate mistakes in relay/ and in Payment's calls of the gateway, one at a time, each with the test that must fail because
  * of it. A mutant that survives is a mistake that the tests would not notice.
  */
 import type { Change } from "./change.ts";
@@ -23,6 +23,7 @@ const deadLetterTests = "relay/outbox/dead-letter.int.test.ts";
 const consumerTests = "relay/inbox/consumer.int.test.ts";
 const parkingTests = "relay/inbox/parking.int.test.ts";
 const archiveTests = "relay/outbox/archive.int.test.ts";
+const paymentWorkerTests = "services/payment/worker.int.test.ts";
 
 export const deliveryMutants: readonly DeliveryMutant[] = [
   // Relay
@@ -204,6 +205,38 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
+    name: "lets a partition that failed share transactions with the others again",
+    file: "relay/inbox/consumer.ts",
+    changes: [
+      {
+        from: "await (size.isReduced ? inbox.handle(part, signal) : handleTogether(part, signal));",
+        to: "await handleTogether(part, signal);",
+      },
+    ],
+    caughtBy: {
+      file: consumerTests,
+      name: "a row that stays locked holds up its own partition and no other, not even for records that come later",
+    },
+  },
+  {
+    name: "fetches no partition while the records of one cannot be handled",
+    file: "relay/inbox/consumer.ts",
+    changes: [{ from: "    stepAsideAfterMs: inboxRetryPolicy.batch.stepAsideAfterMs,\n", to: "" }],
+    caughtBy: {
+      file: consumerTests,
+      name: "a row that stays locked holds up its own partition and no other, not even for records that come later",
+    },
+  },
+  {
+    name: "retries a batch that is too slow at the same size",
+    file: "relay/inbox/consumer.ts",
+    changes: [{ from: "        size.failed(part.length);\n", to: "" }],
+    caughtBy: {
+      file: consumerTests,
+      name: "a batch that is too slow for its time limit is handled in smaller ones, in order",
+    },
+  },
+  {
     name: "does not hold a parked key",
     file: "relay/inbox/parking.ts",
     changes: [
@@ -215,6 +248,56 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     caughtBy: {
       file: parkingTests,
       name: "an undecodable record is parked byte for byte with the later events of its key, and its duplicates are dropped",
+    },
+  },
+  // Payment's calls of the gateway
+  {
+    name: "claims payments in a status that it does not know",
+    file: "services/payment/repository.ts",
+    changes: [
+      {
+        from: "CURRENT_TIMESTAMP(3) AND status IN (?)",
+        to: "CURRENT_TIMESTAMP(3) AND ? IS NOT NULL",
+      },
+      { from: "[pendingStatuses, options.limit]", to: '["", options.limit]' },
+    ],
+    caughtBy: {
+      file: paymentWorkerTests,
+      name: "a payment in a status that this version does not know, and a damaged one, stop no other claim",
+    },
+  },
+  {
+    name: "records the outcomes of calls only together",
+    file: "services/payment/gateway-calls.ts",
+    changes: [
+      {
+        from: "attempt === 0 ? recorder.record(answered) : recorder.recordAlone(answered)",
+        to: "recorder.record(answered)",
+      },
+    ],
+    caughtBy: {
+      file: paymentWorkerTests,
+      name: "a payment whose row stays locked does not hold up the outcomes of others",
+    },
+  },
+  {
+    name: "calls the gateway during the pause that it has asked for",
+    file: "services/payment/throttle.ts",
+    changes: [{ from: "isPaused: () => nowMs() < pausedUntilMs", to: "isPaused: () => false" }],
+    caughtBy: {
+      file: paymentWorkerTests,
+      name: "a 429 pauses all calls of this process until Retry-After has passed",
+    },
+  },
+  {
+    name: "believes an authorisation whatever it is for",
+    file: "services/payment/gateway-client.ts",
+    changes: [
+      { from: "if (fields.amountMinor !== amount.minorUnits.toString())", to: "if (fields.amountMinor === null)" },
+    ],
+    caughtBy: {
+      file: paymentWorkerTests,
+      name: "an authorisation of another amount, order or currency is a fault and authorises nothing",
     },
   },
 ];

@@ -65,6 +65,8 @@ export function createAttempts<M extends Message>(options: AttemptOptions<M>): A
       ? { fresh: entries, parked: [], effect: noEffect }
       : await database.transaction((transaction) => attemptInTransaction(transaction, options, entries, failure), {
           onRetry: options.onTransactionRetry,
+          // After a conflict, partitions that share a transaction are retried one by one: the others should not wait for it.
+          ...(isShared(entries) ? { attempts: 1 } : {}),
         });
     effects.committed(effect);
     const unhandled = fresh.filter((entry) => !isHandled(entry)).length;
@@ -84,6 +86,11 @@ export function createAttempts<M extends Message>(options: AttemptOptions<M>): A
   };
 
   return { handle: (entries) => attempt(entries), park: (entry, failure) => attempt([entry], failure) };
+}
+
+/** True if the entries are from several partitions. */
+function isShared(entries: readonly Entry<Message>[]): boolean {
+  return entries.some(({ record }) => record.partition !== entries[0]?.record.partition);
 }
 
 /** What a transaction leads to. */

@@ -6,6 +6,7 @@ import type { Consumer, EachBatchHandler, KafkaMessage } from "kafkajs";
 import type { ConsumedRecord } from "../../proto/envelope.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { endsWithin } from "../../services/kit/deadline.ts";
+import type { Logger } from "../../services/kit/log.ts";
 import { Assignment } from "./assignment.ts";
 import { type KafkaOptions, kafkaClient } from "./client.ts";
 import { Deferral, type PartitionBatch } from "./deferral.ts";
@@ -55,6 +56,11 @@ export interface TopicConsumerOptions extends KafkaOptions {
   readonly mayDefer?: (record: TopicRecord) => boolean;
   /** Default 0. */
   readonly deferMaxMs?: number;
+  /**
+   * The client fetches again only when the records of all partitions are handled. A partition that takes longer than this
+   * is paused instead, and the others go on. Default: never.
+   */
+  readonly stepAsideAfterMs?: number;
   /** Called after each join. */
   readonly onAssigned?: () => void;
   /** The consumer has stopped for good. The process should exit and be restarted. */
@@ -118,7 +124,7 @@ export async function consumeTopic(options: TopicConsumerOptions): Promise<Topic
   consumer.on(CRASH, ({ payload }) => {
     if (!payload.restart && !closing.signal.aborted) options.onCrash(payload.error);
   });
-  const eachBatch = batchReceiver({ queue, deferral, assignment, batchSizeMax, closing: closing.signal });
+  const eachBatch = batchReceiver({ ...options, queue, deferral, assignment, closing: closing.signal });
   const started = start(consumer, options, eachBatch, closing.signal).catch(options.onCrash);
 
   return {
@@ -185,41 +191,56 @@ async function start(
   });
 }
 
-/** Passes what kafkajs fetched of a partition to the deferral, in slices of at most `batchSizeMax` records. */
+/**
+ * Passes what kafkajs fetched of a partition to the deferral, in slices of at most `batchSizeMax` records. If that takes
+ * long, it goes on in the background, while the partition is paused.
+ */
 function batchReceiver(options: {
   readonly queue: PartitionQueue;
   readonly deferral: Deferral;
   readonly assignment: Assignment;
   readonly batchSizeMax: number;
+  readonly stepAsideAfterMs?: number;
   readonly closing: AbortSignal;
+  readonly log: Logger;
 }): EachBatchHandler {
-  const { queue, deferral, assignment, batchSizeMax, closing } = options;
-  return async ({ batch, heartbeat, resolveOffset, isRunning, isStale }) => {
+  const { queue, deferral, assignment, batchSizeMax, stepAsideAfterMs, closing, log } = options;
+  return async ({ batch, heartbeat, resolveOffset, isRunning, isStale, pause }) => {
     const { partition, messages, highWatermark: endOffset } = batch;
+    const { generation } = assignment;
     const lost = new AbortController();
-    const signal = AbortSignal.any([lost.signal, closing]);
+    const signal = AbortSignal.any([lost.signal, assignment.signal, closing]);
     const onHeartbeatError = (error: unknown) => {
       lost.abort(error);
       // This batch may be queued behind deferred records. Without this, their handling would hold up the group's rejoin.
       assignment.end(error);
     };
     const heartbeats = setInterval(() => heartbeat().catch(onHeartbeatError), heartbeatDuringBatchMs);
+    const handled = queue.run(partition, async () => {
+      for (let first = 0; first < messages.length; first += batchSizeMax) {
+        if (!isRunning() || isStale() || signal.aborted) break;
+        const slice = messages.slice(first, first + batchSizeMax);
+        const records = slice.map((message) => toTopicRecord(message, partition));
+        await deferral.receive({ partition, records, endOffset, generation }, signal);
+        // After a join, the offsets to resolve are those of another assignment.
+        if (generation === assignment.generation) resolveOffset(slice.at(-1)?.offset ?? batch.lastOffset());
+      }
+    });
     try {
-      await queue.run(partition, async () => {
-        for (let first = 0; first < messages.length; first += batchSizeMax) {
-          if (!isRunning() || isStale() || signal.aborted) break;
-          const slice = messages.slice(first, first + batchSizeMax);
-          const records = slice.map((message) => toTopicRecord(message, partition));
-          await deferral.receive({ partition, records, endOffset, generation: assignment.generation }, signal);
-          resolveOffset(slice.at(-1)?.offset ?? batch.lastOffset());
-        }
-      });
+      if (stepAsideAfterMs === undefined || (await endsWithin(handled, stepAsideAfterMs))) await handled;
+      // kafkajs itself sends heartbeats between the fetches of the other partitions, even if all are paused.
+      else goOnPaused(handled, pause(), (error) => log.warn({ err: error, partition }, "paused partition not handled"));
       // Rethrow kafkajs's own rebalance error so that it rejoins.
       if (lost.signal.aborted) throw lost.signal.reason;
     } finally {
       clearInterval(heartbeats);
     }
   };
+}
+
+/** Resumes the partition when its records are handled. After an error they are fetched again. */
+function goOnPaused(handled: Promise<void>, resume: () => void, onError: (error: unknown) => void): void {
+  handled.catch(onError).finally(resume);
 }
 
 function toTopicRecord({ key, value, headers, offset, timestamp }: KafkaMessage, partition: number): TopicRecord {

@@ -1,11 +1,10 @@
 /** Carries out gateway calls, up to a limit side by side, and has their outcomes recorded. */
 import { fullJitterMs, sleep } from "../kit/backoff.ts";
 import { isDataError } from "../kit/database-errors.ts";
-import type { GroupCommit } from "../kit/group-commit.ts";
 import { type GatewayCall, nextCall } from "./domain.ts";
 import type { GatewayClient } from "./gateway-client.ts";
 import type { PaymentMetrics } from "./metrics.ts";
-import type { AnsweredCall } from "./outcomes.ts";
+import type { AnsweredCall, OutcomeRecorder } from "./outcomes.ts";
 import { leaseMs, type Payment } from "./repository.ts";
 import { paymentRetryPolicy } from "./retry-policy.ts";
 import { createThrottle } from "./throttle.ts";
@@ -21,7 +20,7 @@ export interface GatewayCalls {
 
 export function createGatewayCalls(options: {
   readonly gatewayClient: GatewayClient;
-  readonly recorder: GroupCommit<AnsweredCall, undefined>;
+  readonly recorder: OutcomeRecorder;
   readonly metrics: PaymentMetrics;
   readonly callsMax: number;
   /** Once it is aborted, an outcome that cannot be recorded is not retried. */
@@ -37,7 +36,7 @@ export function createGatewayCalls(options: {
   const record = async (answered: AnsweredCall, startedMs: number) => {
     for (let attempt = 0; ; attempt++) {
       try {
-        await recorder.submit(answered);
+        await (attempt === 0 ? recorder.record(answered) : recorder.recordAlone(answered));
         return;
       } catch (error) {
         // After the lease the call is due again, and the gateway gives the same answer to its key.

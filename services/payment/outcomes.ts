@@ -2,9 +2,9 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { HintSender } from "../../relay/outbox/hint.ts";
-import type { Database } from "../kit/database.ts";
+import type { Database, OwnTransaction } from "../kit/database.ts";
 import { isDataError } from "../kit/database-errors.ts";
-import { createGroupCommit, type GroupCommit } from "../kit/group-commit.ts";
+import { createGroupCommit } from "../kit/group-commit.ts";
 import type { Logger } from "../kit/log.ts";
 import { type GatewayCall, type GatewayOutcome, nextCall } from "./domain.ts";
 import type { GatewayAnswer } from "./gateway-client.ts";
@@ -29,27 +29,39 @@ export interface OutcomeDeps {
   readonly metrics: PaymentMetrics;
 }
 
-/** A group commit for outcomes: those that arrive while others are being recorded are recorded together. */
-export function createOutcomeRecorder(deps: OutcomeDeps): GroupCommit<AnsweredCall, undefined> {
-  return createGroupCommit<AnsweredCall, undefined>({
+export interface OutcomeRecorder {
+  /** Records an outcome together with those that arrive while others are being recorded. @throws what the database throws. */
+  record(answered: AnsweredCall): Promise<void>;
+  /** Records an outcome in a transaction of its own. For one that failed before: it may be what the others failed with. */
+  recordAlone(answered: AnsweredCall): Promise<void>;
+  /** Resolves when all outcomes that were passed to `record` are done. */
+  close(): Promise<void>;
+}
+
+export function createOutcomeRecorder(deps: OutcomeDeps): OutcomeRecorder {
+  const record = async (answered: readonly AnsweredCall[]) => {
+    try {
+      await recordOutcomes(deps, answered);
+    } catch (error) {
+      deps.metrics.failed("record");
+      deps.log.error({ err: error, calls: answered.length }, "gateway outcomes not recorded");
+      throw error;
+    }
+  };
+  const group = createGroupCommit<AnsweredCall, undefined>({
     sizeMax: 500,
     waitingMax: 10_000,
     async commit(answered) {
-      try {
-        await recordOutcomes(deps, answered);
-      } catch (error) {
-        deps.metrics.failed("record");
-        deps.log.error({ err: error, calls: answered.length }, "gateway outcomes not recorded");
-        throw error;
-      }
+      await record(answered);
       return answered.map(() => undefined);
     },
     isOutage: (error) => !isDataError(error),
   });
+  return { record: group.submit, recordAlone: (answered) => record([answered]), close: group.close };
 }
 
 async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall[]): Promise<void> {
-  const { published, voidsRefused, unreadable } = await deps.database.transaction(async (transaction) => {
+  const apply = async (transaction: OwnTransaction) => {
     const orderIds = [...new Set(answered.map(({ call }) => call.orderId))];
     const { payments: before, unreadable, now } = await lockPayments(transaction, orderIds);
     const after = new Map(before);
@@ -72,7 +84,10 @@ async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall
     }
     await transaction.commit([...writesOf(before, after), ...deps.outbox.statements(publish)]);
     return { published: publish.length, voidsRefused: refused, unreadable };
-  });
+  };
+  // After a conflict, outcomes that share a transaction are retried one by one: the others should not wait for it.
+  const options = answered.length > 1 ? { attempts: 1 } : {};
+  const { published, voidsRefused, unreadable } = await deps.database.transaction(apply, options);
   deps.metrics.voidsRefused(voidsRefused);
   deps.metrics.unreadable("record", unreadable.size);
   for (const error of unreadable.values()) deps.log.error({ err: error }, "gateway outcome skipped");

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import { connect, createServer } from "node:net";
 import { create } from "@bufbuild/protobuf";
+import { createConnection } from "mysql2/promise";
 import { Registry } from "prom-client";
 import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
 import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
@@ -261,17 +262,22 @@ test.each([
   expect(await metric("payment_gateway_calls_total", { outcome: "fault" })).toBe(1);
 });
 
-test.each([
-  ["order", { orderId: "order-2" }],
-  ["amount", { amountMinor: "1998" }],
-  ["currency", { currency: "USD" }],
-])("an authorisation of another %s is a fault and authorises nothing", async (_, other) => {
-  script.set("order-1", [(asked) => authorized({ ...asked, ...other }), authorized]);
+test("an authorisation of another amount, order or currency is a fault and authorises nothing", async () => {
+  const others = [{ amountMinor: "1998" }, { orderId: "order-2" }, { currency: "USD" }];
+  script.set("order-1", [
+    ...others.map(
+      (other): Answer =>
+        (asked) =>
+          authorized({ ...asked, ...other }),
+    ),
+    ({ orderId }) => Response.json({ authorizationId: "auth-x", status: "AUTHORIZED", orderId }),
+    authorized,
+  ]);
   await reserve("order-1");
   startWorker();
   await eventually(async () => expect(await published()).toMatchObject([{ type: "PaymentAuthorized" }]));
-  expect(requests.map(({ key }) => key)).toEqual(["authorise-order-1", "authorise-order-1"]);
-  expect(await metric("payment_gateway_calls_total", { outcome: "fault" })).toBe(1);
+  expect(requests.map(({ key }) => key)).toEqual(Array(5).fill("authorise-order-1"));
+  expect(await metric("payment_gateway_calls_total", { outcome: "fault" })).toBe(4);
 });
 
 test("a void of another order, or of a part of the amount, is a fault and voids nothing", async () => {
@@ -447,6 +453,28 @@ test("outcomes that arrive while others are being recorded are recorded together
   // One transaction per outcome would make 200, and the claims.
   expect(transactions).toBeLessThan(100);
 });
+
+test("a payment whose row stays locked does not hold up the outcomes of others", async () => {
+  const gate = Promise.withResolvers<void>();
+  const orderIds = Array.from({ length: 20 }, (_, index) => `order-${index}`);
+  for (const orderId of orderIds) script.set(orderId, [(asked) => gate.promise.then(() => authorized(asked))]);
+  await reserve(...orderIds);
+  startWorker();
+  await eventually(() => expect(requests).toHaveLength(20));
+  const other = await createConnection({ uri: schema.url });
+  await other.beginTransaction();
+  await other.query("SELECT 1 FROM payment WHERE order_id = 'order-7' FOR UPDATE");
+  try {
+    gate.resolve();
+    await eventually(async () => expect(await published()).toHaveLength(19), 15_000);
+    expect((await published()).map(({ orderId }) => orderId)).not.toContain("order-7");
+    // Nothing was lost and asked for again.
+    expect(requests).toHaveLength(20);
+  } finally {
+    other.destroy();
+  }
+  await eventually(async () => expect(await published()).toHaveLength(20), 20_000);
+}, 60_000);
 
 test("a call that waits for its retry holds no slot", async () => {
   const stuck = ["stuck-1", "stuck-2", "stuck-3", "stuck-4"];
