@@ -65,8 +65,8 @@ export function createAttempts<M extends Message>(options: AttemptOptions<M>): A
       ? { fresh: entries, parked: [], effect: noEffect }
       : await database.transaction((transaction) => attemptInTransaction(transaction, options, entries, failure), {
           onRetry: options.onTransactionRetry,
-          // After a conflict, partitions that share a transaction are retried one by one: the others should not wait for it.
-          ...(isShared(entries) ? { attempts: 1 } : {}),
+          // Partitions that share a transaction are then retried one by one: the others need not wait for that lock again.
+          retryLockWaits: !isShared(entries),
         });
     effects.committed(effect);
     const unhandled = fresh.filter((entry) => !isHandled(entry)).length;

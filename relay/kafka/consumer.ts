@@ -208,12 +208,12 @@ function batchReceiver(options: {
   return async ({ batch, heartbeat, resolveOffset, isRunning, isStale, pause }) => {
     const { partition, messages, highWatermark: endOffset } = batch;
     const { generation } = assignment;
-    const lost = new AbortController();
-    const signal = AbortSignal.any([lost.signal, assignment.signal, closing]);
-    const onHeartbeatError = (error: unknown) => {
-      lost.abort(error);
-      // This batch may be queued behind deferred records. Without this, their handling would hold up the group's rejoin.
-      assignment.end(error);
+    const signal = AbortSignal.any([assignment.signal, closing]);
+    let lost: { readonly reason: unknown } | undefined;
+    const onHeartbeatError = (reason: unknown) => {
+      lost ??= { reason };
+      // Ends this batch, and the deferred records that it may be queued behind: they would hold up the group's rejoin.
+      assignment.end(reason);
     };
     const heartbeats = setInterval(() => heartbeat().catch(onHeartbeatError), heartbeatDuringBatchMs);
     const handled = queue.run(partition, async () => {
@@ -231,7 +231,7 @@ function batchReceiver(options: {
       // kafkajs itself sends heartbeats between the fetches of the other partitions, even if all are paused.
       else goOnPaused(handled, pause(), (error) => log.warn({ err: error, partition }, "paused partition not handled"));
       // Rethrow kafkajs's own rebalance error so that it rejoins.
-      if (lost.signal.aborted) throw lost.signal.reason;
+      if (lost !== undefined) throw lost.reason;
     } finally {
       clearInterval(heartbeats);
     }

@@ -73,6 +73,11 @@ export function isTransient(error: unknown): boolean {
   return [1213, 1205, 1020].includes(errorNumber(error) ?? 0);
 }
 
+/** True if a lock was not to be had in time. Its holder may keep it for much longer. */
+export function isLockWait(error: unknown): boolean {
+  return errorNumber(error) === 1205;
+}
+
 /** True if a row with this key exists already. */
 export function isDuplicateKey(error: unknown): boolean {
   return [1062, 1586].includes(errorNumber(error) ?? 0);

@@ -6,7 +6,7 @@
 import { createPool, type Pool } from "mysql2/promise";
 import { fullJitterMs, sleep } from "./backoff.ts";
 import { giveBack, queryableOf, queryOn } from "./connection.ts";
-import { isServerError, isTransient } from "./database-errors.ts";
+import { isLockWait, isServerError, isTransient } from "./database-errors.ts";
 import { insertStatements, joinStatements, type SqlValue, type Statement, withRowCheck } from "./statements.ts";
 import { attemptInOneRoundTrip, attemptTransaction } from "./transaction.ts";
 
@@ -41,18 +41,22 @@ export interface OwnTransaction extends Transaction {
   commit(statements: readonly Statement[]): Promise<void>;
 }
 
+interface RetryOptions {
+  readonly attempts?: number;
+  readonly retryLockWaits?: boolean;
+  readonly onRetry?: () => void;
+}
+
 export interface Database extends Queryable {
   /** For drizzle's query builder, where speed does not matter. */
   readonly pool: Pool;
   /**
    * Runs `work` in a transaction and commits it; rolls back when `work` throws. After a deadlock or a lock wait that
-   * timed out it starts over, up to `attempts` times in all (default 3), and calls `onRetry` before each new attempt.
+   * timed out it starts over, up to `attempts` times in all (default 3), and calls `onRetry` before each new attempt. With
+   * `retryLockWaits: false` it throws after a lock wait: for a caller that can go on without the row.
    * @throws CommitOutcomeUnknownError when the answer to COMMIT was lost; otherwise what `work` or the server throws.
    */
-  transaction<T>(
-    work: (transaction: OwnTransaction) => Promise<T>,
-    options?: { readonly attempts?: number; readonly onRetry?: () => void },
-  ): Promise<T>;
+  transaction<T>(work: (transaction: OwnTransaction) => Promise<T>, options?: RetryOptions): Promise<T>;
   /**
    * Runs the statements as one transaction, all or nothing, in one round trip. Retries like `transaction`.
    * @throws CommitOutcomeUnknownError when the answer was lost; RowsChangedError as {@link OwnTransaction.commit}.
@@ -135,13 +139,13 @@ function configureSessions(pool: Pool): void {
 /** Repeats `work` while it fails with a transient conflict; waits up to 100 ms between attempts. */
 async function retryTransient<T>(
   work: () => Promise<T>,
-  { attempts = 3, onRetry }: { readonly attempts?: number; readonly onRetry?: () => void } = {},
+  { attempts = 3, retryLockWaits = true, onRetry }: RetryOptions = {},
 ): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work();
     } catch (error) {
-      if (attempt >= attempts || !isTransient(error)) throw error;
+      if (attempt >= attempts || !isTransient(error) || (isLockWait(error) && !retryLockWaits)) throw error;
       onRetry?.();
       await sleep(fullJitterMs(attempt, { baseMs: 5, maxMs: 100 }));
     }

@@ -85,9 +85,10 @@ async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall
     await transaction.commit([...writesOf(before, after), ...deps.outbox.statements(publish)]);
     return { published: publish.length, voidsRefused: refused, unreadable };
   };
-  // After a conflict, outcomes that share a transaction are retried one by one: the others should not wait for it.
-  const options = answered.length > 1 ? { attempts: 1 } : {};
-  const { published, voidsRefused, unreadable } = await deps.database.transaction(apply, options);
+  const { published, voidsRefused, unreadable } = await deps.database.transaction(apply, {
+    // Outcomes that share a transaction are then retried one by one: the others need not wait for that lock again.
+    retryLockWaits: answered.length === 1,
+  });
   deps.metrics.voidsRefused(voidsRefused);
   deps.metrics.unreadable("record", unreadable.size);
   for (const error of unreadable.values()) deps.log.error({ err: error }, "gateway outcome skipped");
