@@ -198,7 +198,12 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
   {
     name: "commits offsets before the transaction",
     file: "relay/inbox/consumer.ts",
-    changes: [{ from: "await handle(records, signal);", to: "void handle(records, signal).catch(() => undefined);" }],
+    changes: [
+      {
+        from: "await (size.isReduced ? inbox.handle(part, signal) : handleTogether(part, signal));",
+        to: "void handleTogether(part, signal).catch(() => undefined);",
+      },
+    ],
     caughtBy: {
       file: consumerTests,
       name: "while the database is away nothing is lost: the same batch is retried, in order",

@@ -230,7 +230,7 @@ test("seeding a second time changes no existing stock", async () => {
   expect({ n: Number(row?.n), initial: Number(row?.initial) }).toEqual({ n: 1_002, initial: 1_000_000_001 });
 });
 
-test("orders with many lines are handled in several transactions, none of which changes more than 5,000 lines", async () => {
+test("orders with many SKUs are handled in several transactions, none of which changes more than 5,000 SKUs", async () => {
   const skus = Array.from({ length: 100 }, (_, index) => `sku-${index}`);
   const orderIds = Array.from({ length: 120 }, (_, index) => `many-${index}`);
   await insertRows(

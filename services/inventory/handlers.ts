@@ -17,10 +17,10 @@ import { insertReservations, lockReservations, lockStock, updateReservations, up
 /** The event types that inventory reacts to. */
 export const handledTypes = eventTypesHandledBy("inventory");
 
-/** The most lines that a batch of several orders may change: more would lock too many SKUs for too long. */
-const linesMax = 5_000;
+/** The most SKUs that a batch of several events may change: with more, the transaction would keep its locks for too long. */
+const skusMax = 5_000;
 
-/** A batch would change more lines than one transaction should. The inbox halves it. */
+/** A batch would change more SKUs than one transaction should. The inbox halves it. */
 class BatchTooLargeError extends Error {
   override readonly name = "BatchTooLargeError";
 }
@@ -37,11 +37,11 @@ export function inventoryHandler(deps: { readonly newId: () => string }): BatchH
       reservations.get(orderId) ?? noReservation(orderId);
     // The SKUs can be listed before the first decision: if one event of the batch makes a reservation, it has that event's
     // lines, so the order's later events touch no further SKUs.
-    const lines = events.flatMap(({ message }) => skusTouchedBy(find(before, message.orderId), message));
-    if (lines.length > linesMax && events.length > 1) {
-      throw new BatchTooLargeError(`${events.length} events change ${lines.length} lines; at most ${linesMax}.`);
+    const skus = new Set(events.flatMap(({ message }) => skusTouchedBy(find(before, message.orderId), message)));
+    if (skus.size > skusMax && events.length > 1) {
+      throw new BatchTooLargeError(`${events.length} events change ${skus.size} SKUs; at most ${skusMax}.`);
     }
-    const stockBefore = await lockStock(transaction, [...new Set(lines)]);
+    const stockBefore = await lockStock(transaction, [...skus]);
 
     const after = new Map(before);
     const stock = new Map(stockBefore);
