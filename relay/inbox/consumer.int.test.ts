@@ -191,11 +191,12 @@ test("a row that stays locked holds up its own partition and no other, not even 
       await handledAll(later, 2_500);
     }
     expect(await effectsOf([blocked.key])).toEqual([]);
+    other.destroy();
+    await handledAll([blocked], 20_000);
   } finally {
     other.destroy();
+    await consumer.close();
   }
-  await handledAll([blocked], 20_000);
-  await consumer.close();
 }, 60_000);
 
 test("a batch that is too slow for its time limit is handled in smaller ones, in order", async () => {
@@ -205,9 +206,12 @@ test("a batch that is too slow for its time limit is handled in smaller ones, in
   // The server goes on with a statement that was given up, and its transaction keeps its locks until then.
   const impatient = openDatabase({ url: schema.url, connectionsMax: 4, statementTimeoutMs: 400 });
   const consumer = await consume(topic, { group: newId(), on: impatient, eventSeconds: 0.02 });
-  await eventually(async () => expect(await consumer.counted("handled")).toBe(64), 30_000);
-  await consumer.close();
-  await impatient.close();
+  try {
+    await eventually(async () => expect(await consumer.counted("handled")).toBe(64), 30_000);
+  } finally {
+    await consumer.close();
+    await impatient.close();
+  }
   expect(consumer.batches[0]).toBe(64);
   expect(await effectsOf(idsOf(records))).toEqual(idsOf(records));
 }, 60_000);
