@@ -3,6 +3,7 @@ import type { Registry as Metrics } from "prom-client";
 import { typeOfRecord } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
 import { createGroupCommit } from "../../services/kit/group-commit.ts";
+import { linkSignals } from "../../services/kit/linked-signal.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { KafkaOptions } from "../kafka/client.ts";
 import { consumeTopic, type TopicConsumer, type TopicConsumerOptions, type TopicRecord } from "../kafka/consumer.ts";
@@ -89,10 +90,10 @@ function sharingTransactions(inbox: Inbox, recordsMax: number): HandleBatch {
     // The inbox itself finds a faulty record, and after an outage each partition goes on alone.
     isOutage: () => true,
     async commit(batches) {
-      const signal = AbortSignal.any(batches.map((batch) => batch.signal));
+      using linked = linkSignals(...batches.map((batch) => batch.signal));
       await inbox.handle(
         batches.flatMap((batch) => batch.records),
-        signal,
+        linked.signal,
       );
       return batches.map(() => undefined);
     },

@@ -6,6 +6,7 @@ import type { Consumer, EachBatchHandler, KafkaMessage } from "kafkajs";
 import type { ConsumedRecord } from "../../proto/envelope.ts";
 import { sleep } from "../../services/kit/backoff.ts";
 import { endsWithin } from "../../services/kit/deadline.ts";
+import { linkSignals } from "../../services/kit/linked-signal.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import { Assignment } from "./assignment.ts";
 import { type KafkaOptions, kafkaClient } from "./client.ts";
@@ -208,7 +209,7 @@ function batchReceiver(options: {
   return async ({ batch, heartbeat, resolveOffset, isRunning, isStale, pause }) => {
     const { partition, messages, highWatermark: endOffset } = batch;
     const { generation } = assignment;
-    const signal = AbortSignal.any([assignment.signal, closing]);
+    const assigned = assignment.signal;
     let lost: { readonly reason: unknown } | undefined;
     const onHeartbeatError = (reason: unknown) => {
       lost ??= { reason };
@@ -217,6 +218,8 @@ function batchReceiver(options: {
     };
     const heartbeats = setInterval(() => heartbeat().catch(onHeartbeatError), heartbeatDuringBatchMs);
     const handled = queue.run(partition, async () => {
+      using linked = linkSignals(assigned, closing);
+      const { signal } = linked;
       for (let first = 0; first < messages.length; first += batchSizeMax) {
         if (!isRunning() || isStale() || signal.aborted) break;
         const slice = messages.slice(first, first + batchSizeMax);

@@ -2,6 +2,7 @@
  * Defers records that are not urgent: they are handled together with the next urgent record of their partition, or after a
  * while. A transaction costs more than what is in it, so fewer and larger batches are cheaper.
  */
+import { linkSignals } from "../../services/kit/linked-signal.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { Assignment } from "./assignment.ts";
 import type { TopicRecord } from "./consumer.ts";
@@ -75,13 +76,14 @@ export class Deferral {
   #handleDeferred(): void {
     this.#timer = undefined;
     const { queue, handle, assignment, closing, log } = this.#options;
-    const signal = AbortSignal.any([assignment.signal, closing]);
+    const assigned = assignment.signal;
     for (const partition of this.#deferred.keys()) {
       const handled = queue.run(partition, async () => {
         const batch = this.#deferred.get(partition);
         // Undefined if they were handled with later records meanwhile.
         if (batch === undefined) return;
-        await handle(batch, signal);
+        using linked = linkSignals(assigned, closing);
+        await handle(batch, linked.signal);
         this.#deferred.delete(partition);
       });
       handled.catch((error) => {

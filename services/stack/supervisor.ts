@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { sleep } from "../kit/backoff.ts";
 import { environment } from "../kit/config.ts";
 import { endsWithin } from "../kit/deadline.ts";
+import { linkSignals } from "../kit/linked-signal.ts";
 import { say } from "./console.ts";
 import { StackError } from "./errors.ts";
 import { ownerVariable } from "./orphans.ts";
@@ -161,10 +162,11 @@ export class Supervisor {
   }
 
   async #reportReady(child: Child, running: Bun.Subprocess): Promise<void> {
-    const cancelled = AbortSignal.any([child.stopping.signal, AbortSignal.timeout(readyTimeoutMs)]);
-    const ended = running.exited.then(() => false);
-    if (await Promise.race([becomesReady(child.spec, cancelled), ended])) {
-      if (!cancelled.aborted) say(`${child.spec.name} is ready again (PID ${running.pid}).`);
+    const ended = new AbortController();
+    void running.exited.then(() => ended.abort());
+    using cancelled = linkSignals(child.stopping.signal, ended.signal, AbortSignal.timeout(readyTimeoutMs));
+    if ((await becomesReady(child.spec, cancelled.signal)) && !cancelled.signal.aborted) {
+      say(`${child.spec.name} is ready again (PID ${running.pid}).`);
     }
   }
 
