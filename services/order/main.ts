@@ -8,15 +8,12 @@ import { createMetrics, serveHealth } from "../kit/health.ts";
 import { createLogger } from "../kit/log.ts";
 import { serveRpc } from "../kit/server.ts";
 import { closeOnSignal, exitOnConsumerCrash } from "../kit/shutdown.ts";
+import { openOrderApi } from "./api.ts";
 import { readOrderConfig } from "./config.ts";
 import { startDeadlineSweep } from "./deadline-sweep.ts";
 import { handledTypes, orderHandler } from "./handlers.ts";
 import { createSagaMetrics } from "./metrics.ts";
-import { createOrderPlacer } from "./place-orders.ts";
-import { loadPriceList } from "./prices.ts";
-import { routes } from "./rpc.ts";
 import { createTopicProgress } from "./topic-progress.ts";
-import { createOrderWatch } from "./watch.ts";
 import { startWatchFeed } from "./watch-feed.ts";
 
 const config = readOrderConfig(environment());
@@ -26,27 +23,20 @@ const kafka = { brokers: config.kafkaBrokers, clientId: config.instance, log };
 const newId = () => Bun.randomUUIDv7();
 
 // New orders must not starve the sagas in flight, so each side has its own connections.
-const rpcDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const sagaDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const hints = openHintSender("order", config.relayHints);
 const outbox = createOutbox({ service: "order", registry: eventRegistry });
-const watch = createOrderWatch({ database: rpcDatabase, log, metrics });
-const prices = loadPriceList(rpcDatabase, log);
 const sagas = createSagaMetrics({ database: sagaDatabase, log, metrics });
-const placer = createOrderPlacer({
-  database: rpcDatabase,
+const api = openOrderApi({
+  databaseUrl: config.databaseUrl,
   outbox,
+  hints,
+  sagas,
   deadlineMs: config.deadlineMs,
-  onPlaced(count) {
-    hints.send();
-    sagas.started(count);
-  },
+  newId,
+  log,
+  metrics,
 });
-const onChanged = (orderIds: readonly string[]) => {
-  hints.send();
-  watch.hint(orderIds);
-};
-const commands = { outbox, newId, sagas, onChanged };
 
 const inbox = await startInbox({
   service: "order",
@@ -63,7 +53,7 @@ const inbox = await startInbox({
   urgentToPublish: urgentTypes,
   hints,
   archiveRetentionHours: config.archiveRetentionHours,
-  onCommitted: (events) => watch.hint(events.map(({ envelope }) => envelope.aggregateId)),
+  onCommitted: (events) => api.watch.hint(events.map(({ envelope }) => envelope.aggregateId)),
   newId,
   log,
   metrics,
@@ -72,11 +62,11 @@ const watchFeed = await startWatchFeed({
   kafka,
   topic: sagaTopic,
   groupId: `order-watch-${config.instance}-${newId()}`,
-  watch,
+  watch: api.watch,
   onCrash: exitOnConsumerCrash(log),
 });
 const deadlineSweep = startDeadlineSweep({
-  commands: { ...commands, database: sagaDatabase },
+  commands: { ...api.commands, database: sagaDatabase },
   topicProgress: createTopicProgress({ kafka, topic: sagaTopic, groupId: "order" }),
   log,
   metrics,
@@ -86,14 +76,7 @@ const server = await serveRpc({
   host: config.host,
   httpPort: config.httpPort,
   grpcPort: config.grpcPort,
-  routes: routes({
-    placer,
-    prices,
-    database: rpcDatabase,
-    watch,
-    commands: { ...commands, database: rpcDatabase },
-    newId,
-  }),
+  routes: api.routes,
   log,
 });
 const health = serveHealth({
@@ -102,9 +85,9 @@ const health = serveHealth({
   metrics,
   checks: {
     ...inbox.checks,
-    database: async () => (await rpcDatabase.query("SELECT 1")).length === 1,
+    database: async () => (await api.databases.placements.query("SELECT 1")).length === 1,
     broker: async () => (await inbox.checks.broker()) && watchFeed.isReady(),
-    prices: prices.isLoaded,
+    prices: api.arePricesLoaded,
   },
 });
 log.info({ http: server.httpPort, grpc: server.grpcPort }, "ready to serve");
@@ -112,11 +95,9 @@ log.info({ http: server.httpPort, grpc: server.grpcPort }, "ready to serve");
 closeOnSignal({
   log,
   async close() {
-    watch.close();
-    prices.close();
+    api.stop();
     await Promise.all([server.close(), inbox.close(), watchFeed.close(), deadlineSweep.close()]);
-    await placer.close();
+    await Promise.allSettled([api.close(), sagaDatabase.close(), health.close(), watchFeed.deleteGroup()]);
     hints.close();
-    await Promise.allSettled([rpcDatabase.close(), sagaDatabase.close(), health.close(), watchFeed.deleteGroup()]);
   },
 });

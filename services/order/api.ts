@@ -1,0 +1,90 @@
+/** The side of Order that clients call: the RPCs with what they need. */
+import type { Registry as Metrics } from "prom-client";
+import type { Outbox } from "../../relay/outbox/append.ts";
+import type { HintSender } from "../../relay/outbox/hint.ts";
+import { type Database, openDatabase } from "../kit/database.ts";
+import type { Logger } from "../kit/log.ts";
+import type { Routes } from "../kit/server.ts";
+import type { CommandDeps } from "./commands.ts";
+import type { SagaMetrics } from "./metrics.ts";
+import { createOrderPlacer } from "./place-orders.ts";
+import { loadPriceList } from "./prices.ts";
+import { routes } from "./rpc.ts";
+import { createOrderWatch, type OrderWatch } from "./watch.ts";
+
+export interface OrderApi {
+  readonly routes: Routes;
+  readonly watch: Pick<OrderWatch, "hint" | "hintAll">;
+  /** What the commands need. Another caller brings its own database. */
+  readonly commands: CommandDeps;
+  readonly databases: OrderDatabases;
+  arePricesLoaded(): boolean;
+  /** Ends the streams, so that the server can close, and whatever else runs without a call. */
+  stop(): void;
+  /** After `stop` and the server: waits for the placements under way and closes the databases. */
+  close(): Promise<void>;
+}
+
+/** The connection pools of the RPCs. */
+export interface OrderDatabases {
+  readonly placements: Database;
+  readonly queries: Database;
+  readonly watches: Database;
+}
+
+/** Opens the API. Call it once per process. */
+export function openOrderApi(deps: {
+  readonly databaseUrl: string;
+  readonly outbox: Outbox;
+  readonly hints: Pick<HintSender, "send">;
+  readonly sagas: SagaMetrics;
+  /** After this time an undecided order is given up. */
+  readonly deadlineMs: number;
+  readonly newId: () => string;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}): OrderApi {
+  const { outbox, hints, sagas, newId, log } = deps;
+  const databases = openDatabases(deps.databaseUrl);
+  const watch = createOrderWatch({ database: databases.watches, log, metrics: deps.metrics });
+  const prices = loadPriceList(databases.queries, log);
+  const placer = createOrderPlacer({
+    database: databases.placements,
+    outbox,
+    deadlineMs: deps.deadlineMs,
+    onPlaced(count) {
+      hints.send();
+      sagas.started(count);
+    },
+  });
+  const commands: CommandDeps = {
+    database: databases.queries,
+    outbox,
+    newId,
+    sagas,
+    onChanged(orderIds) {
+      hints.send();
+      watch.hint(orderIds);
+    },
+  };
+  return {
+    routes: routes({ placer, prices, database: databases.queries, watch, commands, newId }),
+    watch,
+    commands,
+    databases,
+    arePricesLoaded: prices.isLoaded,
+    stop() {
+      watch.close();
+      prices.close();
+    },
+    async close() {
+      await placer.close();
+      await Promise.allSettled([...new Set(Object.values(databases))].map((database) => database.close()));
+    },
+  };
+}
+
+function openDatabases(url: string): OrderDatabases {
+  const rpc = openDatabase({ url, connectionsMax: 4 });
+  return { placements: rpc, queries: rpc, watches: rpc };
+}
