@@ -1,6 +1,6 @@
 /**
- * Mutants of the delivery code: deliberate mistakes in relay/ and in Payment's calls of the gateway, one at a time, each with the test that must fail because
- * of it. A mutant that survives is a mistake that the tests would not notice.
+ * Mutants of the delivery code: deliberate mistakes in relay/, in Payment's calls of the gateway and in Order's watches, one at
+ * a time, each with the test that must fail because of it. A mutant that survives is a mistake that the tests would not notice.
  */
 import type { Change } from "./change.ts";
 
@@ -24,6 +24,7 @@ const consumerTests = "relay/inbox/consumer.int.test.ts";
 const parkingTests = "relay/inbox/parking.int.test.ts";
 const archiveTests = "relay/outbox/archive.int.test.ts";
 const paymentWorkerTests = "services/payment/worker.int.test.ts";
+const orderApiTests = "services/order/api.int.test.ts";
 
 export const deliveryMutants: readonly DeliveryMutant[] = [
   // Relay
@@ -303,6 +304,36 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     caughtBy: {
       file: paymentWorkerTests,
       name: "an authorisation of another amount, order or currency is a fault and authorises nothing",
+    },
+  },
+  // Watches
+  {
+    name: "sends nothing on a new watch until its order changes",
+    file: "services/order/watch.ts",
+    changes: [{ from: "for (let waitMs = 0; ;", to: "for (let waitMs = options.heartbeatIntervalMs; ;" }],
+    caughtBy: { file: orderApiTests, name: "gets a heartbeat at once and then the next version over gRPC" },
+  },
+  {
+    name: "reads the order of each new watcher by itself",
+    file: "services/order/order-reader.ts",
+    changes: [{ from: "sizeMax: groupSizeMax,", to: "sizeMax: 1," }],
+    caughtBy: {
+      file: orderApiTests,
+      name: "5,000 watchers that come at once are read in few statements, and take no connection from PlaceOrder",
+    },
+  },
+  {
+    name: "reads for watchers on PlaceOrder's connections",
+    file: "services/order/api.ts",
+    changes: [
+      {
+        from: "createOrderWatch({ database: databases.reads,",
+        to: "createOrderWatch({ database: databases.placements,",
+      },
+    ],
+    caughtBy: {
+      file: orderApiTests,
+      name: "5,000 watchers that come at once are read in few statements, and take no connection from PlaceOrder",
     },
   },
 ];

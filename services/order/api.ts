@@ -7,6 +7,7 @@ import type { Logger } from "../kit/log.ts";
 import type { Routes } from "../kit/server.ts";
 import type { CommandDeps } from "./commands.ts";
 import type { SagaMetrics } from "./metrics.ts";
+import { createOrderReader } from "./order-reader.ts";
 import { createOrderPlacer } from "./place-orders.ts";
 import { loadPriceList } from "./prices.ts";
 import { routes } from "./rpc.ts";
@@ -25,11 +26,14 @@ export interface OrderApi {
   close(): Promise<void>;
 }
 
-/** The connection pools of the RPCs. */
+/** The connection pools of the RPCs. None of them waits for another, and the sagas have one more. */
 export interface OrderDatabases {
+  /** PlaceOrder's own, so that no other call can keep it from accepting orders. */
   readonly placements: Database;
-  readonly queries: Database;
-  readonly watches: Database;
+  /** GetOrder and WatchOrder, which read by the group and wait for no lock, and the price list. */
+  readonly reads: Database;
+  /** CancelOrder, which may wait for a locked order. */
+  readonly commands: Database;
 }
 
 /** Opens the API. Call it once per process. */
@@ -46,8 +50,8 @@ export function openOrderApi(deps: {
 }): OrderApi {
   const { outbox, hints, sagas, newId, log } = deps;
   const databases = openDatabases(deps.databaseUrl);
-  const watch = createOrderWatch({ database: databases.watches, log, metrics: deps.metrics });
-  const prices = loadPriceList(databases.queries, log);
+  const watch = createOrderWatch({ database: databases.reads, log, metrics: deps.metrics });
+  const prices = loadPriceList(databases.reads, log);
   const placer = createOrderPlacer({
     database: databases.placements,
     outbox,
@@ -58,7 +62,7 @@ export function openOrderApi(deps: {
     },
   });
   const commands: CommandDeps = {
-    database: databases.queries,
+    database: databases.commands,
     outbox,
     newId,
     sagas,
@@ -68,7 +72,7 @@ export function openOrderApi(deps: {
     },
   };
   return {
-    routes: routes({ placer, prices, database: databases.queries, watch, commands, newId }),
+    routes: routes({ placer, prices, readOrder: createOrderReader(databases.reads), watch, commands, newId }),
     watch,
     commands,
     databases,
@@ -79,12 +83,17 @@ export function openOrderApi(deps: {
     },
     async close() {
       await placer.close();
-      await Promise.allSettled([...new Set(Object.values(databases))].map((database) => database.close()));
+      await Promise.allSettled(Object.values(databases).map((database) => database.close()));
     },
   };
 }
 
 function openDatabases(url: string): OrderDatabases {
-  const rpc = openDatabase({ url, connectionsMax: 4 });
-  return { placements: rpc, queries: rpc, watches: rpc };
+  return {
+    // One for the group of placements, and one for the health check.
+    placements: openDatabase({ url, connectionsMax: 2 }),
+    // One each for GetOrder, new watches, open watches, and the price list.
+    reads: openDatabase({ url, connectionsMax: 4 }),
+    commands: openDatabase({ url, connectionsMax: 4 }),
+  };
 }
