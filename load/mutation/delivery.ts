@@ -58,6 +58,15 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
     },
   },
   {
+    name: "is not ready while it waits for a source that it lost in mid-pass",
+    file: "relay/outbox/relay.ts",
+    changes: [{ from: "(this.#failedPasses === 0 || !ownership.isFresh())", to: "this.#failedPasses === 0" }],
+    caughtBy: {
+      file: "relay/outbox/relay.unit.test.ts",
+      name: "a replica that loses its source in mid-pass is ready as soon as it waits for it again, although the pass fails",
+    },
+  },
+  {
     name: "reads the pages of a backlog outside of one snapshot",
     file: "relay/outbox/store.ts",
     changes: [{ from: "LEVEL REPEATABLE READ", to: "LEVEL READ COMMITTED" }],

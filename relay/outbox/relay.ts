@@ -71,7 +71,7 @@ export interface RelaySourceOptions {
 export interface RelaySource {
   /** Something was committed: read now, not at the next poll. */
   hint(): void;
-  /** False while the database does not answer, or if the last pass failed. */
+  /** False while the database does not answer, or if this process owns the source and its last pass failed. */
   isHealthy(): boolean;
   /** Finishes the send in flight, marks it, and releases the source. Closes producer, ownership and store. */
   close(): Promise<void>;
@@ -179,7 +179,9 @@ class SourceRelay {
   }
 
   isHealthy(): boolean {
-    return this.#options.ownership.isDatabaseReachable() && this.#failedPasses === 0;
+    const { ownership } = this.#options;
+    // A pass may fail after the source was lost. Only an owner makes the passes that would show that all is well again.
+    return ownership.isDatabaseReachable() && (this.#failedPasses === 0 || !ownership.isFresh());
   }
 
   /** Makes {@link run} come to its end. */
@@ -361,10 +363,8 @@ class SourceRelay {
     metrics.owner.set(this.#labels, isOwner ? 1 : 0);
     // Another owner may have changed which keys are held.
     heldKeys.expireRead();
-    if (!isOwner) {
-      this.#failedPasses = 0;
-      removeOwnerGauges(metrics, source);
-    }
+    this.#failedPasses = 0;
+    if (!isOwner) removeOwnerGauges(metrics, source);
     this.#wakeUp.hint();
     await this.#currentPass;
     await acknowledged.mark().catch(() => undefined);
