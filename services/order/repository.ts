@@ -203,6 +203,7 @@ export async function lockOrder(transaction: Transaction, orderId: string): Prom
 
 /** The statuses in which an order has a deadline. */
 const undecidedStatuses: readonly OrderStatus[] = ["PENDING", "STOCK_RESERVED"];
+const knownStatuses: readonly OrderStatus[] = [...undecidedStatuses, "COMPLETED", "COMPENSATING", "FAILED"];
 
 /**
  * Locks at most `countMax` orders whose deadline had passed at `asOf`, the longest overdue first. Skips orders that are
@@ -232,7 +233,7 @@ export async function countOrdersInFlight(database: Queryable): Promise<Readonly
      UNION ALL
      SELECT 'COMPENSATING', COUNT(*) FROM orders FORCE INDEX (orders_compensating_since)
       WHERE compensating_since IS NOT NULL AND status = 'COMPENSATING'`,
-    [undecidedStatuses],
+    [knownStatuses],
   );
   return new Map(rows.map(({ status, orders }) => [status, Number(orders)]));
 }
