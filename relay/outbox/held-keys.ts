@@ -2,7 +2,7 @@
  * The held keys of one source: a key is held while one of its rows cannot be sent. Its later rows wait; other keys go on.
  *
  * A key is held because its row is FAILED or DEAD, which the table says, or because its row's schema is newer than this
- * relay's, which only this process knows. When a row turns out to be poison, its key is held here until the next read of
+ * relay's, which only this process knows; or because its partition refuses records (refused-partitions.ts). When a row turns out to be poison, its key is held here until the next read of
  * the table shows the row as FAILED or DEAD.
  *
  * During a pass, keys are only added. If a key were released between two of its rows, the second row would be sent first.
@@ -11,6 +11,7 @@ import type { OutboxRow } from "../../proto/envelope.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import { type Fault, logFieldsOf } from "./faults.ts";
 import type { RelayMetrics } from "./metrics.ts";
+import type { RefusedPartitions } from "./refused-partitions.ts";
 import type { StoredHeldKeys } from "./store.ts";
 
 /** The most held keys that a statement filters out. Rows of further held keys are read and skipped. */
@@ -30,6 +31,7 @@ export interface HeldKeysOptions {
   readonly source: string;
   readonly log: Logger;
   readonly metrics: RelayMetrics;
+  readonly refusedPartitions: RefusedPartitions;
   /** How old the last read of the table may get. */
   readonly readIntervalMs: number;
   /** How long a key with a schema-behind row is held before the row is attempted again. */
@@ -60,17 +62,24 @@ export class HeldKeys {
   isHeld({ id, aggregateId, seq }: OutboxRow): boolean {
     const found = this.#foundHere.get(aggregateId);
     if (found !== undefined && BigInt(seq) >= found.fromSeq) return true;
-    return this.#stored.keys.has(aggregateId) && !this.#retriedRows.has(id);
+    if (this.#stored.keys.has(aggregateId) && !this.#retriedRows.has(id)) return true;
+    return this.#options.refusedPartitions.holds(aggregateId);
   }
 
   /** The keys that a read of pending rows leaves out. */
   exceptKeys(): readonly string[] {
+    const keys = [...this.#stored.keys, ...this.#foundHere.keys(), ...this.#options.refusedPartitions.keys()];
+    return [...new Set(keys)].slice(0, exceptKeysMax);
+  }
+
+  /** The keys that wait behind one of their rows, not because of the broker. */
+  keysBehindRows(): readonly string[] {
     return [...new Set([...this.#stored.keys, ...this.#foundHere.keys()])].slice(0, exceptKeysMax);
   }
 
   /** The keys that a read of FAILED rows leaves out. */
   exceptKeysOfRetry(): readonly string[] {
-    return [...this.#foundHere.keys()].slice(0, exceptKeysMax);
+    return [...this.#foundHere.keys(), ...this.#options.refusedPartitions.keys()].slice(0, exceptKeysMax);
   }
 
   /** Holds the key of a row that has a fault. The earlier rows of the key have been sent. */

@@ -11,7 +11,8 @@
  * once.
  *
  * A key is held while one of its rows cannot be sent: its later rows wait, other keys go on. A poison row becomes FAILED
- * and is attempted again later, and becomes DEAD after its last attempt. An outage counts against no row.
+ * and is attempted again later, and becomes DEAD after its last attempt. A partition that refuses records holds all of its
+ * keys. An outage counts against no row.
  */
 import type { Registry } from "@bufbuild/protobuf";
 import type { Encoding, OutboxRow } from "../../proto/envelope.ts";
@@ -24,8 +25,10 @@ import { HeldKeys } from "./held-keys.ts";
 import { type RelayMetrics, removeOwnerGauges } from "./metrics.ts";
 import { OwnedProducer, OwnershipLostError } from "./owned-producer.ts";
 import type { Ownership } from "./ownership.ts";
+import { PageSize, pageRowsMax } from "./page-size.ts";
 import { PoisonRows } from "./poison-rows.ts";
 import { type EncodedRow, Publisher } from "./publisher.ts";
+import { RefusedPartitions } from "./refused-partitions.ts";
 import {
   attemptsMaxDefault,
   outageBackoff,
@@ -71,18 +74,12 @@ export interface RelaySourceOptions {
 export interface RelaySource {
   /** Something was committed: read now, not at the next poll. */
   hint(): void;
-  /** False while the database does not answer, or if this process owns the source and its last pass failed. */
+  /** False while the database does not answer, or if this process owns the source and cannot deliver all of it. */
   isHealthy(): boolean;
   /** Finishes the send in flight, marks it, and releases the source. Closes producer, ownership and store. */
   close(): Promise<void>;
 }
 
-/** More rows make fuller requests and a larger heap. Beyond this number a drain gets no faster. */
-const pageRowsMax = 200;
-/** After a start or an outage, this many rows are sent before larger pages. */
-const probeRows = 10;
-/** The memory that a page of average rows may take. */
-const pageSizeMaxBytes = 4 * 1_024 * 1_024;
 /** How old a snapshot may get. A late commit waits for the next one, and so does the purge of marked rows. */
 const snapshotAgeMaxMs = 500;
 /** With more unmarked rows, sending waits for marking. A crash sends at most these and one page again. */
@@ -93,6 +90,8 @@ const pollIntervalDefaultMs = 600;
 const measureIntervalDefaultMs = 5_000;
 
 interface Page {
+  readonly read: readonly OutboxRow[];
+  /** Those of `read` that are not held. */
   readonly rows: readonly EncodedRow[];
   /** Whether the read reached its limit: there may be more rows. */
   readonly isFull: boolean;
@@ -106,8 +105,9 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const common = { source, log, metrics };
   const producer = new OwnedProducer({ ...common, ownership, openProducer: options.openProducer });
   const acknowledged = new AcknowledgedRows({ ...common, store });
+  const refusedPartitions = new RefusedPartitions(common);
   const heldKeys = new HeldKeys({
-    ...common,
+    ...{ ...common, refusedPartitions },
     readIntervalMs: pollIntervalMs,
     schemaBehindHoldMs: options.holdMs ?? schemaBehindHoldMs,
   });
@@ -120,9 +120,9 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const { encoding, registry } = options;
   const publisher = new Publisher({
     ...{ ...common, ceSource, topic, encoding, registry },
-    ...{ producer, acknowledged, heldKeys, poisonRows },
+    ...{ producer, acknowledged, heldKeys, poisonRows, refusedPartitions },
   });
-  const parts = { store, ownership, producer, acknowledged, heldKeys, publisher };
+  const parts = { store, ownership, producer, acknowledged, heldKeys, refusedPartitions, publisher };
   const relay = new SourceRelay({ ...common, ...parts, pollIntervalMs });
   const running = relay.run();
   // Deliveries do not wait for it. Its errors are not logged: whatever causes them also fails a pass, which logs it.
@@ -151,6 +151,7 @@ interface SourceRelayOptions {
   readonly producer: OwnedProducer;
   readonly acknowledged: AcknowledgedRows;
   readonly heldKeys: HeldKeys;
+  readonly refusedPartitions: RefusedPartitions;
   readonly publisher: Publisher;
   readonly pollIntervalMs: number;
 }
@@ -159,17 +160,18 @@ class SourceRelay {
   readonly #options: SourceRelayOptions;
   readonly #labels: { readonly source: string };
   readonly #wakeUp = new WakeUp();
+  readonly #pageSize = new PageSize();
   readonly #closing = new AbortController();
   /** The pass under way, or the last one. It never rejects. */
   #currentPass: Promise<unknown> = Promise.resolve();
-  #pageRows = probeRows;
   /** Passes that failed in a row. */
   #failedPasses = 0;
 
   constructor(options: SourceRelayOptions) {
     this.#options = options;
     this.#labels = { source: options.source };
-    const { ownership, metrics } = options;
+    const { ownership, refusedPartitions, metrics } = options;
+    refusedPartitions.onAccepted(() => this.#wakeUp.hint());
     ownership.onChange((isOwner) => this.#onOwnershipChange(isOwner));
     metrics.owner.set(this.#labels, ownership.isFresh() ? 1 : 0);
   }
@@ -179,9 +181,10 @@ class SourceRelay {
   }
 
   isHealthy(): boolean {
-    const { ownership } = this.#options;
+    const { ownership, refusedPartitions } = this.#options;
+    const delivers = this.#failedPasses === 0 && refusedPartitions.count === 0;
     // A pass may fail after the source was lost. Only an owner makes the passes that would show that all is well again.
-    return ownership.isDatabaseReachable() && (this.#failedPasses === 0 || !ownership.isFresh());
+    return ownership.isDatabaseReachable() && (delivers || !ownership.isFresh());
   }
 
   /** Makes {@link run} come to its end. */
@@ -191,7 +194,7 @@ class SourceRelay {
   }
 
   async run(): Promise<void> {
-    const { ownership, producer, acknowledged, heldKeys, pollIntervalMs, log } = this.#options;
+    const { ownership, producer, acknowledged, heldKeys, refusedPartitions, pollIntervalMs, log } = this.#options;
     let isBacklog = false;
     while (!this.#closing.signal.aborted) {
       this.#wakeUp.reset();
@@ -213,6 +216,7 @@ class SourceRelay {
         if (!(error instanceof OwnershipLostError)) await this.#backOff(error);
       }
     }
+    await refusedPartitions.settled();
     await acknowledged
       .mark()
       .catch((error) =>
@@ -222,10 +226,11 @@ class SourceRelay {
 
   /** One pass over the source. Returns true if it left a backlog, to go on with at once. */
   async #pass(isBacklog: boolean): Promise<boolean> {
-    const { store, acknowledged, heldKeys, publisher } = this.#options;
+    const { store, acknowledged, heldKeys, refusedPartitions } = this.#options;
     acknowledged.throwBackgroundFailure();
     // After an outage, or if marking falls behind, nothing more is sent before a mark has succeeded.
     if (this.#failedPasses > 0 || acknowledged.count > unmarkedRowsMax) await acknowledged.mark();
+    refusedPartitions.refresh(performance.now());
     if (isBacklog) {
       const nowMs = performance.now();
       heldKeys.refresh(heldKeys.isReadDue(nowMs) ? await store.readHeldKeys() : undefined, nowMs);
@@ -233,12 +238,12 @@ class SourceRelay {
       return (await this.#drain()) || retried;
     }
     // In steady state there are few rows: one round trip, no transaction.
-    const { rows, isFull } = await this.#readFirstPage();
+    const { read, rows, isFull } = await this.#readFirstPage();
     // The page has no rows of these keys. Even if a retry succeeds, they are held until the next pass.
     const retried = heldKeys.isRetryDue && (await this.#retryFailedRows());
-    await publisher.publish(rows);
+    await this.#publish(rows);
     this.#noteSuccess();
-    this.#growPage(rows);
+    this.#pageSize.growAfter(read);
     return (isFull && (await this.#drain())) || retried;
   }
 
@@ -250,16 +255,18 @@ class SourceRelay {
     if (unmarked.size > 0 && !acknowledged.isMarkUnderWay && acknowledged.markDueInMs() === 0) {
       acknowledged.markInBackground();
     }
-    const wanted = { exceptKeys: heldKeys.exceptKeys(), limit: this.#pageRows + unmarked.size };
+    const wanted = { exceptKeys: heldKeys.exceptKeys(), limit: this.#pageSize.rows + unmarked.size };
     const nowMs = performance.now();
     const read = heldKeys.isReadDue(nowMs)
       ? await store.readHeldKeysAndPending(wanted)
       : { heldKeys: undefined, rows: await store.readPending({ ...wanted, afterSeq: "0" }) };
     heldKeys.refresh(read.heldKeys, nowMs);
     const fresh = read.rows.filter(({ id }) => !unmarked.has(id));
+    const page = fresh.slice(0, this.#pageSize.rows);
     return {
-      rows: this.#encodeSendable(fresh.slice(0, this.#pageRows)),
-      isFull: read.rows.length === wanted.limit || fresh.length >= this.#pageRows,
+      read: page,
+      rows: this.#encodeSendable(page),
+      isFull: read.rows.length === wanted.limit || fresh.length >= this.#pageSize.rows,
     };
   }
 
@@ -267,7 +274,7 @@ class SourceRelay {
   async #retryFailedRows(): Promise<boolean> {
     const { store, acknowledged, heldKeys, publisher } = this.#options;
     await acknowledged.mark();
-    const rows = await store.readDue({ exceptKeys: heldKeys.exceptKeysOfRetry(), limit: dueRowsMax });
+    const rows = await store.takeDue({ exceptKeys: heldKeys.exceptKeysOfRetry(), limit: dueRowsMax });
     heldKeys.beginRetry(rows);
     try {
       const sent = await publisher.publish(rows.map((row) => publisher.encode(row)));
@@ -284,21 +291,21 @@ class SourceRelay {
    * are more rows.
    */
   async #drain(): Promise<boolean> {
-    const { store, acknowledged, publisher } = this.#options;
+    const { store, acknowledged } = this.#options;
     await acknowledged.mark();
     return await store.snapshot(async (reader) => {
-      const endMs = performance.now() + snapshotAgeMaxMs;
       let page = await this.#readPage(reader, "0");
-      let sent = false;
+      // From the first send on. A new snapshot starts again at the first row, and would meet the same held rows. If they
+      // take longer to read than a snapshot may last, no snapshot would ever get past them.
+      let endMs = Number.POSITIVE_INFINITY;
       for (;;) {
-        // A new snapshot starts again at the first row. While nothing has been sent, it would only meet the same held rows
-        // again. If they take longer to read than a snapshot may last, no snapshot would ever get past them.
-        const readsOn = page.isFull && !this.#closing.signal.aborted && (!sent || performance.now() < endMs);
+        const readsOn = page.isFull && !this.#closing.signal.aborted && performance.now() < endMs;
         const nextPage = readsOn ? this.#readPage(reader, page.lastSeq) : undefined;
         // If publishing fails, nothing awaits this read, and its error must not count as unhandled.
         nextPage?.catch(() => undefined);
-        sent = (await publisher.publish(page.rows)) || sent;
-        this.#growPage(page.rows);
+        const sent = await this.#publish(page.rows);
+        if (sent) endMs = Math.min(endMs, performance.now() + snapshotAgeMaxMs);
+        this.#pageSize.growAfter(page.read);
         if (nextPage === undefined || acknowledged.count > unmarkedRowsMax) await acknowledged.mark();
         else acknowledged.markInBackground();
         if (nextPage === undefined) return page.isFull;
@@ -308,9 +315,14 @@ class SourceRelay {
   }
 
   async #readPage(reader: PendingReader, afterSeq: string): Promise<Page & { readonly lastSeq: string }> {
-    const limit = this.#pageRows;
-    const rows = await reader.readPending({ afterSeq, exceptKeys: this.#options.heldKeys.exceptKeys(), limit });
-    return { rows: this.#encodeSendable(rows), isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
+    const limit = this.#pageSize.rows;
+    const read = await reader.readPending({ afterSeq, exceptKeys: this.#options.heldKeys.exceptKeys(), limit });
+    return {
+      read,
+      rows: this.#encodeSendable(read),
+      isFull: read.length === limit,
+      lastSeq: read.at(-1)?.seq ?? afterSeq,
+    };
   }
 
   #encodeSendable(rows: readonly OutboxRow[]): readonly EncodedRow[] {
@@ -318,12 +330,13 @@ class SourceRelay {
     return rows.filter((row) => !heldKeys.isHeld(row)).map((row) => publisher.encode(row));
   }
 
-  /** After a page that went well, the next one may be as large as memory allows, judged by the size of this one's rows. */
-  #growPage(rows: readonly EncodedRow[]): void {
-    if (rows.length === 0) return;
-    const averageBytes = rows.reduce((sum, { row }) => sum + row.payload.length, 0) / rows.length;
-    const fittingRows = Math.floor(pageSizeMaxBytes / Math.max(1, averageBytes));
-    this.#pageRows = Math.max(probeRows, Math.min(pageRowsMax, fittingRows));
+  /** Sends the rows of a page, after a start or an outage the first of them alone. Returns like {@link Publisher.publish}. */
+  async #publish(rows: readonly EncodedRow[]): Promise<boolean> {
+    const { publisher } = this.#options;
+    const first = this.#pageSize.firstSendRows;
+    const sent = await publisher.publish(rows.slice(0, first));
+    if (sent) this.#pageSize.noteSent();
+    return (await publisher.publish(rows.slice(first))) || sent;
   }
 
   #noteSuccess(): void {
@@ -333,7 +346,7 @@ class SourceRelay {
 
   async #backOff(error: unknown): Promise<void> {
     const { acknowledged, metrics, log } = this.#options;
-    this.#pageRows = probeRows;
+    this.#pageSize.reset();
     // The outage may be the broker's: then what it had acknowledged can still be marked.
     if (acknowledged.count > 0 && !acknowledged.isMarkUnderWay) acknowledged.markInBackground();
     metrics.failures.inc({ ...this.#labels, kind: "outage" });
@@ -359,14 +372,15 @@ class SourceRelay {
 
   /** Resolves when nothing of this source is in flight and what was sent is marked, or marking has failed. */
   async #onOwnershipChange(isOwner: boolean): Promise<void> {
-    const { source, acknowledged, heldKeys, metrics } = this.#options;
+    const { source, acknowledged, heldKeys, refusedPartitions, metrics } = this.#options;
     metrics.owner.set(this.#labels, isOwner ? 1 : 0);
     // Another owner may have changed which keys are held.
     heldKeys.expireRead();
+    refusedPartitions.expire();
     this.#failedPasses = 0;
     if (!isOwner) removeOwnerGauges(metrics, source);
     this.#wakeUp.hint();
-    await this.#currentPass;
+    await Promise.all([this.#currentPass, refusedPartitions.settled()]);
     await acknowledged.mark().catch(() => undefined);
   }
 
@@ -374,7 +388,7 @@ class SourceRelay {
   async measure(): Promise<void> {
     const { ownership, store, heldKeys, metrics } = this.#options;
     if (!ownership.isFresh()) return;
-    const { pendingRows, heldRows, oldestPendingAgeMs } = await store.measure(heldKeys.exceptKeys());
+    const { pendingRows, heldRows, oldestPendingAgeMs } = await store.measure(heldKeys.keysBehindRows());
     if (!ownership.isFresh()) return;
     metrics.pendingRows.set(this.#labels, pendingRows);
     metrics.heldRows.set(this.#labels, heldRows);

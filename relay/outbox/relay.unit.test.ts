@@ -42,7 +42,11 @@ test("a replica that loses its source in mid-pass is ready as soon as it waits f
   const relay = startRelaySource({
     ...{ name: "test", topic: "test", ceSource: "/test", encoding: "protobuf", registry: createFileRegistry() },
     ...{ store: store as OutboxStore, ownership, log: silentLogger, metrics: createRelayMetrics(new Registry()) },
-    openProducer: async () => ({ send: async () => undefined, close: async () => undefined }),
+    openProducer: async () => ({
+      partitionsOf: () => undefined,
+      send: async () => undefined,
+      close: async () => undefined,
+    }),
     pollIntervalMs: 1,
   });
   await eventually(() => expect(reads).toHaveLength(1));

@@ -50,8 +50,11 @@ export interface OutboxStore extends PendingReader {
    */
   snapshot<T>(work: (reader: PendingReader) => Promise<T>): Promise<T>;
   readHeldKeys(): Promise<StoredHeldKeys>;
-  /** FAILED rows that are due and that have no earlier unpublished row of their key, in `seq` order. */
-  readDue(options: { readonly exceptKeys: readonly string[]; readonly limit: number }): Promise<readonly OutboxRow[]>;
+  /**
+   * Makes FAILED rows PENDING that are due and that have no earlier unpublished row of their key, and returns them in `seq`
+   * order. While a row is attempted it is PENDING, so that an operator cannot discard it. It keeps its `retry_count`.
+   */
+  takeDue(options: { readonly exceptKeys: readonly string[]; readonly limit: number }): Promise<readonly OutboxRow[]>;
   /** `readHeldKeys` and then `readPending` from the start, in one round trip; each is a transaction of its own. */
   readHeldKeysAndPending(options: {
     readonly exceptKeys: readonly string[];
@@ -203,7 +206,7 @@ async function forgetIndexOnError<T>({ pendingIndex }: OutboxTable, reading: Pro
 
 function readsOf(
   outbox: OutboxTable,
-): Pick<OutboxStore, "snapshot" | "readHeldKeys" | "readDue" | "readHeldKeysAndPending"> {
+): Pick<OutboxStore, "snapshot" | "readHeldKeys" | "takeDue" | "readHeldKeysAndPending"> {
   const { database, table, pendingIndex } = outbox;
   const heldRows = selectHeldRows(table);
   return {
@@ -211,18 +214,22 @@ function readsOf(
     async readHeldKeys() {
       return heldKeysOf(table, await database.query(heldRows.sql, heldRows.values));
     },
-    async readDue({ exceptKeys, limit }) {
+    async takeDue({ exceptKeys, limit }) {
       const except = exceptKeysOf(exceptKeys);
-      const rows = await database.query(
-        `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.hint()}
+      // SKIP LOCKED: a row that an operator is retrying or discarding is left alone.
+      const due = `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.hint()}
           WHERE event.status = 'FAILED' AND event.next_attempt_at <= CURRENT_TIMESTAMP(3) ${except.sql}
             AND NOT EXISTS (SELECT 1 FROM ${table} AS earlier
                              WHERE earlier.aggregate_id = event.aggregate_id AND earlier.seq < event.seq
                                AND earlier.status IN ('PENDING', 'FAILED', 'DEAD'))
-          ORDER BY event.seq LIMIT ?`,
-        [...except.values, limit],
-      );
-      return rows as unknown as OutboxRow[];
+          ORDER BY event.seq LIMIT ? FOR UPDATE SKIP LOCKED`;
+      return await database.transaction(async (transaction) => {
+        const rows = (await transaction.query(due, [...except.values, limit])) as unknown as OutboxRow[];
+        const ids = rows.map(({ id }) => id);
+        const take = `UPDATE ${table} SET status = 'PENDING', next_attempt_at = NULL WHERE id IN (?)`;
+        if (ids.length > 0) await transaction.execute(take, [ids]);
+        return rows;
+      });
     },
     async readHeldKeysAndPending(options) {
       const statements = [heldRows, await selectPending(outbox, { ...options, afterSeq: "0" })];
