@@ -34,15 +34,24 @@ function lengthOf(value: string): number {
   return value.length <= keyLengthMax ? value.length : [...value].length;
 }
 
+const misfit = (part: string) => new UndecodableRecordError(`${part} does not fit the inbox.`);
+
+/**
+ * Checks the key under which an event has its effect: to the database, one with trailing blanks would be another order's.
+ * @throws UndecodableRecordError
+ */
+export function requireFittingKey({ aggregateId }: ReceivedEnvelope): void {
+  if (!fitsKey(aggregateId)) throw misfit("The key");
+}
+
 /**
  * The identity of a decoded event.
  * @throws UndecodableRecordError that names the part that does not fit the inbox.
  */
 export function identityOf(envelope: ReceivedEnvelope): RecordIdentity {
   const { id, aggregateId, type, ceSource, occurredAt } = envelope;
-  const misfit = (part: string) => new UndecodableRecordError(`${part} does not fit the inbox.`);
   if (!fitsEventId(id)) throw misfit("ce_id");
-  if (!fitsKey(aggregateId)) throw misfit("The key");
+  requireFittingKey(envelope);
   if (lengthOf(type) > keyLengthMax) throw misfit("ce_type");
   if (lengthOf(ceSource) > sourceLengthMax) throw misfit("ce_source");
   if (!fitsTime(occurredAt)) throw misfit("ce_time");

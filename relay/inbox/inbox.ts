@@ -21,6 +21,7 @@ import { createAttempts, noSummary } from "./attempt.ts";
 import { bisect } from "./bisect.ts";
 import { createCircuitBreaker } from "./circuit-breaker.ts";
 import { createEffects, type EffectOptions } from "./effect.ts";
+import { requireFittingKey } from "./identity.ts";
 import { createInboxMetrics } from "./metrics.ts";
 import type { ParkedRecord } from "./parking.ts";
 import { redeliverRequested } from "./redelivery.ts";
@@ -66,6 +67,7 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     const events = parked.map(({ eventId, record }) => {
       // A record without a usable id of its own keeps the id under which it was recorded.
       const envelope = { ...fromRecord(record), id: eventId };
+      requireFittingKey(envelope);
       return { envelope, message: decodePayload(envelope, registry) as M };
     });
     const effect = await effects.decide(transaction, events);

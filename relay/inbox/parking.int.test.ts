@@ -423,6 +423,20 @@ describe("redelivery", () => {
     expect(await publishedFor(bad)).toBe(4);
   });
 
+  test("an event whose key ends with a blank has no effect at a redelivery either: to the database, it is another order's key", async () => {
+    const order = newId();
+    const { inbox, metric } = open();
+    await inbox.handle([record(`${order} `, "one"), record(order, "two")]);
+    expect(await effectsOf([order])).toEqual(["two"]);
+    const [parked] = await listParked(database, service);
+    expect(parked).toMatchObject({ reason: "UNDECODABLE", key: expect.stringMatching(/^raw-/) });
+    await requestRedelivery(database, service, { key: parked?.key ?? "" });
+    await inbox.redeliverRequested();
+    expect(await metric("inbox_redeliveries_total", "failed")).toBe(1);
+    expect(await effectsOf([order])).toEqual(["two"]);
+    expect((await listParked(database, service)).map(({ key }) => key)).toEqual([parked?.key ?? ""]);
+  });
+
   test("a redelivery of many events takes several short transactions", async () => {
     const bad = newId();
     const { inbox, batches, change } = open({ bug: bugFor([bad]) });
