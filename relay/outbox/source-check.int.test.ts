@@ -8,6 +8,7 @@ import {
   eventually,
   type TestSchema,
 } from "../../services/kit/testing.ts";
+import { openDatabaseProxy, withSqlMode } from "../../services/kit/testing-proxy.ts";
 import { openAdmin } from "../kafka/admin.ts";
 import { createTestTopic, readTopic, startRelayProcess, testKafka } from "../testing.ts";
 import { readRelayConfig, type SourceConfig } from "./config.ts";
@@ -59,6 +60,14 @@ async function faultsOf(change: Readonly<Record<string, string>> = {}) {
   expect(away).toBeUndefined();
   return faults;
 }
+
+test("a database behind a proxy that keeps sql_mode is a fault", async () => {
+  const proxy = await openDatabaseProxy(schema.url, withSqlMode("NO_BACKSLASH_ESCAPES"));
+  const [fault] = await faultsOf({ databaseUrl: proxy.url });
+  expect(fault?.problem).toContain("sql_mode");
+  expect(fault?.remedy).toContain("SET SESSION");
+  proxy.close();
+});
 
 describe("tables", () => {
   test("the tables of a service's own migrations have no fault", async () => {

@@ -5,7 +5,7 @@
  * A fault is only what a server's answer shows. A server that does not answer is away, and is checked again later.
  */
 import { openDatabase, type Queryable } from "../../services/kit/database.ts";
-import { errorNumber } from "../../services/kit/database-errors.ts";
+import { errorNumber, SessionRefusedError } from "../../services/kit/database-errors.ts";
 import { openAdmin } from "../kafka/admin.ts";
 import type { KafkaOptions } from "../kafka/client.ts";
 import type { SourceConfig } from "./config.ts";
@@ -97,6 +97,10 @@ export async function checkTables(source: SourceConfig): Promise<SourceCheck> {
   try {
     return { faults: await checkDatabase(source, database), away: undefined };
   } catch (error) {
+    if (error instanceof SessionRefusedError) {
+      const remedy = "Connect to the database without a proxy, or through one that passes on SET SESSION.";
+      return { faults: [{ source: source.name, problem: `databaseUrl: ${error.message}`, remedy }], away: undefined };
+    }
     const fault = refusalOf(source, errorNumber(error) ?? 0);
     if (fault !== undefined) return { faults: [fault], away: undefined };
     return { faults: [], away: toError(error) };

@@ -210,7 +210,7 @@ function readsOf(
   const { database, table, pendingIndex } = outbox;
   const heldRows = selectHeldRows(table);
   return {
-    snapshot: (work) => readSnapshot(outbox, work),
+    snapshot: (work) => database.snapshot((query) => work(readerOn(outbox, query))),
     async readHeldKeys() {
       return heldKeysOf(table, await database.query(heldRows.sql, heldRows.values));
     },
@@ -237,29 +237,6 @@ function readsOf(
       return { heldKeys: heldKeysOf(table, held), rows: rows as unknown as OutboxRow[] };
     },
   };
-}
-
-async function readSnapshot<T>(outbox: OutboxTable, work: (reader: PendingReader) => Promise<T>): Promise<T> {
-  const connection = await outbox.database.pool.getConnection();
-  const run = (sql: string) => connection.query({ sql, timeout: statementTimeoutMs });
-  let healthy = false;
-  try {
-    await run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
-    await run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
-    const result = await work(
-      readerOn(outbox, async <R>(sql: string, values: readonly unknown[] = []) => {
-        const [rows] = await connection.query({ sql, timeout: statementTimeoutMs }, values as unknown[]);
-        return rows as R[];
-      }),
-    );
-    await run("COMMIT");
-    healthy = true;
-    return result;
-  } finally {
-    // After an error, a read may still be in flight, or the transaction still be open.
-    if (healthy) connection.release();
-    else connection.destroy();
-  }
 }
 
 function marksOf({

@@ -7,7 +7,7 @@ import { openDatabase } from "../kit/database.ts";
 import { createMetrics, serveHealth } from "../kit/health.ts";
 import { createLogger } from "../kit/log.ts";
 import { serveRpc } from "../kit/server.ts";
-import { closeOnSignal, exitOnConsumerCrash } from "../kit/shutdown.ts";
+import { closeOnSignal, exitOnConsumerCrash, exitOnRefusedSession } from "../kit/shutdown.ts";
 import { openOrderApi } from "./api.ts";
 import { readOrderConfig } from "./config.ts";
 import { startDeadlineSweep } from "./deadline-sweep.ts";
@@ -24,6 +24,7 @@ const newId = () => Bun.randomUUIDv7();
 
 // New orders must not starve the sagas in flight, so each side has its own connections.
 const sagaDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
+exitOnRefusedSession(sagaDatabase, log);
 const hints = openHintSender("order", config.relayHints);
 const outbox = createOutbox({ service: "order", registry: eventRegistry });
 const sagas = createSagaMetrics({ database: sagaDatabase, log, metrics });

@@ -1,5 +1,4 @@
 /** Reads and writes Order's rows. What a batch needs is raw SQL: one statement for any number of orders. */
-import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { Database, Queryable, Transaction } from "../kit/database.ts";
@@ -9,7 +8,7 @@ import { type Statement, updateStatements } from "../kit/statements.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
 import { type NewOrder, type OrderLine, type Price, sameRequest } from "./placement.ts";
-import { type orders, prices } from "./schema.ts";
+import type { orders, prices } from "./schema.ts";
 
 /** An order as clients see it. */
 export interface OrderView {
@@ -307,9 +306,14 @@ export async function readOrders(database: Queryable, orderIds: readonly string[
 }
 
 /** The whole price list, by SKU. */
-export async function readPrices(database: Database): Promise<ReadonlyMap<string, Price>> {
-  const rows = await drizzle(database.pool).select().from(prices);
-  return new Map(rows.map(({ sku, currencyCode, minorUnits }) => [sku, { currencyCode, minorUnits }]));
+export async function readPrices(database: Queryable): Promise<ReadonlyMap<string, Price>> {
+  const rows = await database.query<DriverRow<typeof prices>>("SELECT sku, currency_code, minor_units FROM price");
+  return new Map(
+    rows.map(({ sku, currency_code: currencyCode, minor_units: minorUnits }) => [
+      sku,
+      { currencyCode, minorUnits: BigInt(minorUnits) },
+    ]),
+  );
 }
 
 function stateOf(row: StateRow): OrderState {
