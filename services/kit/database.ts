@@ -6,7 +6,7 @@
 import { fullJitterMs, sleep } from "./backoff.ts";
 import { isLockWait, isServerError, isTransient } from "./database-errors.ts";
 import { queryableOf } from "./queryable.ts";
-import { openSessions, type SessionOptions } from "./sessions.ts";
+import { openSessions, type PoolUsage, type SessionOptions } from "./sessions.ts";
 import { insertStatements, joinStatements, type SqlValue, type Statement, withRowCheck } from "./statements.ts";
 import { attemptInOneRoundTrip, attemptTransaction, readSnapshot } from "./transaction.ts";
 
@@ -62,6 +62,7 @@ export interface Database extends Queryable {
   commit(statements: readonly Statement[]): Promise<void>;
   /** Runs reads on one consistent snapshot of the database: all of them see the same moment. Takes no locks. */
   snapshot<T>(work: (query: Queryable["query"]) => Promise<T>): Promise<T>;
+  usage(): PoolUsage;
   /** Waits for statements that are still running, but not for long. */
   close(): Promise<void>;
 }
@@ -88,6 +89,7 @@ export function openDatabase(options: SessionOptions): Database {
       return retryTransient(() => attemptInOneRoundTrip(sessions, joined));
     },
     snapshot: (work) => readSnapshot(sessions, work),
+    usage: sessions.usage,
     close: () => sessions.close(),
   };
 }

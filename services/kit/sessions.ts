@@ -29,9 +29,17 @@ export interface Session {
   giveBack(isUsable: boolean): void;
 }
 
+/** How often a pool was asked for a session, since it was opened. */
+export interface PoolUsage {
+  readonly acquired: number;
+  /** Callers that had to wait because all connections were in use. */
+  readonly waited: number;
+}
+
 export interface SessionPool {
   /** A session that is ready for statements. */
   acquire(): Promise<Session>;
+  usage(): PoolUsage;
   close(): Promise<void>;
 }
 
@@ -80,6 +88,8 @@ export function openSessions(options: SessionOptions): SessionPool {
   const settings = sessionSettings(options);
   const timeoutMs = options.statementTimeoutMs ?? 5_000;
   const known = new Map<PoolConnection, Known>();
+  const usage = { acquired: 0, waited: 0 };
+  pool.on("enqueue", () => usage.waited++);
 
   const sessionOn = (connection: PoolConnection): Session => ({
     query: (sql, values) => runLimited(connection, timeoutMs, sql, values),
@@ -123,6 +133,7 @@ export function openSessions(options: SessionOptions): SessionPool {
     async acquire() {
       for (;;) {
         const connection = await nextConnection(pool);
+        usage.acquired++;
         const state = known.get(connection);
         if (state === undefined) return await start(connection);
         if (isIdleForTooLong(state)) {
@@ -134,6 +145,7 @@ export function openSessions(options: SessionOptions): SessionPool {
         return state.session;
       }
     },
+    usage: () => ({ ...usage }),
     async close() {
       clearInterval(idleCheck);
       const ended = new Promise<void>((resolve, reject) => {

@@ -133,11 +133,13 @@ async function insertOrders(count: number): Promise<readonly string[]> {
 
 /** Counts from now on how often a connection of PlaceOrder's pool is taken. */
 function countAcquired(): { readonly count: number } {
-  const acquired = { count: 0 };
-  api.databases.placements.pool.pool.on("acquire", () => {
-    acquired.count++;
-  });
-  return acquired;
+  const { placements } = api.databases;
+  const before = placements.usage().acquired;
+  return {
+    get count() {
+      return placements.usage().acquired - before;
+    },
+  };
 }
 
 /** Resolves to the stream's first message, in a few words, or to its error. */
@@ -225,12 +227,12 @@ describe("many callers at once", () => {
 
   test("cancels that wait for locked orders hold up neither PlaceOrder nor GetOrder", async () => {
     const orderIds = await insertOrders(10);
-    const commands = api.databases.commands.pool.pool;
+    const { commands } = api.databases;
     const cancels = await schema.open(1).transaction(async (locking) => {
       await locking.query("SELECT order_id FROM orders WHERE order_id IN (?) FOR UPDATE", [orderIds]);
-      const allBusy = new Promise<void>((resolve) => commands.once("enqueue", resolve));
+      const { waited } = commands.usage();
       const cancelling = orderIds.map((orderId) => connect().cancelOrder({ orderId }).catch(ConnectError.from));
-      await allBusy;
+      await eventually(() => expect(commands.usage().waited).toBeGreaterThan(waited));
       const orderId = await place();
       await connect().getOrder({ orderId });
       return cancelling;
