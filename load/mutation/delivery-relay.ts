@@ -52,7 +52,7 @@ export const relayMutants: readonly DeliveryMutant[] = [
   },
   {
     name: "reads the pages of a backlog outside of one snapshot",
-    file: "relay/outbox/store.ts",
+    file: "services/kit/transaction.ts",
     changes: [{ from: "LEVEL REPEATABLE READ", to: "LEVEL READ COMMITTED" }],
     caughtBy: {
       file: relayTests,

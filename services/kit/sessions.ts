@@ -148,10 +148,7 @@ export function openSessions(options: SessionOptions): SessionPool {
     usage: () => ({ ...usage }),
     async close() {
       clearInterval(idleCheck);
-      const ended = new Promise<void>((resolve, reject) => {
-        pool.end((error) => (error ? reject(error) : resolve()));
-      });
-      if (await endsWithin(ended, closeTimeoutMs)) return;
+      if (await endsInTime(pool)) return;
       for (const connection of known.keys()) closeNow(connection);
     },
   };
@@ -174,6 +171,14 @@ function openPool(options: SessionOptions): Pool {
     // Idle connections take leave of the server, which would count them as aborted otherwise.
     gracefulEnd: true,
   });
+}
+
+/** Takes leave of the server on every connection. Returns false if a connection still waits for an answer. */
+function endsInTime(pool: Pool): Promise<boolean> {
+  const ended = new Promise<void>((resolve, reject) => {
+    pool.end((error) => (error ? reject(error) : resolve()));
+  });
+  return endsWithin(ended, closeTimeoutMs);
 }
 
 function nextConnection(pool: Pool): Promise<PoolConnection> {
