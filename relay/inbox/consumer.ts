@@ -59,12 +59,23 @@ export async function startConsumer(options: InboxConsumerOptions): Promise<Topi
     stepAsideAfterMs: inboxRetryPolicy.batch.stepAsideAfterMs,
     onCrash: options.onCrash,
     // Only the member that owns a partition shows its lag.
-    onAssigned: () => metrics.lagRecords.reset(),
+    onAssigned() {
+      metrics.lagRecords.reset();
+      metrics.unreadablePartitions.reset();
+    },
+    onUnreadable(partition, unreadable) {
+      const labels = { group: service, partition };
+      if (unreadable === undefined) return metrics.unreadablePartitions.remove(labels);
+      metrics.unreadablePartitions.set(labels, 1);
+      metrics.lagRecords.set(labels, Number(BigInt(unreadable.endOffset) - BigInt(unreadable.offset)));
+    },
+    unreadableRetryMs: inboxRetryPolicy.unreadablePartition.retryMs,
     onBatch: retryingBatches({ service, inbox, batchSizeMax, metrics, log }),
   });
   const redelivery = startRedelivery(inbox.redeliverRequested, log);
   return {
     isReady: consumer.isReady,
+    unreadable: consumer.unreadable,
     async close() {
       await Promise.all([consumer.close(), redelivery.close()]);
     },

@@ -28,6 +28,11 @@ export const inboxRetryPolicy = {
     /** A partition whose batch takes longer no longer delays the fetches of the other partitions. */
     stepAsideAfterMs: 1_000,
   },
+  /** A partition whose next batch of records cannot be decoded. */
+  unreadablePartition: {
+    /** How often it is read again. */
+    retryMs: 5_000,
+  },
   /** Parked keys whose redelivery an operator has requested. */
   redelivery: {
     /** How often requests are looked for. */

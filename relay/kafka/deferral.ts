@@ -12,6 +12,8 @@ import type { PartitionQueue } from "./partition-queue.ts";
 export interface PartitionBatch {
   readonly partition: number;
   readonly records: readonly TopicRecord[];
+  /** Where the next batch of the partition begins: after the last record, and after the transaction markers behind it. */
+  readonly nextOffset: string;
   /** The offset of the partition's next record, as of the fetch. */
   readonly endOffset: string;
   /** The assignment in which the last of them was fetched. */
@@ -53,7 +55,7 @@ export class Deferral {
     const earlier = this.#deferred.get(partition)?.records ?? [];
     const together = { ...batch, records: [...earlier, ...records] };
     if (together.records.length > batchSizeMax) {
-      await handle({ ...batch, records: earlier }, signal);
+      await handle({ ...batch, records: earlier, nextOffset: records[0]?.offset ?? batch.nextOffset }, signal);
       await handle(batch, signal);
     } else if (records.every(mayDefer)) {
       this.#deferred.set(partition, together);
