@@ -6,7 +6,7 @@ const sessionTests = "services/kit/sessions.int.test.ts";
 export const databaseMutants: readonly DeliveryMutant[] = [
   {
     name: "redelivers an event under a key that the database takes for another order's",
-    file: "relay/inbox/inbox.ts",
+    file: "relay/inbox/rows.ts",
     changes: [{ from: "requireFittingKey(envelope);", to: "" }],
     caughtBy: {
       file: "relay/inbox/parking.int.test.ts",

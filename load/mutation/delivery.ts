@@ -5,6 +5,7 @@
 
 import { databaseMutants } from "./delivery-database.ts";
 import type { DeliveryMutant } from "./delivery-mutant.ts";
+import { oddRecordMutants } from "./delivery-odd-records.ts";
 import { relayMutants } from "./delivery-relay.ts";
 
 const consumerTests = "relay/inbox/consumer.int.test.ts";
@@ -180,4 +181,5 @@ export const deliveryMutants: readonly DeliveryMutant[] = [
       name: "5,000 watchers that come at once are read in few statements, and take no connection from PlaceOrder",
     },
   },
+  ...oddRecordMutants,
 ];

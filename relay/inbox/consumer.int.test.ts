@@ -14,6 +14,7 @@ import { openAdmin } from "../kafka/admin.ts";
 import type { TopicConsumer } from "../kafka/consumer.ts";
 import { partitionOf } from "../kafka/partitioner.ts";
 import { openProducer } from "../kafka/producer.ts";
+import { oddRecords, produceRaw } from "../kafka/testing.ts";
 import { createOutbox } from "../outbox/append.ts";
 import { createTestTopic, testKafka } from "../testing.ts";
 import { startConsumer } from "./consumer.ts";
@@ -61,6 +62,7 @@ async function consume(
     registry: eventRegistry,
     handles: new Set(["shop.order.v1.OrderPlaced"]),
     records: "handled",
+    keyOf: ({ orderId }) => orderId,
     async handle(transaction, events: readonly ReceivedEvent<OrderPlaced>[]) {
       batches.push(events.length);
       const { eventSeconds } = options;
@@ -81,6 +83,7 @@ async function consume(
     inbox,
     log: silentLogger,
     metrics,
+    // An uncaught exception, which fails the test.
     onCrash: (error) => {
       throw error;
     },
@@ -138,6 +141,29 @@ test("records of types that are not handled, and records that are no events, are
   expect(await consumer.counted("skipped")).toBe(2);
   await consumer.close();
   expect(await effectsOf(idsOf([last]))).toEqual(idsOf([last]));
+});
+
+test("odd records of another client on every partition stop nothing: events before, between and after them are handled", async () => {
+  const topic = await createTestTopic(3);
+  const consumer = await consume(topic, { group: newId() });
+  const events = Array.from({ length: 90 }, () => record());
+  await produce(topic, events.slice(0, 30));
+  const odd = [0, 1, 2].flatMap((partition) =>
+    oddRecords("shop.order.v1.OrderPlaced", record()).map((it) => ({ ...it, partition })),
+  );
+  await produceRaw(testKafka(), topic, odd.slice(0, 24));
+  await produce(topic, events.slice(30, 60));
+  await produceRaw(testKafka(), topic, odd.slice(24));
+  await produce(topic, events.slice(60));
+  await eventually(async () => expect((await effectsOf(idsOf(events))).length).toBe(90), 20_000);
+  // Of the 16 kinds, 5 have no type. The others are parked; some are duplicates by their id.
+  await eventually(async () => {
+    const counts = await Promise.all(["skipped", "parked", "duplicate"].map(consumer.counted));
+    expect(counts.reduce((sum, it) => sum + it, 0)).toBe(odd.length);
+    expect(await consumer.counted("skipped")).toBe(15);
+  }, 20_000);
+  expect(consumer.isReady()).toBe(true);
+  await consumer.close();
 });
 
 test("while the database is away nothing is lost: the same batch is retried, in order", async () => {

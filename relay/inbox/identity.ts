@@ -3,7 +3,7 @@
  * record that is not an event gets an identity too, so that it can be parked, and only once.
  */
 import { createHash } from "node:crypto";
-import { type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
+import { headerOf, keyOfRecord, type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
 
 /** The identity of a record in the shape in which it is stored: every part fits its column. */
@@ -71,13 +71,13 @@ export function identityOfUndecodable(record: TopicRecord, type: string): Record
     record.key ?? "",
     record.value ?? "",
   ]);
-  const id = headerText(record, "ce_id");
-  const key = record.key === null ? headerText(record, "ce_subject") : new TextDecoder().decode(record.key);
+  const id = headerOf(record, "ce_id");
+  const key = keyOfRecord(record) ?? headerOf(record, "ce_subject");
   return {
     eventId: id !== undefined && fitsEventId(id) ? id : recordDigest,
     key: key === undefined || key === "" ? recordDigest : fitsKey(key) ? key : digestOf([key]),
     type,
-    source: (headerText(record, "ce_source") ?? "").slice(0, sourceLengthMax),
+    source: (headerOf(record, "ce_source") ?? "").slice(0, sourceLengthMax),
     occurredAt: undefined,
   };
 }
@@ -87,11 +87,6 @@ function digestOf(parts: readonly (string | Uint8Array)[]): string {
   const hash = createHash("sha256");
   for (const part of parts) hash.update(`${part.length}:`).update(part);
   return `raw-${hash.digest("hex")}`.slice(0, eventIdLengthMax);
-}
-
-function headerText(record: TopicRecord, name: string): string | undefined {
-  const first = [record.headers?.[name]].flat()[0];
-  return first === undefined || typeof first === "string" ? first : new TextDecoder().decode(first as Uint8Array);
 }
 
 /** When the record was produced, limited to what a TIMESTAMP can hold: a producer may claim any time. */

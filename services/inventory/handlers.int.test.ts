@@ -262,6 +262,7 @@ test("orders with many SKUs are handled in several transactions, none of which c
     registry: eventRegistry,
     handles: handledTypes,
     records: "handled",
+    keyOf: ({ orderId }) => orderId,
     handle,
     outbox,
     hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },

@@ -26,6 +26,7 @@ const inbox = await startInbox({
   registry: eventRegistry,
   handles: handledTypes,
   records: "handled",
+  keyOf: ({ orderId }) => orderId,
   handle: inventoryHandler({ newId }),
   urgentToHandle: urgentTypesFor("inventory"),
   outbox: createOutbox({ service: "inventory", registry: eventRegistry }),

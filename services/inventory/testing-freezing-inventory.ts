@@ -33,6 +33,7 @@ await startInbox<InventoryMessage>({
   registry: eventRegistry,
   handles: handledTypes,
   records: "handled",
+  keyOf: ({ orderId }) => orderId,
   async handle(transaction, events) {
     const result = await handle(transaction, events);
     if (isToFreeze) {

@@ -48,6 +48,7 @@ const inbox = await startInbox({
   handles: handledTypes,
   // Order's inbox keeps every event of the topic, its own included: the audit and `ops stuck` read the timeline there.
   records: "all",
+  keyOf: ({ orderId }) => orderId,
   handle: orderHandler({ newId, sagas }),
   urgentToHandle: urgentTypesFor("order"),
   outbox,

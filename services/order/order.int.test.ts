@@ -59,6 +59,7 @@ const inboxOf = (on: Database, sagas: Parameters<typeof orderHandler>[0]["sagas"
     registry: eventRegistry,
     handles: handledTypes,
     records: "all",
+    keyOf: ({ orderId }) => orderId,
     handle: orderHandler({ newId, sagas }),
     outbox,
     hints,

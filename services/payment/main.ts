@@ -33,6 +33,7 @@ const inbox = await startInbox({
   registry: eventRegistry,
   handles: handledTypes,
   records: "handled",
+  keyOf: ({ orderId }) => orderId,
   handle: paymentHandler({ newId, worker }),
   urgentToHandle: urgentTypesFor("payment"),
   outbox,
