@@ -69,13 +69,13 @@ export interface EventRecord {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** A record as the Kafka client delivers it. A repeated header arrives as a list. */
+/** A record as the Kafka client delivers it. A repeated header arrives as a list. Kafka allows null everywhere. */
 export interface ConsumedRecord {
   readonly key: Uint8Array | null;
   readonly value: Uint8Array | null;
   readonly headers?: Readonly<Record<string, HeaderValue | readonly HeaderValue[] | undefined>> | undefined;
 }
-type HeaderValue = Uint8Array | string;
+export type HeaderValue = Uint8Array | string | null;
 
 /** A consumed record with its headers parsed and its payload still encoded. */
 export interface ReceivedEnvelope {
@@ -105,6 +105,8 @@ export class SchemaBehindError extends Error {
 export class UndecodableRecordError extends Error {
   override readonly name = "UndecodableRecordError";
 }
+
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /**
  * Encodes an event as an outbox row.
@@ -202,9 +204,9 @@ function eventHeaders(traceparent: unknown, correlationId: unknown, causationId:
   return headers;
 }
 
-/** The record's `ce_type`, or undefined if it has none. Lets a consumer skip a record without decoding it. */
+/** The record's `ce_type`, or undefined if it has none. Lets a consumer skip a record without decoding it. Never throws. */
 export function typeOfRecord(record: ConsumedRecord): string | undefined {
-  return header(record, "ce_type");
+  return headerOf(record, "ce_type");
 }
 
 /**
@@ -213,7 +215,7 @@ export function typeOfRecord(record: ConsumedRecord): string | undefined {
  */
 export function fromRecord(record: ConsumedRecord): ReceivedEnvelope {
   const required = (name: string): string => {
-    const value = header(record, name);
+    const value = headerOf(record, name);
     if (value === undefined || value === "") throw new UndecodableRecordError(`The record has no header ${name}.`);
     return value;
   };
@@ -226,13 +228,13 @@ export function fromRecord(record: ConsumedRecord): ReceivedEnvelope {
     id: required("ce_id"),
     type: required("ce_type"),
     ceSource: required("ce_source"),
-    aggregateId: record.key === null ? required("ce_subject") : text(record.key),
+    aggregateId: keyOfRecord(record) ?? required("ce_subject"),
     occurredAt,
     sequence,
     headers: eventHeaders(
-      header(record, "traceparent"),
-      header(record, "ce_correlationid"),
-      header(record, "ce_causationid"),
+      headerOf(record, "traceparent"),
+      headerOf(record, "ce_correlationid"),
+      headerOf(record, "ce_causationid"),
     ),
     payload: record.value,
   };
@@ -252,15 +254,23 @@ export function decodePayload(envelope: ReceivedEnvelope, registry: Registry): M
   }
 }
 
-function header(record: ConsumedRecord, name: string): string | undefined {
+/** The text of a header, of its first occurrence with a value. Undefined without one: null counts as absent. Never throws. */
+export function headerOf(record: ConsumedRecord, name: string): string | undefined {
   const value = record.headers?.[name];
-  const first = Array.isArray(value) ? (value as readonly HeaderValue[])[0] : (value as HeaderValue | undefined);
-  if (first === undefined) return undefined;
-  return typeof first === "string" ? first : text(first);
+  // Hot: most values are bytes.
+  if (value instanceof Uint8Array) return textOf(value);
+  const first = Array.isArray(value) ? (value as readonly HeaderValue[]).find((it) => it != null) : value;
+  if (first instanceof Uint8Array) return textOf(first);
+  return typeof first === "string" ? first : undefined;
 }
 
-function text(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
+/** The record's key as text, or undefined if it has none. Bytes that are not UTF-8 are replaced. */
+export function keyOfRecord(record: ConsumedRecord): string | undefined {
+  return record.key === null ? undefined : textOf(record.key);
+}
+
+function textOf(bytes: Uint8Array): string {
+  return decoder.decode(bytes);
 }
 
 function messageOf(error: unknown): string {

@@ -121,6 +121,29 @@ describe("a row that cannot be encoded", () => {
   });
 });
 
+describe("odd headers", () => {
+  const good = delivered(toRecord(rowOf(newEvent), options));
+  const withHeaders = (change: NonNullable<ConsumedRecord["headers"]>) => ({
+    ...good,
+    headers: { ...good.headers, ...change },
+  });
+
+  test("a header with a null value counts as absent", () => {
+    expect(typeOfRecord(withHeaders({ ce_type: null }))).toBeUndefined();
+    const envelope = fromRecord(withHeaders({ traceparent: null, ce_correlationid: [null], ce_causationid: [] }));
+    expect(envelope.headers).toEqual({});
+    expect(fromRecord(withHeaders({ ce_id: [null, Buffer.from("event-2")] })).id).toBe("event-2");
+  });
+
+  for (const name of Object.keys(good.headers ?? {}).filter((it) => /^ce_(id|type|source|time|sequence)$/.test(it))) {
+    test(`a record whose ${name} is null cannot be decoded, and the error names the header`, () => {
+      const parse = () => fromRecord(withHeaders({ [name]: null }));
+      expect(parse).toThrow(UndecodableRecordError);
+      expect(parse).toThrow(name);
+    });
+  }
+});
+
 describe("undecodable records", () => {
   const good = delivered(toRecord(rowOf(newEvent), options));
   const { ce_id: _, ...withoutId } = good.headers ?? {};

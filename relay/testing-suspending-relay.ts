@@ -35,7 +35,7 @@ startRelaySource({
   async openProducer() {
     const producer = await openProducer({ brokers, clientId: "suspending", log, timeoutMs: 2_000 });
     return {
-      close: producer.close,
+      ...producer,
       async send(to, records) {
         if (++sends === suspendAtSend) process.kill(process.pid, "SIGSTOP");
         await producer.send(to, records);

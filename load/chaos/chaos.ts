@@ -5,8 +5,9 @@ import { messageOf } from "../../services/kit/errors.ts";
 import { audit } from "../../services/ops/audit/audit.ts";
 import type { AuditReport } from "../../services/ops/audit/report.ts";
 import { say } from "../../services/stack/console.ts";
-import type { StackSettings } from "../../services/stack/settings.ts";
+import { type Instances, oneInstanceEach, type StackSettings } from "../../services/stack/settings.ts";
 import { createRandom } from "../model/random.ts";
+import { faultKindsOf } from "./faults/all.ts";
 import { type PlannedFault, planFaults } from "./plan.ts";
 import { type ChaosStack, startChaosStack } from "./stack.ts";
 import { type OrderTraffic, startTraffic } from "./traffic.ts";
@@ -15,6 +16,8 @@ import { findBroken, untilFinished } from "./verdict.ts";
 export interface ChaosOptions {
   /** Ports and data folder of the stack. The folder is emptied first. */
   readonly settings: StackSettings;
+  /** How many of each process run. Default: one. */
+  readonly instances?: Instances;
   /** Faults are injected until this time has passed and each kind was injected once. */
   readonly durationMs: number;
   readonly ratePerSecond: number;
@@ -68,7 +71,7 @@ const overdueAfterMs = 1_000;
 
 /** Runs all of it on a stack of its own. @throws Error if the system cannot be started. */
 export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
-  const stack = await startChaosStack(options.settings);
+  const stack = await startChaosStack(options.settings, options.instances ?? oneInstanceEach);
   try {
     return await run(stack, options);
   } finally {
@@ -79,7 +82,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
 async function run(stack: ChaosStack, options: ChaosOptions): Promise<ChaosResult> {
   const { seed, ratePerSecond } = options;
   // The timing of the orders varies, so they get a generator of their own: the seed must always draw the same faults.
-  const traffic = startTraffic({ orderUrl: stack.orderUrl, ratePerSecond, random: createRandom(seed + 1) });
+  const traffic = startTraffic({ orderUrls: stack.orderUrls, ratePerSecond, random: createRandom(seed + 1) });
   const { faults, problems } = await injectFaults(stack, traffic, options);
   say("No more faults. Waiting until every order is final …");
   await traffic.stop();
@@ -118,7 +121,8 @@ async function injectFaults(
   const faults: FaultRecord[] = [];
   const problems: string[] = [];
   const deadlineMs = performance.now() + durationMs;
-  for (const planned of planFaults(seed, only, () => performance.now() < deadlineMs)) {
+  const kinds = faultKindsOf(stack).filter(({ name }) => only.length === 0 || only.some((word) => name.includes(word)));
+  for (const planned of planFaults(seed, kinds, () => performance.now() < deadlineMs)) {
     if (signal?.aborted) break;
     const name = `${planned.kind.name} of ${planned.target}`;
     try {
@@ -148,6 +152,7 @@ async function injectFault(
     const outcome = await withinStep("the fault", kind.strike({ stack, random }, target));
     const endedMs = performance.now();
     await withinStep("the recovery of all processes", stack.processes.untilReady());
+    await withinStep("the recovery of all replicas", stack.untilInSync());
     const recoveredMs = await withinStep("an order after the fault", probe(stack, traffic, endedMs));
     if (outcome.kind === "missed") {
       say(`${kind.name} of ${target} hit nothing: ${outcome.why}`);

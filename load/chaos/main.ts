@@ -10,10 +10,10 @@ import { readChaosSettings } from "./settings.ts";
 const stopping = new AbortController();
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => stopping.abort());
 try {
-  const { minutes, ...options } = parseChaosArguments(process.argv.slice(2));
+  const { minutes, brokers, ...options } = parseChaosArguments(process.argv.slice(2));
   const result = await runChaos({
     ...options,
-    settings: readChaosSettings(environment(), join(import.meta.dir, "../..")),
+    settings: readChaosSettings(environment(), join(import.meta.dir, "../.."), brokers),
     durationMs: minutes * 60_000,
     signal: stopping.signal,
   });

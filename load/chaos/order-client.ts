@@ -34,16 +34,20 @@ const retriable: ReadonlySet<Code> = new Set([
 
 /** A client as it should be: it retries a request that got no answer with the same request id, and resumes its watches. */
 export class OrderClient {
-  readonly #rpc: Client<typeof OrderService>;
+  readonly #instances: readonly Client<typeof OrderService>[];
   readonly #acknowledged: string[] = [];
   readonly #unacknowledged: string[] = [];
   readonly #errors: Record<string, number> = {};
   readonly #problems: string[] = [];
   #cancels = 0;
   #watched = 0;
+  #calls = 0;
 
-  constructor(orderUrl: string) {
-    this.#rpc = createClient(OrderService, createConnectTransport({ baseUrl: orderUrl, httpVersion: "1.1" }));
+  /** @param orderUrls one for each instance. Calls go to them in turn. */
+  constructor(orderUrls: readonly string[]) {
+    this.#instances = orderUrls.map((baseUrl) =>
+      createClient(OrderService, createConnectTransport({ baseUrl, httpVersion: "1.1" })),
+    );
   }
 
   get observations(): Observations {
@@ -106,6 +110,13 @@ export class OrderClient {
       await sleep(retryDelayMs, signal);
     }
     this.#problems.push(`a watcher of ${orderId} saw no final status; the last version it saw was ${version}`);
+  }
+
+  /** The instance for the next call, so that a retry goes to another one. */
+  get #rpc(): Client<typeof OrderService> {
+    const next = this.#instances[this.#calls++ % this.#instances.length];
+    if (next === undefined) throw new Error("Order has no instance.");
+    return next;
   }
 
   /** Counts an error. True if a retry is right; any other error is a problem. */

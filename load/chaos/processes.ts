@@ -1,12 +1,11 @@
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { ServiceName } from "../../proto/event-table.ts";
 import { sleep } from "../../services/kit/backoff.ts";
-import { instanceName, type StackSettings } from "../../services/stack/settings.ts";
+import type { StackSettings } from "../../services/stack/settings.ts";
 import { type ProcessSpec, Supervisor } from "../../services/stack/supervisor.ts";
 import { ExitWatch } from "./exits.ts";
-import { clients, type ProcessName, servers } from "./topology.ts";
+import type { ProcessName } from "./topology.ts";
 
 const pollMs = 50;
 const readyTimeoutMs = 60_000;
@@ -42,9 +41,9 @@ export class ChaosProcesses {
     await this.#supervisor.stopAll();
   }
 
-  /** Ends the second instance of a service. */
-  async stopSecond(service: ServiceName): Promise<void> {
-    const name = instanceName(service, 2);
+  /** Ends a process for good. No-op if there is none of that name. */
+  async stop(name: string): Promise<void> {
+    this.#specs.delete(name);
     await this.exits.tolerating(name, () => this.#supervisor.stop(name));
   }
 
@@ -73,7 +72,7 @@ export class ChaosProcesses {
 
   /** Resolves once every process is ready. @throws Error if one of them is not ready after a minute. */
   async untilReady(): Promise<void> {
-    for (const name of [...servers, ...clients]) await this.#until(`${name} was not ready`, () => this.#isReady(name));
+    for (const name of this.#specs.keys()) await this.#until(`${name} was not ready`, () => this.#isReady(name));
   }
 
   /** A metric of a process, summed over all label sets that contain `labels`. */
@@ -83,6 +82,12 @@ export class ChaosProcesses {
       signal: AbortSignal.timeout(metricsTimeoutMs),
     });
     return sumOf(await response.text(), name, labels);
+  }
+
+  /** The same, summed over several processes. */
+  async metricOf(instances: readonly string[], name: string, labels: Readonly<Record<string, string>> = {}) {
+    const values = await Promise.all(instances.map((instance) => this.metric(instance, name, labels)));
+    return values.reduce((sum, value) => sum + value, 0);
   }
 
   /** The size of a process's log in bytes; pass it to {@link logSince} later. */

@@ -23,12 +23,12 @@ const cancelAfterMaxMs = 1_500;
  * @param options.random decides what is ordered, cancelled and watched.
  */
 export function startTraffic(options: {
-  readonly orderUrl: string;
+  readonly orderUrls: readonly string[];
   readonly ratePerSecond: number;
   readonly random: Random;
 }): OrderTraffic {
   const { random } = options;
-  const client = new OrderClient(options.orderUrl);
+  const client = new OrderClient(options.orderUrls);
   const stopping = new AbortController();
   const leaving = new AbortController();
   const inFlight = new Set<Promise<unknown>>();

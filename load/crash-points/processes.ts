@@ -94,6 +94,7 @@ export async function startInboxConsumer(
     registry: eventRegistry,
     handles: new Set([eventType]),
     records: "handled",
+    keyOf: ({ orderId }) => orderId,
     handle: handler.handle,
     outbox: createOutbox({ service: consumer, registry: eventRegistry }),
     hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },

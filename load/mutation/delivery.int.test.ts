@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { type DeliveryMutant, deliveryMutants } from "./delivery.ts";
+import { deliveryMutants } from "./delivery.ts";
+import type { DeliveryMutant } from "./delivery-mutant.ts";
 import { formatDeliveryVerdict } from "./format.ts";
 import { judgeDeliveryMutants } from "./judge.ts";
 

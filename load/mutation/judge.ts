@@ -2,7 +2,7 @@
 import { cp, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { applyChange } from "./change.ts";
-import type { DeliveryMutant } from "./delivery.ts";
+import type { DeliveryMutant } from "./delivery-mutant.ts";
 import { runTests } from "./test-run.ts";
 
 /** Whether a mutant was caught: whether its test failed. */

@@ -1,6 +1,7 @@
 /**
  * Finds the faulty event of a batch that fails. The batch is halved until the event is alone in its transaction; by then
- * everything before it is committed. The event gets a few more attempts, and then its key is parked.
+ * everything before it is committed. The event gets a few more attempts, and then its key is parked. A record that does not
+ * decode fails no batch: attempt.ts parks it.
  */
 import type { Message } from "@bufbuild/protobuf";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
@@ -58,7 +59,7 @@ export async function bisect<M extends Message>(
 
 /** Retries an event that failed alone in its transaction, and parks its key after the last attempt. */
 async function retryOrPark<M extends Message>(
-  { attempts, breaker, log }: Bisection<M>,
+  { attempts, breaker }: Bisection<M>,
   entry: Entry<M>,
   failure: unknown,
   signal?: AbortSignal,
@@ -76,11 +77,9 @@ async function retryOrPark<M extends Message>(
   }
   const fault = faultOf(lastError);
   if (fault === undefined) throw lastError;
-  const { eventId, key, type } = entry.identity;
+  const { key } = entry.identity;
   if (breaker.failed(key)) throw new CircuitOpenError(key, { cause: lastError });
-  const summary = await attempts.park(entry, { error: lastError, fault });
-  if (summary.parked > 0) log.error({ key, eventId, type, reason: fault, ...errorFields(lastError) }, "key parked");
-  return summary;
+  return await attempts.park(entry, { error: lastError, fault, attempts: attemptsMax });
 }
 
 /**

@@ -1,7 +1,8 @@
 /**
  * Tells bad events from a bad consumer. A single key that fails is parked. When several keys fail one after the other,
  * the events are hardly to blame: the circuit opens, nothing more is parked, and batches are retried until an event
- * succeeds. Otherwise a faulty release would park every key that it meets.
+ * succeeds. Otherwise a faulty release would park every key that it meets. Records that do not decode do not count:
+ * anyone who may write to the topic could stop the inbox with a few of them.
  */
 import { inboxRetryPolicy } from "./retry-policy.ts";
 

@@ -3,9 +3,11 @@ import type { Registry as Metrics } from "prom-client";
 import { typeOfRecord } from "../../proto/envelope.ts";
 import { fullJitterMs, sleep } from "../../services/kit/backoff.ts";
 import { createGroupCommit } from "../../services/kit/group-commit.ts";
+import { linkSignals } from "../../services/kit/linked-signal.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { KafkaOptions } from "../kafka/client.ts";
 import { consumeTopic, type TopicConsumer, type TopicConsumerOptions, type TopicRecord } from "../kafka/consumer.ts";
+import { BatchSize } from "./batch-size.ts";
 import { errorFields } from "./faults.ts";
 import type { Inbox } from "./inbox.ts";
 import { type ConsumerMetrics, createConsumerMetrics } from "./metrics.ts";
@@ -38,7 +40,8 @@ const partitionsConcurrently = 12;
 
 /**
  * Joins the service's consumer group and handles every batch through `inbox` until closed. It also redelivers
- * parked keys on request. If `inbox` throws, it backs off and retries the same batch, so nothing is lost.
+ * parked keys on request. If `inbox` throws, it backs off and retries the same records, each partition for itself and in
+ * smaller transactions, so that nothing is lost and a partition that fails delays no other.
  */
 export async function startConsumer(options: InboxConsumerOptions): Promise<TopicConsumer> {
   const { service, inbox, urgentToHandle, log, batchSizeMax = 500 } = options;
@@ -53,14 +56,26 @@ export async function startConsumer(options: InboxConsumerOptions): Promise<Topi
     batchSizeMax,
     mayDefer: (record) => urgentToHandle !== undefined && !urgentToHandle.has(typeOfRecord(record) ?? ""),
     deferMaxMs,
+    stepAsideAfterMs: inboxRetryPolicy.batch.stepAsideAfterMs,
     onCrash: options.onCrash,
     // Only the member that owns a partition shows its lag.
-    onAssigned: () => metrics.lagRecords.reset(),
-    onBatch: retryingBatches({ service, handle: sharingTransactions(inbox, batchSizeMax), metrics, log }),
+    onAssigned() {
+      metrics.lagRecords.reset();
+      metrics.unreadablePartitions.reset();
+    },
+    onUnreadable(partition, unreadable) {
+      const labels = { group: service, partition };
+      if (unreadable === undefined) return metrics.unreadablePartitions.remove(labels);
+      metrics.unreadablePartitions.set(labels, 1);
+      metrics.lagRecords.set(labels, Number(BigInt(unreadable.endOffset) - BigInt(unreadable.offset)));
+    },
+    unreadableRetryMs: inboxRetryPolicy.unreadablePartition.retryMs,
+    onBatch: retryingBatches({ service, inbox, batchSizeMax, metrics, log }),
   });
   const redelivery = startRedelivery(inbox.redeliverRequested, log);
   return {
     isReady: consumer.isReady,
+    unreadable: consumer.unreadable,
     async close() {
       await Promise.all([consumer.close(), redelivery.close()]);
     },
@@ -84,14 +99,14 @@ function sharingTransactions(inbox: Inbox, recordsMax: number): HandleBatch {
     // More than the partitions that can wait at once.
     waitingMax: 1_000,
     gathersTurn: true,
-    // The inbox itself finds the faulty record, so a group that fails is not split here.
+    // The inbox itself finds a faulty record, and after an outage each partition goes on alone.
     isOutage: () => true,
     async commit(batches) {
       // If one partition is lost, the whole group stops. The loops of the other partitions retry theirs.
-      const signal = AbortSignal.any(batches.map((batch) => batch.signal));
+      using linked = linkSignals(...batches.map((batch) => batch.signal));
       await inbox.handle(
         batches.flatMap((batch) => batch.records),
-        signal,
+        linked.signal,
       );
       return batches.map(() => undefined);
     },
@@ -99,35 +114,56 @@ function sharingTransactions(inbox: Inbox, recordsMax: number): HandleBatch {
   return (records, signal) => group.submit({ records, signal }, signal);
 }
 
-/** Handles each batch until it succeeds or `signal` is aborted, and keeps the partition's lag up to date. */
+/**
+ * Handles each batch until it succeeds or `signal` is aborted, and keeps the partition's lag up to date. A partition whose
+ * last transaction failed has transactions of its own, so that it fails no other.
+ */
 function retryingBatches(deps: {
   readonly service: string;
-  readonly handle: HandleBatch;
+  readonly inbox: Inbox;
+  readonly batchSizeMax: number;
   readonly metrics: ConsumerMetrics;
   readonly log: Logger;
 }): TopicConsumerOptions["onBatch"] {
-  const { handle, metrics, log } = deps;
+  const { inbox, batchSizeMax, metrics, log } = deps;
+  const handleTogether = sharingTransactions(inbox, batchSizeMax);
+  const sizes = new Map<number, BatchSize>();
+  const sizeOf = (partition: number) => {
+    const size = sizes.get(partition) ?? new BatchSize(batchSizeMax);
+    sizes.set(partition, size);
+    return size;
+  };
   return async (records, signal, endOffset) => {
-    const [first, last] = [records[0], records.at(-1)];
-    if (first === undefined || last === undefined) return;
-    const labels = { group: deps.service, partition: first.partition };
+    const [first] = records;
+    if (first === undefined) return;
+    const { partition } = first;
+    const size = sizeOf(partition);
+    const labels = { group: deps.service, partition };
     const setLag = (nextOffset: bigint) => metrics.lagRecords.set(labels, Number(BigInt(endOffset) - nextOffset));
     setLag(BigInt(first.offset));
-    for (let attempt = 0; ; attempt++) {
+    let handled = 0;
+    let failures = 0;
+    while (handled < records.length) {
+      const part = records.slice(handled, handled + size.recordsMax);
+      const startedMs = performance.now();
       try {
-        await handle(records, signal);
-        setLag(BigInt(last.offset) + 1n);
-        return;
+        await (size.isReduced ? inbox.handle(part, signal) : handleTogether(part, signal));
       } catch (error) {
         metrics.batchFailures.inc();
         log.error(
-          { partition: first.partition, offset: first.offset, ...errorFields(error) },
+          { partition, offset: part[0]?.offset, records: part.length, ...errorFields(error) },
           "attempt at a batch failed",
         );
         if (signal.aborted) throw error;
-        await sleep(fullJitterMs(attempt, inboxRetryPolicy.batch.backoff), signal);
+        size.failed(part.length);
+        await sleep(fullJitterMs(failures++, inboxRetryPolicy.batch.backoff), signal);
         if (signal.aborted) throw error;
+        continue;
       }
+      size.succeeded(performance.now() - startedMs);
+      failures = 0;
+      handled += part.length;
+      setLag(BigInt(part.at(-1)?.offset ?? first.offset) + 1n);
     }
   };
 }

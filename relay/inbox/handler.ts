@@ -38,6 +38,8 @@ export interface BatchResult {
  * A handler must load the state of every event with locking reads in a fixed order, so that two instances cannot deadlock.
  * It then decides event by event on that state in memory, so that a later event sees what an earlier one changed. It must
  * have no side effects: after a deadlock or a lost connection the inbox rolls back and calls it again.
+ * A handler whose events lead to too many rows for one transaction may throw, unless it has only one event: the inbox
+ * halves the batch.
  * @throws anything. The inbox decides whether the error shows a fault of an event, whose key it then parks, or an outage,
  * after which it retries the batch (faults.ts).
  */

@@ -3,7 +3,7 @@
  * record that is not an event gets an identity too, so that it can be parked, and only once.
  */
 import { createHash } from "node:crypto";
-import { type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
+import { headerOf, keyOfRecord, type ReceivedEnvelope, UndecodableRecordError } from "../../proto/envelope.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
 
 /** The identity of a record in the shape in which it is stored: every part fits its column. */
@@ -35,15 +35,24 @@ function lengthOf(value: string): number {
   return value.length <= keyLengthMax ? value.length : [...value].length;
 }
 
+const misfit = (part: string) => new UndecodableRecordError(`${part} is empty, too long, malformed or out of range.`);
+
+/**
+ * Checks the key under which an event has its effect: to the database, one with trailing blanks would be another order's.
+ * @throws UndecodableRecordError
+ */
+export function requireFittingKey({ aggregateId }: ReceivedEnvelope): void {
+  if (!fitsKey(aggregateId)) throw misfit("The key");
+}
+
 /**
  * The identity of a decoded event.
  * @throws UndecodableRecordError that names the part that does not fit the inbox.
  */
 export function identityOf(envelope: ReceivedEnvelope): RecordIdentity {
   const { id, aggregateId, type, ceSource, occurredAt } = envelope;
-  const misfit = (part: string) => new UndecodableRecordError(`${part} is empty, too long, malformed or out of range.`);
   if (!fitsEventId(id)) throw misfit("ce_id");
-  if (!fitsKey(aggregateId)) throw misfit("The key");
+  requireFittingKey(envelope);
   if (lengthOf(type) > keyLengthMax) throw misfit("ce_type");
   if (lengthOf(ceSource) > sourceLengthMax) throw misfit("ce_source");
   if (!fitsTime(occurredAt)) throw misfit("ce_time");
@@ -64,13 +73,13 @@ export function identityOfUndecodable(record: TopicRecord, type: string): Record
     record.key ?? "",
     record.value ?? "",
   ]);
-  const id = headerText(record, "ce_id");
-  const key = record.key === null ? headerText(record, "ce_subject") : new TextDecoder().decode(record.key);
+  const id = headerOf(record, "ce_id");
+  const key = keyOfRecord(record) ?? headerOf(record, "ce_subject");
   return {
     eventId: id !== undefined && fitsEventId(id) ? id : recordDigest,
     key: key === undefined || key === "" ? recordDigest : fitsKey(key) ? key : digestOf([key]),
     type,
-    source: (headerText(record, "ce_source") ?? "").slice(0, sourceLengthMax),
+    source: (headerOf(record, "ce_source") ?? "").slice(0, sourceLengthMax),
     occurredAt: undefined,
   };
 }
@@ -80,11 +89,6 @@ function digestOf(parts: readonly (string | Uint8Array)[]): string {
   const hash = createHash("sha256");
   for (const part of parts) hash.update(`${part.length}:`).update(part);
   return `raw-${hash.digest("hex")}`.slice(0, eventIdLengthMax);
-}
-
-function headerText(record: TopicRecord, name: string): string | undefined {
-  const first = [record.headers?.[name]].flat()[0];
-  return first === undefined || typeof first === "string" ? first : new TextDecoder().decode(first as Uint8Array);
 }
 
 /** When the record was produced, limited to what a TIMESTAMP can hold: a producer may claim any time. */

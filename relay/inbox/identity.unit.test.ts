@@ -42,6 +42,11 @@ describe("the identity of an undecodable record", () => {
     expect(new Set([first, ...others].map((it) => it.eventId)).size).toBe(5);
   });
 
+  test("null headers of an undecodable record count as absent", () => {
+    const nulls = { ce_id: null, ce_source: null, ce_subject: [null] };
+    expect(identify({ key: null, headers: nulls })).toEqual(identify({ key: null, headers: {} }));
+  });
+
   test("all records with the same invalid key get the same key", () => {
     const long = Buffer.from("x".repeat(129));
     const [first, second] = [identify({ key: long, offset: "1" }), identify({ key: long, offset: "2" })];

@@ -13,7 +13,6 @@
  */
 import type { Message } from "@bufbuild/protobuf";
 import type { Registry as Metrics } from "prom-client";
-import { decodePayload, fromRecord } from "../../proto/envelope.ts";
 import type { Database, Transaction } from "../../services/kit/database.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
@@ -24,9 +23,9 @@ import { createEffects, type EffectOptions } from "./effect.ts";
 import { createInboxMetrics } from "./metrics.ts";
 import type { ParkedRecord } from "./parking.ts";
 import { redeliverRequested } from "./redelivery.ts";
-import { type Interest, readEntries } from "./rows.ts";
+import { type Interest, readEntries, readParkedEvent } from "./rows.ts";
 
-export interface InboxOptions<M extends Message> extends Interest, EffectOptions<M> {
+export interface InboxOptions<M extends Message> extends Interest<M>, EffectOptions<M> {
   readonly database: Database;
   readonly newId: () => string;
   readonly log: Logger;
@@ -50,7 +49,7 @@ export interface Inbox {
 
 /** Creates the inbox of one service. */
 export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox {
-  const { service, database, log, newId, registry } = options;
+  const { service, database, log, newId } = options;
   const metrics = createInboxMetrics(options.metrics);
   const onTransactionRetry = () => metrics.transactionRetries.inc();
   const breaker = createCircuitBreaker((isOpen) => {
@@ -60,14 +59,10 @@ export function createInbox<M extends Message>(options: InboxOptions<M>): Inbox 
     else log.info({ service }, "circuit breaker closed: an event was handled");
   });
   const effects = createEffects<M>(options, metrics, breaker.succeeded);
-  const attempts = createAttempts<M>({ service, database, newId, effects, metrics, onTransactionRetry });
+  const attempts = createAttempts<M>({ service, database, newId, effects, metrics, log, onTransactionRetry });
 
   const handleParked = async (transaction: Transaction, parked: readonly ParkedRecord[]) => {
-    const events = parked.map(({ eventId, record }) => {
-      // A record without a usable id of its own keeps the id under which it was recorded.
-      const envelope = { ...fromRecord(record), id: eventId };
-      return { envelope, message: decodePayload(envelope, registry) as M };
-    });
+    const events = parked.map(({ eventId, record }) => readParkedEvent(record, eventId, options));
     const effect = await effects.decide(transaction, events);
     await transaction.pipeline(effect.statements);
     return () => effects.afterCommit(effect);

@@ -64,6 +64,7 @@ export function createInboxMetrics(registry: Registry): InboxMetrics {
 export interface ConsumerMetrics {
   readonly batchFailures: Counter;
   readonly lagRecords: Gauge<"group" | "partition">;
+  readonly unreadablePartitions: Gauge<"group" | "partition">;
 }
 
 /** Registers the metrics of an inbox's consumer. Once per registry. */
@@ -78,6 +79,12 @@ export function createConsumerMetrics(registry: Registry): ConsumerMetrics {
     lagRecords: new Gauge({
       name: "inbox_lag_records",
       help: "Records of the partition that are not handled yet, as of its last batch.",
+      labelNames: ["group", "partition"],
+      registers,
+    }),
+    unreadablePartitions: new Gauge({
+      name: "inbox_unreadable_partitions",
+      help: "1 for a partition that waits because its next batch of records cannot be decoded. Others are not shown.",
       labelNames: ["group", "partition"],
       registers,
     }),

@@ -63,6 +63,7 @@ function open(options: { readonly bug?: Bug; readonly on?: Database } = {}) {
     registry: eventRegistry,
     handles: new Set(["shop.order.v1.OrderPlaced"]),
     records: "handled",
+    keyOf: ({ orderId }) => orderId,
     async handle(_, events: readonly ReceivedEvent<OrderPlaced>[]) {
       batches.push(events.length);
       for (const { message } of events) change.bug(message);
@@ -442,6 +443,22 @@ describe("redelivery", () => {
     expect(await publishedFor(bad)).toBe(4);
   });
 
+  test("an event whose key ends with a blank has no effect at a redelivery either: to the database, it is another order's key", async () => {
+    const order = newId();
+    const { inbox, metric, change } = open();
+    change.publishTo = order;
+    await inbox.handle([record(`${order} `, "one"), record(order, "two")]);
+    expect(await effectsOf([order])).toEqual(["two"]);
+    const [{ key = "", reason = undefined } = {}] = await listParked(database, service);
+    expect(key).toStartWith("raw-");
+    expect(reason).toBe("UNDECODABLE");
+    await requestRedelivery(database, service, { key });
+    await inbox.redeliverRequested();
+    expect(await effectsOf([order])).toEqual(["two"]);
+    expect(await metric("inbox_redeliveries_total", "failed")).toBe(1);
+    expect((await listParked(database, service)).map((it) => it.key)).toEqual([key]);
+  });
+
   test("a redelivery of many events takes several short transactions", async () => {
     const bad = newId();
     const { inbox, batches, change } = open({ bug: bugFor([bad]) });
@@ -552,7 +569,7 @@ describe("an undecodable record", () => {
     // Redelivery fails while the service still cannot decode it.
     await requestRedelivery(database, service, { key });
     await inbox.redeliverRequested();
-    expect((await showParked(database, service, key))?.key).toMatchObject({ attempts: 4, events: 2 });
+    expect((await showParked(database, service, key))?.key).toMatchObject({ attempts: 2, events: 2 });
     expect(await effectsOf([key])).toEqual([]);
   });
 
@@ -577,6 +594,56 @@ describe("an undecodable record", () => {
     expect(parked.map(({ reason, events }) => `${reason} ${events}`)).toEqual(cases.map(() => "UNDECODABLE 1"));
     const [tombstone] = (await showParked(database, service, parked[0]?.key ?? ""))?.events ?? [];
     expect(tombstone?.record).toMatchObject({ key: null, value: null, headers: type, partition: 7, offset: "1" });
+  });
+
+  test("an undecodable record with null headers is parked with them as they were", async () => {
+    const key = newId();
+    const headers = {
+      ce_type: Buffer.from("shop.order.v1.OrderPlaced"),
+      ce_id: null,
+      several: [null, Buffer.from("a")],
+    };
+    const { inbox } = open();
+    await inbox.handle([undecodable({ key: Buffer.from(key), headers })]);
+    expect((await showParked(database, service, key))?.events[0]?.record.headers).toEqual(headers);
+  });
+
+  test("a hundred undecodable records in a row are parked at once, stop nothing, and leave the events around them alone", async () => {
+    const good = neighbours(50);
+    const bad = neighbours(100);
+    const { inbox, metric, batches } = open();
+    const first = good.map((orderId) => record(orderId, "one"));
+    await inbox.handle([
+      ...first,
+      ...bad.map((key) => record(key, "before")),
+      ...bad.map((key) => undecodable({ key: Buffer.from(key) })),
+      ...bad.map((key) => record(key, "behind")),
+      ...good.map((orderId) => record(orderId, "two")),
+    ]);
+    expect(batches).toEqual([200]);
+    expect((await effectsOf(good)).length).toBe(100);
+    expect(await effectsOf(bad)).toEqual(bad.map(() => "before"));
+    expect((await listParked(database, service)).map(({ reason, events }) => `${reason} ${events}`)).toEqual(
+      bad.map(() => "UNDECODABLE 2"),
+    );
+    expect(inbox.isStopped()).toBe(false);
+    expect(await metric("inbox_parked_events_total", "UNDECODABLE")).toBe(100);
+    expect(await metric("inbox_parked_events_total", "BEHIND")).toBe(100);
+    // Nothing but such records in a batch stops nothing either.
+    await inbox.handle(neighbours(20).map((key) => undecodable({ key: Buffer.from(key) })));
+    expect(inbox.isStopped()).toBe(false);
+  });
+
+  test("an event that belongs to another key than its record is parked under the record's key, and a redelivery does not handle it", async () => {
+    const [orderId = "", key = ""] = neighbours(2);
+    const { inbox } = open();
+    await inbox.handle([{ ...record(orderId, "one"), key: Buffer.from(key) }, record(orderId, "two")]);
+    expect(await effectsOf([orderId, key])).toEqual(["two"]);
+    expect(await listParked(database, service)).toMatchObject([{ key, reason: "UNDECODABLE", events: 1 }]);
+    await requestRedelivery(database, service, { key });
+    await inbox.redeliverRequested();
+    expect(await effectsOf([orderId, key])).toEqual(["two"]);
+    expect(await listParked(database, service)).toMatchObject([{ key, attempts: 2 }]);
   });
 
   test("an undecodable record of a type that is not handled here is skipped", async () => {

@@ -2,6 +2,7 @@
  * Parking: an event that cannot be handled is put aside, and with it every later event of its key, in order. Events of
  * other keys are not delayed. The parked events wait for an operator to request their redelivery (redelivery.ts).
  */
+import type { HeaderValue } from "../../proto/envelope.ts";
 import type { Transaction } from "../../services/kit/database.ts";
 import type { Statement } from "../../services/kit/statements.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
@@ -26,24 +27,29 @@ export function lockParkedKeys(service: string, keys: readonly string[]): readon
 
 /** An event that failed in its last attempt, and why. */
 export interface FailedEvent {
+  readonly key: string;
   readonly eventId: string;
   readonly fault: Fault;
   readonly error: string;
   readonly attempts: number;
 }
 
-/** Parks a key. No-op if it is parked already. */
-export async function parkKey(
+/** Parks the key of each event, in one statement. No-op for keys that are parked already. */
+export async function parkKeys(
   transaction: Transaction,
   service: string,
-  key: string,
-  failed: FailedEvent,
+  failed: readonly FailedEvent[],
 ): Promise<void> {
+  if (failed.length === 0) return;
   const table = parkedKeyTableName(service);
+  // In a fixed order, so that two instances cannot deadlock.
+  const rows = failed
+    .toSorted((one, other) => (one.key < other.key ? -1 : 1))
+    .map(({ key, eventId, fault, error, attempts }) => [key, eventId, fault, error, attempts]);
   await transaction.execute(
-    `INSERT INTO ${table} (aggregate_id, event_id, reason, error, attempts) VALUES (?)
+    `INSERT INTO ${table} (aggregate_id, event_id, reason, error, attempts) VALUES ?
       ON DUPLICATE KEY UPDATE aggregate_id = ${table}.aggregate_id`,
-    [[key, failed.eventId, failed.fault, failed.error, failed.attempts]],
+    [rows],
   );
 }
 
@@ -113,26 +119,29 @@ async function insertParkedEvents(transaction: Transaction, service: string, row
 
 const bytesOf = (value: Uint8Array | null) => (value === null ? null : Buffer.from(value));
 
-type StoredHeader = string | { readonly base64: string };
+type StoredHeader = string | null | { readonly base64: string };
 
-/** Headers as JSON: text as text, so that an operator can read it, other bytes as base64. Nothing is lost. */
+/** Headers as JSON: text as text, so that an operator can read it, other bytes as base64, null as null. Nothing is lost. */
 export function encodeHeaders(headers: TopicRecord["headers"]): string {
-  const encode = (value: Uint8Array | string): StoredHeader => {
+  const encode = (value: HeaderValue): StoredHeader => {
+    if (value === null) return null;
     const bytes = Buffer.from(value as Uint8Array);
     const text = bytes.toString("utf8");
     return Buffer.from(text, "utf8").equals(bytes) ? text : { base64: bytes.toString("base64") };
   };
   const pairs = Object.entries(headers ?? {}).flatMap(([name, value]) => {
     if (value === undefined) return [];
-    return [[name, Array.isArray(value) ? value.map(encode) : encode(value as Uint8Array | string)] as const];
+    return [[name, Array.isArray(value) ? value.map(encode) : encode(value as HeaderValue)] as const];
   });
   return JSON.stringify(pairs);
 }
 
 /** The headers that {@link encodeHeaders} wrote, as the broker would deliver them. */
 export function decodeHeaders(stored: string): NonNullable<TopicRecord["headers"]> {
-  const decode = (value: StoredHeader) =>
-    typeof value === "string" ? Buffer.from(value, "utf8") : Buffer.from(value.base64, "base64");
+  const decode = (value: StoredHeader) => {
+    if (value === null) return null;
+    return typeof value === "string" ? Buffer.from(value, "utf8") : Buffer.from(value.base64, "base64");
+  };
   const pairs = JSON.parse(stored) as readonly (readonly [string, StoredHeader | readonly StoredHeader[]])[];
   return Object.fromEntries(
     pairs.map(([name, value]) => [

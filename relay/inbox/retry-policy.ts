@@ -19,9 +19,21 @@ export const inboxRetryPolicy = {
     /** How many other keys of a batch are probed while the circuit is open, in each attempt at the batch. */
     probesMax: 10,
   },
-  /** A batch that fails because of an outage. It is attempted until it succeeds or the partition is lost. */
+  /**
+   * A partition's batch that fails because of an outage. It is attempted until it succeeds or the partition is lost, in
+   * transactions of its own that are halved after each failure.
+   */
   batch: {
     backoff: { baseMs: 50, maxMs: 2_000 },
+    /** After a success that took less, the next transaction may be twice as large. */
+    slowMs: 1_000,
+    /** A partition whose batch takes longer no longer delays the fetches of the other partitions. */
+    stepAsideAfterMs: 1_000,
+  },
+  /** A partition whose next batch of records cannot be decoded. */
+  unreadablePartition: {
+    /** How often it is read again. */
+    retryMs: 5_000,
   },
   /** Parked keys whose redelivery an operator has requested. */
   redelivery: {

@@ -1,13 +1,26 @@
 /** From records to inbox rows: which records get a row, and which of those are new to this service. */
 import type { Message, Registry } from "@bufbuild/protobuf";
-import { decodePayload, fromRecord, typeOfRecord, UndecodableRecordError } from "../../proto/envelope.ts";
+import {
+  decodePayload,
+  fromRecord,
+  type ReceivedEnvelope,
+  typeOfRecord,
+  UndecodableRecordError,
+} from "../../proto/envelope.ts";
 import type { Row, Transaction } from "../../services/kit/database.ts";
 import { isDuplicateKey } from "../../services/kit/database-errors.ts";
+import { describeError } from "../../services/kit/errors.ts";
 import type { Statement } from "../../services/kit/statements.ts";
 import type { TopicRecord } from "../kafka/consumer.ts";
 import { inboxTableName } from "../tables.ts";
 import type { ReceivedEvent } from "./handler.ts";
-import { identityOf, identityOfUndecodable, publishedAtOf, type RecordIdentity } from "./identity.ts";
+import {
+  identityOf,
+  identityOfUndecodable,
+  publishedAtOf,
+  type RecordIdentity,
+  requireFittingKey,
+} from "./identity.ts";
 import { lockParkedKeys } from "./parking.ts";
 
 /** A record that gets an inbox row. */
@@ -21,13 +34,15 @@ export interface Entry<M extends Message> {
 }
 
 /** Which records a service is interested in. */
-export interface Interest {
+export interface Interest<M extends Message> {
   /** Decodes the handled types. */
   readonly registry: Registry;
   /** The event types to handle. Records of other types are not decoded, so a service may publish types that this one does not know. */
   readonly handles: ReadonlySet<string>;
   /** Which events get an inbox row: those of handled types, or every event, so that a key's timeline can be read. */
   readonly records: "handled" | "all";
+  /** The key that an event belongs to. An event whose record has another key would be handled out of order, so it is not handled. */
+  readonly keyOf: (message: M) => string;
 }
 
 /** Whether the entry's type is handled by this service, even if this record of it does not decode. */
@@ -36,7 +51,7 @@ export const isHandled = ({ event, decodeError }: Entry<Message>) => event !== u
 /** Returns the records that get an inbox row, without duplicates, and the number of those that get none. */
 export function readEntries<M extends Message>(
   records: readonly TopicRecord[],
-  interest: Interest,
+  interest: Interest<M>,
 ): { readonly entries: readonly Entry<M>[]; readonly skipped: number } {
   const entries = new Map<string, Entry<M>>();
   let skipped = 0;
@@ -48,21 +63,54 @@ export function readEntries<M extends Message>(
   return { entries: [...entries.values()], skipped };
 }
 
-function entryOf<M extends Message>(record: TopicRecord, interest: Interest): Entry<M> | undefined {
+function entryOf<M extends Message>(record: TopicRecord, interest: Interest<M>): Entry<M> | undefined {
   const type = typeOfRecord(record);
   const handled = type !== undefined && interest.handles.has(type);
   if (!handled && (type === undefined || interest.records === "handled")) return undefined;
   try {
     const envelope = fromRecord(record);
     const identity = identityOf(envelope);
-    const event = handled ? { envelope, message: decodePayload(envelope, interest.registry) as M } : undefined;
-    return { record, identity, event, decodeError: undefined };
+    return { record, identity, event: handled ? decode(envelope, interest) : undefined, decodeError: undefined };
   } catch (error) {
-    if (!(error instanceof UndecodableRecordError)) throw error;
     // The type is not handled here, and the record is not a valid event either, so it gets no row.
     if (!handled) return undefined;
-    return { record, identity: identityOfUndecodable(record, type), event: undefined, decodeError: error };
+    const decodeError = asUndecodable(error);
+    return { record, identity: identityOfUndecodable(record, type), event: undefined, decodeError };
   }
+}
+
+/**
+ * Decodes a record of a handled type that was stored under `eventId`.
+ * @throws UndecodableRecordError
+ */
+export function readParkedEvent<M extends Message>(
+  record: TopicRecord,
+  eventId: string,
+  interest: Interest<M>,
+): ReceivedEvent<M> {
+  try {
+    // A record without a usable id of its own keeps the id under which it was recorded.
+    const envelope = { ...fromRecord(record), id: eventId };
+    requireFittingKey(envelope);
+    return decode(envelope, interest);
+  } catch (error) {
+    throw asUndecodable(error);
+  }
+}
+
+function decode<M extends Message>(envelope: ReceivedEnvelope, { registry, keyOf }: Interest<M>): ReceivedEvent<M> {
+  const message = decodePayload(envelope, registry) as M;
+  const key = keyOf(message);
+  if (key !== envelope.aggregateId) {
+    throw new UndecodableRecordError(`The event belongs to the key ${key}, which is not the key of its record.`);
+  }
+  return { envelope, message };
+}
+
+/** Whatever is thrown while a record is read is the fault of that record: nothing else was asked. */
+function asUndecodable(error: unknown): UndecodableRecordError {
+  if (error instanceof UndecodableRecordError) return error;
+  return new UndecodableRecordError(`The record cannot be read: ${describeError(error)}`, { cause: error });
 }
 
 const inboxColumns =

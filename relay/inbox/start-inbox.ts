@@ -14,8 +14,11 @@ export interface StartInboxOptions<M extends Message>
 
 /** A service's inbox at work. */
 export interface RunningInbox {
-  /** For `/readyz`: the inbox's database answers, the consumer hears from its broker, the circuit breaker is closed. */
-  readonly checks: Readonly<Record<"database" | "broker" | "inbox", Check>>;
+  /**
+   * For `/readyz`: the inbox's database answers, the consumer hears from its broker, all its partitions can be read, the
+   * circuit breaker is closed.
+   */
+  readonly checks: Readonly<Record<"database" | "broker" | "partitions" | "inbox", Check>>;
   /** Finishes the batches under way and leaves the consumer group. Call it before closing the database. */
   close(): Promise<void>;
 }
@@ -33,6 +36,7 @@ export async function startInbox<M extends Message>(options: StartInboxOptions<M
     checks: {
       database: async () => (await database.query("SELECT 1")).length === 1,
       broker: consumer.isReady,
+      partitions: () => consumer.unreadable().length === 0,
       inbox: () => !inbox.isStopped(),
     },
     async close() {

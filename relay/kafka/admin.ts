@@ -1,5 +1,6 @@
 /** Administration of a cluster: topics, offsets and consumer groups. */
 import { type Admin, ConfigResourceTypes } from "kafkajs";
+import type { HostPort } from "../../services/kit/config.ts";
 import { withDeadline } from "../../services/kit/deadline.ts";
 import { type KafkaOptions, kafkaClient } from "./client.ts";
 import { BrokerTimeoutError } from "./errors.ts";
@@ -16,7 +17,13 @@ export interface KafkaAdmin {
     }[],
   ): Promise<void>;
   listTopics(): Promise<readonly string[]>;
+  /** The brokers that serve clients at the moment. */
+  listBrokers(): Promise<readonly (HostPort & { readonly id: number })[]>;
+  /** Moves a partition to these brokers. Resolves when the cluster has accepted it; the copying takes longer. */
+  moveReplicas(topic: string, partition: number, replicas: readonly number[]): Promise<void>;
   deleteTopics(topics: readonly string[]): Promise<void>;
+  /** Which brokers have each partition of a topic, by their ids. */
+  listReplicas(topic: string): Promise<readonly PartitionReplicas[]>;
   /** By partition: where the next record goes (`offset`), and the lowest offset that is still kept (`low`), in decimal. */
   endOffsets(
     topic: string,
@@ -32,6 +39,16 @@ export interface KafkaAdmin {
   resetOffsets(groupId: string, topic: string): Promise<void>;
   deleteGroup(groupId: string): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Where a partition's copies are. Ids are those of {@link KafkaAdmin.listBrokers}. */
+export interface PartitionReplicas {
+  readonly partition: number;
+  /** -1 while it has none. */
+  readonly leader: number;
+  readonly replicas: readonly number[];
+  /** The replicas that have every acknowledged record. */
+  readonly insync: readonly number[];
 }
 
 const connectTimeoutMs = 2_000;
@@ -61,6 +78,23 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
       });
     },
     listTopics: () => admin.listTopics(),
+    async listBrokers() {
+      const { brokers } = await admin.describeCluster();
+      return brokers.map(({ nodeId, host, port }) => ({ id: nodeId, host, port }));
+    },
+    async listReplicas(topic) {
+      const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
+      return (topics[0]?.partitions ?? []).map(({ partitionId, leader, replicas, isr }) => ({
+        partition: partitionId,
+        leader,
+        replicas,
+        insync: isr,
+      }));
+    },
+    async moveReplicas(topic, partition, replicas) {
+      const partitionAssignment = [{ partition, replicas: [...replicas] }];
+      await admin.alterPartitionReassignments({ topics: [{ topic, partitionAssignment }] });
+    },
     deleteTopics: (topics) => admin.deleteTopics({ topics: [...topics] }),
     endOffsets: (topic) => admin.fetchTopicOffsets(topic),
     async retentionMs(topic) {

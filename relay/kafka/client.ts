@@ -1,8 +1,23 @@
 /** What producers, consumers and admin clients share: how they connect, and where the client library logs. */
 import { createConnection } from "node:net";
-import { type ISocketFactory, Kafka, type KafkaConfig, type LogEntry, logLevel } from "kafkajs";
+import {
+  CompressionCodecs,
+  CompressionTypes,
+  type ISocketFactory,
+  Kafka,
+  type KafkaConfig,
+  type LogEntry,
+  logLevel,
+} from "kafkajs";
 import type { HostPort } from "../../services/kit/config.ts";
 import type { Logger } from "../../services/kit/log.ts";
+import { codecs } from "./codecs.ts";
+
+// By itself kafkajs reads gzip only. Its table of codecs is shared by all its clients.
+CompressionCodecs[CompressionTypes.GZIP] = () => codecs.GZIP;
+CompressionCodecs[CompressionTypes.Snappy] = () => codecs.Snappy;
+CompressionCodecs[CompressionTypes.LZ4] = () => codecs.LZ4;
+CompressionCodecs[CompressionTypes.ZSTD] = () => codecs.ZSTD;
 
 /** How to reach the brokers. */
 export interface KafkaOptions {

@@ -2,6 +2,7 @@
  * Defers records that are not urgent: they are handled together with the next urgent record of their partition, or after
  * `deferMaxMs`. A transaction costs more than the statements in it, so fewer and larger batches are cheaper.
  */
+import { linkSignals } from "../../services/kit/linked-signal.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import type { Assignment } from "./assignment.ts";
 import type { TopicRecord } from "./consumer.ts";
@@ -11,6 +12,8 @@ import type { PartitionQueue } from "./partition-queue.ts";
 export interface PartitionBatch {
   readonly partition: number;
   readonly records: readonly TopicRecord[];
+  /** Where the next batch of the partition begins: after the last record, and after the transaction markers behind it. */
+  readonly nextOffset: string;
   /** The offset of the partition's next record, as of the fetch. */
   readonly endOffset: string;
   /** The assignment in which the last of them was fetched. */
@@ -53,9 +56,8 @@ export class Deferral {
     const earlier = this.#deferred.get(partition)?.records ?? [];
     const merged = { ...batch, records: [...earlier, ...records] };
     if (merged.records.length > batchSizeMax) {
-      // In two batches, because one would be too large. The first may commit as part of the later batch's assignment, because
-      // the member owns the partition in it. At worst an offset goes back, and the inbox deduplicates what comes again.
-      await handle({ ...batch, records: earlier }, signal);
+      // In two batches, because one would be too large.
+      await handle({ ...batch, records: earlier, nextOffset: records[0]?.offset ?? batch.nextOffset }, signal);
       await handle(batch, signal);
     } else if (records.every(mayDefer)) {
       this.#deferred.set(partition, merged);
@@ -78,13 +80,14 @@ export class Deferral {
   #handleDeferred(): void {
     this.#timer = undefined;
     const { queue, handle, assignment, closing, log } = this.#options;
-    const signal = AbortSignal.any([assignment.signal, closing]);
+    const assigned = assignment.signal;
     for (const partition of this.#deferred.keys()) {
       const handled = queue.run(partition, async () => {
         const batch = this.#deferred.get(partition);
         // Undefined if they were handled with later records meanwhile.
         if (batch === undefined) return;
-        await handle(batch, signal);
+        using linked = linkSignals(assigned, closing);
+        await handle(batch, linked.signal);
         this.#deferred.delete(partition);
       });
       handled.catch((error) => {

@@ -7,13 +7,27 @@ import type { Assignment } from "./assignment.ts";
 const commitIntervalMs = 200;
 const lastCommitTimeoutMs = 1_000;
 
+/** How far a partition is handled. */
+export interface HandledUpTo {
+  /** All records before it are handled. Decimal. */
+  readonly nextOffset: string;
+  /** The offset of the partition's next record, as of the fetch. Decimal. */
+  readonly endOffset: string;
+  /** The assignment in which the records were fetched. */
+  readonly generation: number;
+}
+
 /**
- * The offsets of handled records that are not committed yet. One request commits those of all partitions, five times a
- * second; the inbox deduplicates what is delivered again after a crash.
+ * How far each partition is handled, and how far that is committed. One request commits all partitions, five times a
+ * second, and one at a time; the inbox deduplicates what is redelivered after a crash.
+ *
+ * A committed offset never goes back, because Order times out no order while a committed offset is behind. kafkajs may
+ * deliver records again that were handled before, and a failed commit is repeated with what is handled by then.
  */
 export class HandledOffsets {
   /** By partition, the next offset to read. */
-  #uncommitted = new Map<number, string>();
+  #handled = new Map<number, bigint>();
+  #committed = new Map<number, bigint>();
   readonly #options: HandledOffsetsOptions;
   readonly #commits = every(
     commitIntervalMs,
@@ -25,14 +39,20 @@ export class HandledOffsets {
     this.#options = options;
   }
 
-  /** All records before `nextOffset` are handled. No-op if the group was joined again since `generation`. */
-  add(partition: number, nextOffset: string, generation: number): void {
-    if (generation === this.#options.assignment.generation) this.#uncommitted.set(partition, nextOffset);
+  /** No-op if the group was joined again since `generation`, and if the partition is handled further already. */
+  add(partition: number, { nextOffset, endOffset, generation }: HandledUpTo): void {
+    if (generation !== this.#options.assignment.generation) return;
+    const next = BigInt(nextOffset);
+    const before = this.#handled.get(partition);
+    // Beyond the partition's end, the records are gone (a lost broker, a topic created anew): there are others in their place.
+    if (before !== undefined && before > next && before <= BigInt(endOffset)) return;
+    this.#handled.set(partition, next);
   }
 
   /** Forgets all of them. Call it after a join: other members may have committed later offsets. */
   clear(): void {
-    this.#uncommitted = new Map();
+    this.#handled = new Map();
+    this.#committed = new Map();
   }
 
   /** Commits for the last time. Resolves within about a second, whether or not the broker answers. */
@@ -42,17 +62,14 @@ export class HandledOffsets {
   }
 
   async #commit(): Promise<void> {
-    if (this.#uncommitted.size === 0) return;
-    const { assignment, commit, log } = this.#options;
-    const offsets = this.#uncommitted;
-    this.#uncommitted = new Map();
-    const { generation } = assignment;
+    const committed = this.#committed;
+    const offsets = [...this.#handled].filter(([partition, offset]) => committed.get(partition) !== offset);
+    if (offsets.length === 0) return;
     try {
-      await commit([...offsets].map(([partition, offset]) => ({ partition, offset })));
+      await this.#options.commit(offsets.map(([partition, offset]) => ({ partition, offset: offset.toString() })));
+      for (const [partition, offset] of offsets) committed.set(partition, offset);
     } catch (error) {
-      log.warn({ err: error }, "offsets not committed");
-      // Part of the next commit, unless the group was joined again: then another member may have committed later ones.
-      if (generation === assignment.generation) this.#uncommitted = new Map([...offsets, ...this.#uncommitted]);
+      this.#options.log.warn({ err: error }, "offsets not committed");
     }
   }
 }

@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import type { KafkaConfig, Producer } from "kafkajs";
 import type { EventRecord } from "../../proto/envelope.ts";
 import { endsWithin, withDeadline } from "../../services/kit/deadline.ts";
+import { hedge } from "../../services/kit/hedge.ts";
 import { type KafkaOptions, kafkaClient, socketFactory } from "./client.ts";
 import { BrokerTimeoutError } from "./errors.ts";
 import { partitionOf } from "./partitioner.ts";
@@ -10,21 +11,39 @@ import { partitionOf } from "./partitioner.ts";
 /** Sends records. Await each call before the next. After an error, close this producer and open another. */
 export interface RecordProducer {
   /**
-   * Resolves once all in-sync replicas have the records.
+   * Resolves once all in-sync replicas have the records. If one partition refuses its records it throws, although those of
+   * other partitions are on the topic.
    * @throws Error after `timeoutMs` at the latest; the records may still reach the topic.
    */
   send(topic: string, records: readonly EventRecord[]): Promise<void>;
+  /** How many partitions the topic has; undefined until a send has read it, even one that failed. */
+  partitionsOf(topic: string): number | undefined;
   /** Resolves within about a second, whether or not the broker answers. */
   close(): Promise<void>;
 }
 
 const disconnectTimeoutMs = 1_000;
+/** A broker that has not answered by then is joined by the next one. */
+const nextBrokerAfterMs = 300;
+
+export type ProducerOptions = KafkaOptions & {
+  /** The time limit for connecting to a broker, and for each send. */
+  readonly timeoutMs: number;
+};
 
 /**
- * Connects a producer.
- * @param options.timeoutMs the time limit for connecting and for each send.
+ * Connects a producer by any of the brokers. kafkajs alone would begin with the first one each time, whether or not it is
+ * gone or silent.
+ * @throws the first broker's error if none answers.
  */
-export async function openProducer(options: KafkaOptions & { readonly timeoutMs: number }): Promise<RecordProducer> {
+export async function openProducer(options: ProducerOptions): Promise<RecordProducer> {
+  const connectBy = (index: number) => () =>
+    connectProducer({ ...options, brokers: [...options.brokers.slice(index), ...options.brokers.slice(0, index)] });
+  const others = options.brokers.keys().drop(1).map(connectBy);
+  return await hedge([connectBy(0), ...others], nextBrokerAfterMs, (producer) => void producer.close());
+}
+
+async function connectProducer(options: ProducerOptions): Promise<RecordProducer> {
   const { timeoutMs } = options;
   // No retries here: the caller decides whether and what to send again. kafkajs retries connecting by the client's
   // setting and sending by the producer's, so both get it.
@@ -42,12 +61,15 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
       return socket;
     },
   };
+  const partitions = new Map<string, number>();
   const producer: Producer = kafkaClient(options, settings).producer({
     allowAutoTopicCreation: false,
     createPartitioner:
       () =>
-      ({ message, partitionMetadata }) =>
-        partitionOf(String(message.key), partitionMetadata.length),
+      ({ topic, message, partitionMetadata }) => {
+        partitions.set(topic, partitionMetadata.length);
+        return partitionOf(String(message.key), partitionMetadata.length);
+      },
     // kafkajs's idempotent producer does not recover from a refused record: its sequence numbers are wrong from then on.
     // Sending one batch at a time keeps the order without them.
     idempotent: false,
@@ -77,6 +99,7 @@ export async function openProducer(options: KafkaOptions & { readonly timeoutMs:
       }));
       await withDeadline(producer.send({ topic, acks: -1, timeout: timeoutMs, messages }), timeoutMs, sendTimeout);
     },
+    partitionsOf: (topic) => partitions.get(topic),
     close,
   };
 }

@@ -13,18 +13,19 @@ export interface OperatorCommand {
   readonly arguments: Readonly<Record<string, unknown>>;
 }
 
-const table = "ops_audit";
+/** The name of the audit log's table, one in each database. */
+export const auditTable = "ops_audit";
 /** The width of the `operator` column, and of an archive's `discarded_by`. */
 export const operatorLengthMax = 128;
 
-const definition = `CREATE TABLE IF NOT EXISTS ${table} (
+const definition = `CREATE TABLE IF NOT EXISTS ${auditTable} (
   id CHAR(36) PRIMARY KEY,
   at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
   operator VARCHAR(${operatorLengthMax}) NOT NULL,
   command VARCHAR(64) NOT NULL,
   arguments MEDIUMTEXT NOT NULL,
   result MEDIUMTEXT NOT NULL,
-  INDEX ${table}_at (at)
+  INDEX ${auditTable}_at (at)
 ) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`;
 
 /** "Table doesn't exist"; and "command denied", which some servers answer to an account without any right on the table. */
@@ -38,7 +39,7 @@ const deniedErrors = [1142, 1044];
 export async function ensureAuditTable(database: Queryable): Promise<void> {
   try {
     // Reads first: CREATE … IF NOT EXISTS needs the right to create even if the table exists.
-    await database.query(`SELECT id FROM ${table} LIMIT 0`);
+    await database.query(`SELECT id FROM ${auditTable} LIMIT 0`);
     return;
   } catch (error) {
     if (!missingErrors.includes(errorNumber(error) ?? 0)) throw error;
@@ -49,7 +50,7 @@ export async function ensureAuditTable(database: Queryable): Promise<void> {
     if (!deniedErrors.includes(errorNumber(error) ?? 0)) throw error;
     throw new DomainError(
       "FAILED_PRECONDITION",
-      `Changes are recorded in the table ${table}. It does not exist or this account may not read it, and this account may not create it. Ask an administrator of the database to run:\n${definition};\nand to grant SELECT, INSERT and UPDATE on it.`,
+      `Changes are recorded in the table ${auditTable}. It does not exist or this account may not read it, and this account may not create it. Ask an administrator of the database to run:\n${definition};\nand to grant SELECT, INSERT and UPDATE on it.`,
     );
   }
 }
@@ -64,7 +65,7 @@ export async function recordCommand(
   result: Readonly<Record<string, unknown>>,
 ): Promise<string> {
   const id = Bun.randomUUIDv7();
-  await queryable.execute(`INSERT INTO ${table} (id, operator, command, arguments, result) VALUES (?)`, [
+  await queryable.execute(`INSERT INTO ${auditTable} (id, operator, command, arguments, result) VALUES (?)`, [
     [id, operator, command, JSON.stringify(given), JSON.stringify(result)],
   ]);
   return id;
@@ -76,5 +77,5 @@ export async function recordResult(
   auditId: string,
   result: Readonly<Record<string, unknown>>,
 ): Promise<void> {
-  await database.execute(`UPDATE ${table} SET result = ? WHERE id = ?`, [JSON.stringify(result), auditId]);
+  await database.execute(`UPDATE ${auditTable} SET result = ? WHERE id = ?`, [JSON.stringify(result), auditId]);
 }

@@ -12,7 +12,7 @@ import { openProducer } from "../kafka/producer.ts";
 import { createRelayMetrics } from "../outbox/metrics.ts";
 import { claimOwnership, type Ownership } from "../outbox/ownership.ts";
 import { lockNameOf } from "../outbox/source-lock.ts";
-import { startRelaySource } from "../outbox/start-relay.ts";
+import { type RelaySourceOptions, startRelaySource } from "../outbox/start-relay.ts";
 import { openOutboxStore } from "../outbox/store.ts";
 import { createTestTopic, readTopic, testKafka } from "../testing.ts";
 import { ensureAuditTable, type OperatorCommand } from "./audit-log.ts";
@@ -144,7 +144,7 @@ const statusOf = async (id: string) => (await rowOf(id))?.status;
 
 const metrics = createRelayMetrics(new Metrics());
 
-function startRelay(): Ownership {
+function startRelay(change: Partial<RelaySourceOptions> = {}): Ownership {
   const ownership = claimOwnership({
     databaseUrl: schema.url,
     schema: schema.name,
@@ -159,6 +159,7 @@ function startRelay(): Ownership {
     openProducer: () => openProducer({ ...testKafka(), timeoutMs: 2_000 }),
     log: silentLogger,
     metrics,
+    ...change,
   });
   closers.push(() => running.close());
   return ownership;
@@ -366,6 +367,31 @@ describe("discard", () => {
     expect(await audits()).toEqual([]);
     await discard(failed, "x".repeat(500));
     expect(await statusOf(failed)).toBeUndefined();
+  });
+
+  test("an event cannot be discarded while the relay sends it", async () => {
+    const id = only(await insert([{ key: "a", status: "FAILED", retries: 2 }]));
+    await database.execute(`UPDATE ${outboxTable} SET next_attempt_at = CURRENT_TIMESTAMP(3) WHERE id = ?`, [id]);
+    const sending = Promise.withResolvers<void>();
+    const decided = Promise.withResolvers<void>();
+    startRelay({
+      async openProducer() {
+        const producer = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
+        return {
+          ...producer,
+          async send(to, records) {
+            sending.resolve();
+            await decided.promise;
+            await producer.send(to, records);
+          },
+        };
+      },
+    });
+    await sending.promise;
+    const discarding = discardEvent(source, id, { ...commandOf("discard"), ...reason });
+    await expect(discarding.finally(decided.resolve)).rejects.toMatchObject({ code: "FAILED_PRECONDITION" });
+    await eventually(async () => expect(await rowOf(id)).toMatchObject({ status: "PUBLISHED", retry_count: 2 }));
+    expect(await audits()).toEqual([]);
   });
 
   test("a discard that fails half-way changes nothing", async () => {
@@ -576,7 +602,7 @@ describe("republish", () => {
         const producer = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
         let sends = 0;
         return {
-          close: producer.close,
+          ...producer,
           async send(to, records) {
             await producer.send(to, records);
             if (++sends === 2) await killOwner();
@@ -610,7 +636,7 @@ describe("republish", () => {
         opened++;
         let sends = 0;
         return {
-          close: producer.close,
+          ...producer,
           async send(to, records) {
             await producer.send(to, records);
             if (opened === 1 && ++sends === 2) throw new Error("Sending took longer than 2000 ms.");

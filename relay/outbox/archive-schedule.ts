@@ -1,5 +1,6 @@
 import { type Database, openDatabase } from "../../services/kit/database.ts";
 import { every, type Schedule } from "../../services/kit/every.ts";
+import { linkSignals } from "../../services/kit/linked-signal.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import { type ArchiveTables, pruneArchive, runArchive } from "./archive.ts";
 import type { Ownership } from "./ownership.ts";
@@ -34,7 +35,8 @@ export function startArchiving(options: ArchivingOptions): Schedule {
       options.intervalMs,
       async (closing) => {
         if (!ownership.isFresh()) return;
-        await work({ database, outboxTable, archiveTable, signal: AbortSignal.any([closing, lost.signal]) });
+        using linked = linkSignals(closing, lost.signal);
+        await work({ database, outboxTable, archiveTable, signal: linked.signal });
       },
       (error) => log.warn({ source, err: error }, "archiving or pruning failed; will be retried"),
     );

@@ -98,6 +98,41 @@ test("several runs at once move each row once", async () => {
   expect(await count(tables.outboxTable)).toBe(0);
 });
 
+test("rows that were published long after they occurred do not keep later rows from the archive", async () => {
+  // More than two batches of events that were dead for a day and have just been retried.
+  await add("PUBLISHED", 20, 0);
+  await database.execute("UPDATE order_outbox_event SET occurred_at = occurred_at - INTERVAL 1 DAY");
+  await add("PUBLISHED", 10, 2);
+  expect(await runArchive({ ...options, database })).toEqual({ moved: 10 });
+  expect(await count(tables.outboxTable)).toBe(20);
+});
+
+test("a run reads no further than the first rows that cannot be old enough", async () => {
+  await add("PUBLISHED", 10, 2);
+  await add("PUBLISHED", 100, 0);
+  let transactions = 0;
+  const counting: Database = {
+    ...database,
+    transaction(work, more) {
+      transactions++;
+      return database.transaction(work, more);
+    },
+  };
+  expect(await runArchive({ ...options, database: counting })).toEqual({ moved: 10 });
+  expect(transactions).toBeLessThan(5);
+});
+
+test("a run that is behind pauses less, when it archives and when it prunes", async () => {
+  await add("PUBLISHED", 210, 2);
+  const behind = { ...options, database, pauseMs: 500, behindAfterMs: 0 };
+  const startedMs = performance.now();
+  // 30 batches each.
+  expect(await runArchive(behind)).toEqual({ moved: 210 });
+  await database.execute("UPDATE order_outbox_event_archive SET archived_at = archived_at - INTERVAL 2 HOUR");
+  expect(await pruneArchive(behind)).toEqual({ deleted: 210 });
+  expect(performance.now() - startedMs).toBeLessThan(5_000);
+});
+
 test("an archive is pruned by age", async () => {
   await add("PUBLISHED", 10, 2);
   await runArchive({ ...options, database });

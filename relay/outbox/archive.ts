@@ -2,8 +2,8 @@
  * Keeps the outbox small: published rows move to the archive, and are deleted from there later. Both happen in small batches
  * with pauses between them, so that deliveries are not slowed down.
  */
-import { sleep } from "../../services/kit/backoff.ts";
 import type { Database } from "../../services/kit/database.ts";
+import { startPace } from "../../services/kit/pace.ts";
 import { deleteOldRows } from "../../services/kit/prune.ts";
 
 /** One outbox and where its rows go. */
@@ -21,9 +21,11 @@ export interface ArchiveOptions extends ArchiveTables {
   readonly batchSize?: number;
   /**
    * Pause between two transactions. Default 100 to move, which leaves room for deliveries: at most 2,500 rows a second. The
-   * defaults to delete are in services/kit/prune.ts.
+   * defaults to delete are in services/kit/prune.ts. A run that is behind pauses less.
    */
   readonly pauseMs?: number;
+  /** A run that takes longer is behind: the relay publishes more than it archives. Default 60,000: see pace.ts. */
+  readonly behindAfterMs?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -38,27 +40,46 @@ const columns =
  * transaction, so a crash neither loses nor duplicates a row, and the next run moves the rest. Several runs may work at once.
  */
 export async function runArchive(options: ArchiveOptions): Promise<{ readonly moved: number }> {
+  const pace = startPace({ ...options, pauseMs: options.pauseMs ?? archiveDefaults.pauseMs });
   let moved = 0;
+  let afterSeq = "0";
   for (;;) {
-    const count = await archiveBatch(options);
-    moved += count;
-    if (count === 0 || options.signal?.aborted) return { moved };
-    await sleep(options.pauseMs ?? archiveDefaults.pauseMs, options.signal);
+    const batch = await archiveBatch(options, afterSeq);
+    moved += batch.moved;
+    if (batch.isLast || options.signal?.aborted) return { moved };
+    afterSeq = batch.lastSeq;
+    await pace();
   }
 }
 
-/** Moves one batch and returns its number of rows. 0: of the first rows that no other run has locked, none is old enough. */
-async function archiveBatch(options: ArchiveOptions): Promise<number> {
+interface ArchivedBatch {
+  readonly moved: number;
+  /** Where the next batch goes on. */
+  readonly lastSeq: string;
+  /** Whether no later row that is not locked by another run is old enough. */
+  readonly isLast: boolean;
+}
+
+/** Of the next published rows after `afterSeq` that no other run has locked, moves those that are old enough. */
+async function archiveBatch(options: ArchiveOptions, afterSeq: string): Promise<ArchivedBatch> {
   const { outboxTable, archiveTable } = options;
+  const batchSize = options.batchSize ?? archiveDefaults.batchSize;
   return await options.database.transaction(async (transaction) => {
-    // The oldest rows by `seq`, because there is no index on their age.
-    const rows = await transaction.query<{ id: string; isOld: number }>(
-      `SELECT id, published_at < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AS isOld FROM ${outboxTable}
-        WHERE status = 'PUBLISHED' ORDER BY seq LIMIT ? FOR UPDATE SKIP LOCKED`,
-      [options.olderThanMs * 1_000, options.batchSize ?? archiveDefaults.batchSize],
+    // The oldest rows by `seq`, because there is no index on their age. A row that waited long before it was published is
+    // not old enough yet, although later rows are.
+    const ageUs = options.olderThanMs * 1_000;
+    const rows = await transaction.query<{ id: string; lastSeq: string; isOld: number; isRecent: number }>(
+      `SELECT id, CAST(seq AS CHAR) AS lastSeq, published_at < CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AS isOld,
+              occurred_at >= CURRENT_TIMESTAMP(3) - INTERVAL ? MICROSECOND AS isRecent
+         FROM ${outboxTable}
+        WHERE status = 'PUBLISHED' AND seq > CAST(? AS UNSIGNED) ORDER BY seq LIMIT ? FOR UPDATE SKIP LOCKED`,
+      [ageUs, ageUs, afterSeq, batchSize],
     );
+    const last = rows.at(-1);
+    const lastSeq = last?.lastSeq ?? afterSeq;
     const ids = rows.filter((row) => row.isOld === 1).map((row) => row.id);
-    if (ids.length === 0) return 0;
+    // After a row that occurred too recently, all did, and none was published before it occurred.
+    if (ids.length === 0) return { moved: 0, lastSeq, isLast: rows.length < batchSize || last?.isRecent === 1 };
     const inserted = await transaction.execute(
       `INSERT INTO ${archiveTable} (${columns}) SELECT ${columns} FROM ${outboxTable}
         WHERE id IN (?) AND status = 'PUBLISHED'`,
@@ -70,7 +91,7 @@ async function archiveBatch(options: ArchiveOptions): Promise<number> {
     if (inserted !== deleted) {
       throw new Error(`${outboxTable}: ${inserted} rows inserted into the archive, but ${deleted} deleted here.`);
     }
-    return deleted;
+    return { moved: deleted, lastSeq, isLast: rows.length < batchSize };
   });
 }
 

@@ -230,7 +230,7 @@ describe("a poison row", () => {
       openProducer: async () => {
         const producer = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
         return {
-          close: producer.close,
+          ...producer,
           async send(to, records) {
             if (isBrokerUp) return await producer.send(to, records);
             refused++;
@@ -317,7 +317,7 @@ test("a failed row is not attempted before an earlier unpublished row of its key
   ]);
   const store = openOutboxStore({ databaseUrl: schema.url, table });
   closers.push(store.close);
-  const due = async () => (await store.readDue({ exceptKeys: [], limit: 10 })).map(({ id }) => id);
+  const due = async () => (await store.takeDue({ exceptKeys: [], limit: 10 })).map(({ id }) => id);
   for (const status of ["PENDING", "FAILED", "DEAD"]) {
     await database.execute(`UPDATE ${table} SET status = ? WHERE id = ?`, [status, first]);
     expect(await due()).toEqual([]);
@@ -340,7 +340,7 @@ test("a broker outage in the middle of a drain counts against no row, poison or 
       const brokers = isAway ? [{ host: "127.0.0.1", port: 1 }] : testKafka().brokers;
       const producer = await openProducer({ ...testKafka(), brokers, timeoutMs: 2_000 });
       return {
-        close: producer.close,
+        ...producer,
         async send(to, records) {
           if (++sends === 3) {
             outageUntilMs = performance.now() + 1_500;

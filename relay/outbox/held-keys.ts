@@ -2,13 +2,14 @@
  * The held keys of one source, by the rules in relay.ts.
  *
  * A key is held because its row is FAILED or DEAD, which the table says, or because its row's schema is newer than this
- * relay's, which only this process knows. When a row turns out to be poison, this process holds its key until the next read
- * of the table shows the row as FAILED or DEAD.
+ * relay's, or because its partition refuses records (refused-partitions.ts): these two only this process knows. When a row
+ * turns out to be poison, this process holds its key until the next read of the table shows the row as FAILED or DEAD.
  */
 import type { OutboxRow } from "../../proto/envelope.ts";
 import type { Logger } from "../../services/kit/log.ts";
 import { type Fault, logFieldsOf } from "./faults.ts";
 import type { RelayMetrics } from "./metrics.ts";
+import type { RefusedPartitions } from "./refused-partitions.ts";
 import type { StoredHeldKeys } from "./store.ts";
 
 /** The most held keys that a statement filters out. Rows of further held keys are read and skipped. */
@@ -28,6 +29,7 @@ export interface HeldKeysOptions {
   readonly source: string;
   readonly log: Logger;
   readonly metrics: RelayMetrics;
+  readonly refusedPartitions: RefusedPartitions;
   /** How old the last read of the table may get. */
   readonly readIntervalMs: number;
   /** How long a key with a schema-behind row is held before the row is attempted again. */
@@ -58,17 +60,24 @@ export class HeldKeys {
   isHeld({ id, aggregateId, seq }: OutboxRow): boolean {
     const found = this.#foundHere.get(aggregateId);
     if (found !== undefined && BigInt(seq) >= found.fromSeq) return true;
-    return this.#stored.keys.has(aggregateId) && !this.#retriedRows.has(id);
+    if (this.#stored.keys.has(aggregateId) && !this.#retriedRows.has(id)) return true;
+    return this.#options.refusedPartitions.holds(aggregateId);
   }
 
   /** The keys that a read of pending rows leaves out. */
   exceptKeys(): readonly string[] {
+    const keys = [...this.#stored.keys, ...this.#foundHere.keys(), ...this.#options.refusedPartitions.keys()];
+    return [...new Set(keys)].slice(0, exceptKeysMax);
+  }
+
+  /** The keys that wait behind one of their rows, not because of the broker. */
+  keysBehindRows(): readonly string[] {
     return [...new Set([...this.#stored.keys, ...this.#foundHere.keys()])].slice(0, exceptKeysMax);
   }
 
   /** The keys that a read of FAILED rows leaves out: only those that this process holds, because FAILED rows hold the others. */
   exceptKeysOfRetry(): readonly string[] {
-    return [...this.#foundHere.keys()].slice(0, exceptKeysMax);
+    return [...this.#foundHere.keys(), ...this.#options.refusedPartitions.keys()].slice(0, exceptKeysMax);
   }
 
   /** Holds the key of a row that has a fault, from this row on. */
@@ -79,7 +88,7 @@ export class HeldKeys {
     if (fault === "schema-behind") this.#logOnce(row, error);
   }
 
-  /** Lets `rows`, which are FAILED, be sent until {@link endRetry}, although their keys are held because of them. */
+  /** Lets `rows`, which were FAILED, be sent until {@link endRetry}, although their keys are held because of them. */
   beginRetry(rows: readonly OutboxRow[]): void {
     this.#retriedRows = new Set(rows.map(({ id }) => id));
   }

@@ -20,6 +20,7 @@ export interface RelayMetrics {
   /** `status` is that of the row that holds the key: `failed` or `dead`. */
   readonly heldKeys: Gauge<"source" | "status">;
   readonly schemaBehindKeys: Gauge<"source">;
+  readonly refusedPartitions: Gauge<"source">;
 }
 
 /** Registers the relay's metrics. Call it once per registry. */
@@ -122,12 +123,19 @@ function createOwnerGauges(registers: Registry[]) {
       labelNames,
       registers,
     }),
+    refusedPartitions: new Gauge({
+      name: "relay_refused_partitions",
+      help: "Partitions that refuse events while others accept them: their events wait, others go on.",
+      labelNames,
+      registers,
+    }),
   };
 }
 
 /** Removes the gauges that only the source's owner shows, because from now on another process shows them. */
 export function removeOwnerGauges(metrics: RelayMetrics, source: string): void {
-  const { pendingRows, heldRows, oldestPendingAgeSeconds, schemaBehindKeys, heldKeys } = metrics;
-  for (const gauge of [pendingRows, heldRows, oldestPendingAgeSeconds, schemaBehindKeys]) gauge.remove({ source });
+  const { pendingRows, heldRows, oldestPendingAgeSeconds, schemaBehindKeys, refusedPartitions, heldKeys } = metrics;
+  const gauges = [pendingRows, heldRows, oldestPendingAgeSeconds, schemaBehindKeys, refusedPartitions];
+  for (const gauge of gauges) gauge.remove({ source });
   for (const status of ["failed", "dead"]) heldKeys.remove({ source, status });
 }

@@ -21,6 +21,8 @@ export interface OwnedProducerOptions {
 export class OwnedProducer {
   readonly #options: OwnedProducerOptions;
   #producer: RecordProducer | undefined;
+  /** By topic, as the last failed send has read it. */
+  readonly #partitions = new Map<string, number>();
 
   constructor(options: OwnedProducerOptions) {
     this.#options = options;
@@ -41,11 +43,13 @@ export class OwnedProducer {
   async send(topic: string, records: readonly EventRecord[]): Promise<void> {
     const producer = await this.connect();
     // Checked last, because everything before it may take time.
-    if (!this.#options.ownership.isFresh()) throw new OwnershipLostError();
+    this.#requireOwnership();
     try {
       await producer.send(topic, records);
     } catch (error) {
       this.#countError(error);
+      const partitions = producer.partitionsOf(topic);
+      if (partitions !== undefined) this.#partitions.set(topic, partitions);
       // One of its requests may still be in flight.
       void producer.close();
       this.#producer = undefined;
@@ -53,8 +57,35 @@ export class OwnedProducer {
     }
   }
 
+  /** How many partitions the topic has, after a send that failed; undefined if it failed before it had read that. */
+  partitionsOf(topic: string): number | undefined {
+    return this.#partitions.get(topic);
+  }
+
+  /**
+   * Sends on a connection of its own, so that it neither waits for other sends nor fails with them. Slow: only for failures.
+   * @throws like {@link send}
+   */
+  async sendAlone(topic: string, records: readonly EventRecord[]): Promise<void> {
+    let producer: RecordProducer | undefined;
+    try {
+      producer = await this.#options.openProducer();
+      this.#requireOwnership();
+      await producer.send(topic, records);
+    } catch (error) {
+      if (!(error instanceof OwnershipLostError)) this.#countError(error);
+      throw error;
+    } finally {
+      void producer?.close();
+    }
+  }
+
   async close(): Promise<void> {
     await this.#producer?.close();
+  }
+
+  #requireOwnership(): void {
+    if (!this.#options.ownership.isFresh()) throw new OwnershipLostError();
   }
 
   #countError(error: unknown): void {

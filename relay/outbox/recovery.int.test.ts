@@ -101,6 +101,7 @@ async function startService(): Promise<void> {
     registry: eventRegistry,
     handles: new Set([type]),
     records: "handled",
+    keyOf: ({ orderId }) => orderId,
     async handle(_, events: readonly ReceivedEvent<OrderCompleted>[]) {
       const rows = events.map(({ message }) => [message.orderId]);
       return { writes: insertStatements("effect", ["order_id"], rows), publish: [], ignored: [] };

@@ -37,7 +37,7 @@ import { createRelayMetrics } from "./metrics.ts";
 import { claimOwnership, type Ownership } from "./ownership.ts";
 import { lockNameOf } from "./source-lock.ts";
 import { type RelaySource, type RelaySourceOptions, startRelaySource } from "./start-relay.ts";
-import { type OutboxStore, openOutboxStore } from "./store.ts";
+import { type OutboxStore, openOutboxStore, type PendingReader } from "./store.ts";
 
 const table = "order_outbox_event";
 const newId = () => Bun.randomUUIDv7();
@@ -169,7 +169,7 @@ function producerWithHook(onSend: (ids: readonly string[]) => void) {
   return async (): Promise<RecordProducer> => {
     const producer = await openProducer({ ...testKafka(), timeoutMs: 2_000 });
     return {
-      close: producer.close,
+      ...producer,
       async send(to, records) {
         await producer.send(to, records);
         onSend(records.map(({ headers }) => String(headers.ce_id)));
@@ -311,7 +311,7 @@ describe("outage", () => {
           throw error;
         });
         return {
-          close: producer.close,
+          ...producer,
           async send(to, records) {
             if (isBrokerUp) return await producer.send(to, records);
             // The worst case: the records arrive, and the answer is lost.
@@ -377,6 +377,7 @@ describe("outage", () => {
       },
       openProducer: async () => ({
         close: async () => undefined,
+        partitionsOf: () => undefined,
         async send(_topic, records) {
           sent += records.length;
         },
@@ -499,6 +500,7 @@ describe("outage", () => {
     start({
       openProducer: async () => ({
         close: async () => undefined,
+        partitionsOf: () => undefined,
         async send(_topic, records) {
           sizes.push(records.length);
           if (failing && records.length > 10) {
@@ -549,7 +551,11 @@ describe("ownership", () => {
       pollIntervalMs: 50,
       ownership: { ...owned, isFresh: () => reads === 0 && owned.isFresh() },
       store,
-      openProducer: async () => ({ close: async () => undefined, send: async () => void sends++ }),
+      openProducer: async () => ({
+        partitionsOf: () => undefined,
+        close: async () => undefined,
+        send: async () => void sends++,
+      }),
     });
     await eventually(() => expect(reads).toBe(1));
     await Bun.sleep(200);
@@ -758,6 +764,7 @@ describe("held keys", () => {
     start({
       openProducer: async () => ({
         close: async () => undefined,
+        partitionsOf: () => undefined,
         async send(to, records) {
           sizes.push(records.length);
           await real.send(to, records);
@@ -824,6 +831,26 @@ describe("held keys", () => {
     await insert(keyed(20, 20));
     start();
     await eventually(async () => expect(await countByStatus()).toEqual({ DEAD: 1_400, PENDING: 2_800, PUBLISHED: 20 }));
+  });
+
+  test("after a start, rows of thousands of held keys delay no other key", async () => {
+    const keys = Array.from({ length: 3_000 }, (_, index) => `dead-${index}`);
+    await insert(keys.map((key) => ({ key, status: "DEAD" })));
+    for (let round = 0; round < 3; round++) await insert(keys.map((key) => ({ key })));
+    await insert([{ key: "other" }]);
+    const store = openOutboxStore({ databaseUrl: schema.url, table });
+    let reads = 0;
+    const counting = (reader: PendingReader): PendingReader => ({
+      readPending(options) {
+        reads++;
+        return reader.readPending(options);
+      },
+    });
+    start({ store: { ...store, snapshot: (work) => store.snapshot((reader) => work(counting(reader))) } });
+    await eventually(async () => expect(await countByStatus()).toEqual({ DEAD: 3_000, PENDING: 9_000, PUBLISHED: 1 }));
+    // 2,000 keys are more than a statement filters out: 6,000 rows have to be read, 200 at a time.
+    expect(reads).toBeGreaterThan(25);
+    expect(reads).toBeLessThan(100);
   });
 });
 

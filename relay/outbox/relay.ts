@@ -20,14 +20,16 @@
  * - A poison row becomes FAILED, and DEAD after its last attempt (poison-rows.ts). Before it becomes FAILED, the earlier
  *   rows of its key are sent and marked, because a FAILED or DEAD row holds its whole key: no pending row of it is sent.
  * - A schema-behind row stays PENDING. Earlier rows of its key that were read with it are still sent.
+ * - A partition that refuses records while others accept them holds all of its keys (refused-partitions.ts).
  * - During a pass keys are only added to those held. If one were released between two of its rows, the second row would be
  *   sent first.
  *
- * **Retries.** A FAILED row is attempted again when it is due and no earlier row of its key is unpublished. Even if that
- * succeeds, its key stays held until the next pass.
+ * **Retries.** A FAILED row is attempted again when it is due and no earlier row of its key is unpublished. During the
+ * attempt it is PENDING, so that an operator cannot discard what is being sent. Even if the attempt succeeds, its key stays
+ * held until the next pass.
  *
- * **Outages.** Any error that is not a row's own fault (faults.ts) fails the pass and counts against no row. The next pass
- * begins again with the first pending row, and sends a small page as a probe.
+ * **Outages.** Any error that is not a row's own fault (faults.ts) counts against no row. If no partition accepts its rows,
+ * it fails the pass. The next pass begins again with the first pending row, and sends a few rows as a probe.
  *
  * **Owners.** Only the source's owner sends. ownership.ts says what a former owner may still send, and why the order of
  * first occurrences holds all the same.
@@ -40,17 +42,13 @@ import type { HeldKeys } from "./held-keys.ts";
 import { type RelayMetrics, removeOwnerGauges } from "./metrics.ts";
 import { type OwnedProducer, OwnershipLostError } from "./owned-producer.ts";
 import type { Ownership } from "./ownership.ts";
+import { PageSize, pageRowsMax } from "./page-size.ts";
 import type { EncodedRow, Publisher } from "./publisher.ts";
+import type { RefusedPartitions } from "./refused-partitions.ts";
 import { outageBackoff } from "./retry-policy.ts";
 import type { OutboxStore, PendingReader } from "./store.ts";
 import { WakeUp } from "./wake-up.ts";
 
-/** Larger pages fill the requests better and cost heap. Above this number of rows, a backlog drains no faster. */
-const pageRowsMax = 200;
-/** After a start or an outage, this many rows are sent before larger pages. */
-const probeRows = 10;
-/** Roughly the most that the payloads of a page may take, counted in characters of the JSON text. */
-const pageSizeMaxBytes = 4 * 1_024 * 1_024;
 /**
  * How long a snapshot may last, counted only once something has been sent from it (see `#drain`). While it is open, late
  * commits are invisible, and InnoDB must keep the old versions of rows that change.
@@ -62,6 +60,8 @@ const unmarkedRowsMax = 2 * pageRowsMax;
 const dueRowsMax = 50;
 
 interface Page {
+  readonly read: readonly OutboxRow[];
+  /** Those of `read` that are not held. */
   readonly rows: readonly EncodedRow[];
   /** Whether the read reached its limit: there may be more rows. */
   readonly isFull: boolean;
@@ -76,6 +76,7 @@ export interface SourceRelayOptions {
   readonly producer: OwnedProducer;
   readonly acknowledged: AcknowledgedRows;
   readonly heldKeys: HeldKeys;
+  readonly refusedPartitions: RefusedPartitions;
   readonly publisher: Publisher;
   readonly pollIntervalMs: number;
 }
@@ -85,17 +86,18 @@ export class SourceRelay {
   readonly #options: SourceRelayOptions;
   readonly #labels: { readonly source: string };
   readonly #wakeUp = new WakeUp();
+  readonly #pageSize = new PageSize();
   readonly #closing = new AbortController();
   /** The pass under way, or the last one. It never rejects. */
   #currentPass: Promise<unknown> = Promise.resolve();
-  #pageRows = probeRows;
   /** Passes that failed in a row. */
   #failedPasses = 0;
 
   constructor(options: SourceRelayOptions) {
     this.#options = options;
     this.#labels = { source: options.source };
-    const { ownership, metrics } = options;
+    const { ownership, refusedPartitions, metrics } = options;
+    refusedPartitions.onAccepted(() => this.#wakeUp.hint());
     ownership.onChange((isOwner) => this.#onOwnershipChange(isOwner));
     metrics.owner.set(this.#labels, ownership.isFresh() ? 1 : 0);
   }
@@ -105,7 +107,10 @@ export class SourceRelay {
   }
 
   isHealthy(): boolean {
-    return this.#options.ownership.isDatabaseReachable() && this.#failedPasses === 0;
+    const { ownership, refusedPartitions } = this.#options;
+    const delivers = this.#failedPasses === 0 && refusedPartitions.count === 0;
+    // A pass may fail after the source was lost. Only an owner makes the passes that would show that all is well again.
+    return ownership.isDatabaseReachable() && (delivers || !ownership.isFresh());
   }
 
   /** Makes {@link run} come to its end. */
@@ -115,7 +120,7 @@ export class SourceRelay {
   }
 
   async run(): Promise<void> {
-    const { ownership, producer, acknowledged, heldKeys, pollIntervalMs, log } = this.#options;
+    const { ownership, producer, acknowledged, heldKeys, refusedPartitions, pollIntervalMs, log } = this.#options;
     let isBacklog = false;
     while (!this.#closing.signal.aborted) {
       this.#wakeUp.reset();
@@ -138,6 +143,7 @@ export class SourceRelay {
         if (!(error instanceof OwnershipLostError)) await this.#backOff(error);
       }
     }
+    await refusedPartitions.settled();
     await acknowledged
       .mark()
       .catch((error) => log.warn({ err: error, rows: acknowledged.count }, "rows not marked: they will be sent again"));
@@ -148,10 +154,11 @@ export class SourceRelay {
    * FAILED row may have released some.
    */
   async #pass(isBacklog: boolean): Promise<boolean> {
-    const { store, acknowledged, heldKeys, publisher } = this.#options;
+    const { store, acknowledged, heldKeys, refusedPartitions } = this.#options;
     acknowledged.throwBackgroundFailure();
     // After an outage, or if marking falls behind, nothing more is sent before a mark has succeeded.
     if (this.#failedPasses > 0 || acknowledged.count > unmarkedRowsMax) await acknowledged.mark();
+    refusedPartitions.refresh(performance.now());
     if (isBacklog) {
       const nowMs = performance.now();
       heldKeys.refresh(heldKeys.isReadDue(nowMs) ? await store.readHeldKeys() : undefined, nowMs);
@@ -159,13 +166,13 @@ export class SourceRelay {
       return (await this.#drain()) || retried;
     }
     // In steady state there are few rows: one round trip, no transaction.
-    const { rows, isFull } = await this.#readFirstPage();
+    const { read, rows, isFull } = await this.#readFirstPage();
     // The page has no rows of the keys of FAILED rows. They stay held until the next pass, even if a retry succeeds now.
     const retried = heldKeys.isRetryDue && (await this.#retryFailedRows());
-    await publisher.publish(rows);
+    await this.#publish(rows);
     // Only here, because a pass that follows a failed one always comes this way.
     this.#noteSuccess();
-    this.#growPage(rows);
+    this.#pageSize.growAfter(read);
     return (isFull && (await this.#drain())) || retried;
   }
 
@@ -177,25 +184,27 @@ export class SourceRelay {
     if (unmarked.size > 0 && !acknowledged.isMarkUnderWay && acknowledged.markDueInMs() === 0) {
       acknowledged.markInBackground();
     }
-    const wanted = { exceptKeys: heldKeys.exceptKeys(), limit: this.#pageRows + unmarked.size };
+    const wanted = { exceptKeys: heldKeys.exceptKeys(), limit: this.#pageSize.rows + unmarked.size };
     const nowMs = performance.now();
     const read = heldKeys.isReadDue(nowMs)
       ? await store.readHeldKeysAndPending(wanted)
       : { heldKeys: undefined, rows: await store.readPending({ ...wanted, afterSeq: "0" }) };
     heldKeys.refresh(read.heldKeys, nowMs);
     const fresh = read.rows.filter(({ id }) => !unmarked.has(id));
+    const page = fresh.slice(0, this.#pageSize.rows);
     return {
-      rows: this.#encodeSendable(fresh.slice(0, this.#pageRows)),
-      isFull: read.rows.length === wanted.limit || fresh.length >= this.#pageRows,
+      read: page,
+      rows: this.#encodeSendable(page),
+      isFull: read.rows.length === wanted.limit || fresh.length >= this.#pageSize.rows,
     };
   }
 
   /** Attempts FAILED rows that are due, before the later rows of their keys. Returns true if any was passed to the broker. */
   async #retryFailedRows(): Promise<boolean> {
     const { store, acknowledged, heldKeys, publisher } = this.#options;
-    // readDue leaves out a row while an earlier row of its key is unpublished, so rows that were sent must be marked.
+    // takeDue leaves out a row while an earlier row of its key is unpublished, so rows that were sent must be marked.
     await acknowledged.mark();
-    const rows = await store.readDue({ exceptKeys: heldKeys.exceptKeysOfRetry(), limit: dueRowsMax });
+    const rows = await store.takeDue({ exceptKeys: heldKeys.exceptKeysOfRetry(), limit: dueRowsMax });
     heldKeys.beginRetry(rows);
     try {
       const sent = await publisher.publish(rows.map((row) => publisher.encode(row)));
@@ -213,21 +222,21 @@ export class SourceRelay {
    * are more rows.
    */
   async #drain(): Promise<boolean> {
-    const { store, acknowledged, publisher } = this.#options;
+    const { store, acknowledged } = this.#options;
     await acknowledged.mark();
     return await store.snapshot(async (reader) => {
-      const endMs = performance.now() + snapshotAgeMaxMs;
       let page = await this.#readPage(reader, "0");
-      let sent = false;
+      // The time limit counts only once something was sent. A new snapshot begins again with the first pending row: if it
+      // had to read many held rows first, it could spend all its time on them, and no snapshot would ever get past them.
+      let endMs = Number.POSITIVE_INFINITY;
       for (;;) {
-        // The time limit counts only once something was sent. A new snapshot begins again with the first pending row: if it
-        // had to read many held rows first, it could spend all its time on them, and no snapshot would ever get past them.
-        const readsOn = page.isFull && !this.#closing.signal.aborted && (!sent || performance.now() < endMs);
+        const readsOn = page.isFull && !this.#closing.signal.aborted && performance.now() < endMs;
         const nextPage = readsOn ? this.#readPage(reader, page.lastSeq) : undefined;
         // If publishing fails, nothing awaits this read, and its error must not count as unhandled.
         nextPage?.catch(() => undefined);
-        sent = (await publisher.publish(page.rows)) || sent;
-        this.#growPage(page.rows);
+        const sent = await this.#publish(page.rows);
+        if (sent) endMs = Math.min(endMs, performance.now() + snapshotAgeMaxMs);
+        this.#pageSize.growAfter(page.read);
         if (nextPage === undefined || acknowledged.count > unmarkedRowsMax) await acknowledged.mark();
         else acknowledged.markInBackground();
         if (nextPage === undefined) return page.isFull;
@@ -237,9 +246,14 @@ export class SourceRelay {
   }
 
   async #readPage(reader: PendingReader, afterSeq: string): Promise<Page & { readonly lastSeq: string }> {
-    const limit = this.#pageRows;
-    const rows = await reader.readPending({ afterSeq, exceptKeys: this.#options.heldKeys.exceptKeys(), limit });
-    return { rows: this.#encodeSendable(rows), isFull: rows.length === limit, lastSeq: rows.at(-1)?.seq ?? afterSeq };
+    const limit = this.#pageSize.rows;
+    const read = await reader.readPending({ afterSeq, exceptKeys: this.#options.heldKeys.exceptKeys(), limit });
+    return {
+      read,
+      rows: this.#encodeSendable(read),
+      isFull: read.length === limit,
+      lastSeq: read.at(-1)?.seq ?? afterSeq,
+    };
   }
 
   #encodeSendable(rows: readonly OutboxRow[]): readonly EncodedRow[] {
@@ -247,12 +261,13 @@ export class SourceRelay {
     return rows.filter((row) => !heldKeys.isHeld(row)).map((row) => publisher.encode(row));
   }
 
-  /** Sizes the next page after one that went well: as large as memory allows, judged by the average row of this one. */
-  #growPage(rows: readonly EncodedRow[]): void {
-    if (rows.length === 0) return;
-    const averageBytes = rows.reduce((sum, { row }) => sum + row.payload.length, 0) / rows.length;
-    const fittingRows = Math.floor(pageSizeMaxBytes / Math.max(1, averageBytes));
-    this.#pageRows = Math.max(probeRows, Math.min(pageRowsMax, fittingRows));
+  /** Sends the rows of a page, after a start or an outage the first of them alone. Returns like {@link Publisher.publish}. */
+  async #publish(rows: readonly EncodedRow[]): Promise<boolean> {
+    const { publisher } = this.#options;
+    const first = this.#pageSize.firstSendRows;
+    const sent = await publisher.publish(rows.slice(0, first));
+    if (sent) this.#pageSize.noteSent();
+    return (await publisher.publish(rows.slice(first))) || sent;
   }
 
   #noteSuccess(): void {
@@ -263,7 +278,7 @@ export class SourceRelay {
 
   async #backOff(error: unknown): Promise<void> {
     const { acknowledged, metrics, log } = this.#options;
-    this.#pageRows = probeRows;
+    this.#pageSize.reset();
     // The outage may be the broker's: then what it had acknowledged can still be marked.
     if (acknowledged.count > 0 && !acknowledged.isMarkUnderWay) acknowledged.markInBackground();
     metrics.failures.inc({ ...this.#labels, kind: "outage" });
@@ -289,16 +304,15 @@ export class SourceRelay {
 
   /** Resolves when nothing of this source is in flight and what was sent is marked, or marking has failed. */
   async #onOwnershipChange(isOwner: boolean): Promise<void> {
-    const { source, acknowledged, heldKeys, metrics } = this.#options;
+    const { source, acknowledged, heldKeys, refusedPartitions, metrics } = this.#options;
     metrics.owner.set(this.#labels, isOwner ? 1 : 0);
     // Another owner may have changed which keys are held.
     heldKeys.expireRead();
-    if (!isOwner) {
-      this.#failedPasses = 0;
-      removeOwnerGauges(metrics, source);
-    }
+    refusedPartitions.expire();
+    this.#failedPasses = 0;
+    if (!isOwner) removeOwnerGauges(metrics, source);
     this.#wakeUp.hint();
-    await this.#currentPass;
+    await Promise.all([this.#currentPass, refusedPartitions.settled()]);
     await acknowledged.mark().catch(() => undefined);
   }
 
@@ -306,7 +320,7 @@ export class SourceRelay {
   async measure(): Promise<void> {
     const { ownership, store, heldKeys, metrics } = this.#options;
     if (!ownership.isFresh()) return;
-    const { pendingRows, heldRows, oldestPendingAgeMs } = await store.measure(heldKeys.exceptKeys());
+    const { pendingRows, heldRows, oldestPendingAgeMs } = await store.measure(heldKeys.keysBehindRows());
     if (!ownership.isFresh()) return;
     metrics.pendingRows.set(this.#labels, pendingRows);
     metrics.heldRows.set(this.#labels, heldRows);

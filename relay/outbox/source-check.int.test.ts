@@ -8,6 +8,7 @@ import {
   eventually,
   type TestSchema,
 } from "../../services/kit/testing.ts";
+import { openDatabaseProxy, withSqlMode } from "../../services/kit/testing-proxy.ts";
 import { openAdmin } from "../kafka/admin.ts";
 import { createTestTopic, readTopic, startRelayProcess, testKafka } from "../testing.ts";
 import { readRelayConfig, type SourceConfig } from "./config.ts";
@@ -66,6 +67,14 @@ async function grantOnly(onOutbox: string, onArchive: string): Promise<void> {
   await administer(`GRANT ${onOutbox} ON ${schema.name}.${outbox} TO '${user}'@'%'`);
   await administer(`GRANT ${onArchive} ON ${schema.name}.${archive} TO '${user}'@'%'`);
 }
+
+test("a database behind a proxy that keeps sql_mode is a problem", async () => {
+  const proxy = await openDatabaseProxy(schema.url, withSqlMode("NO_BACKSLASH_ESCAPES"));
+  const [problem] = await problemsOf({ databaseUrl: proxy.url });
+  expect(problem?.problem).toContain("sql_mode");
+  expect(problem?.remedy).toContain("SET SESSION");
+  proxy.close();
+});
 
 describe("tables", () => {
   test("the tables of a service's own migrations have no problem", async () => {

@@ -6,7 +6,7 @@
  * checked again later.
  */
 import { openDatabase, type Queryable } from "../../services/kit/database.ts";
-import { errorNumber } from "../../services/kit/database-errors.ts";
+import { errorNumber, SessionRefusedError } from "../../services/kit/database-errors.ts";
 import { openAdmin } from "../kafka/admin.ts";
 import type { KafkaOptions } from "../kafka/client.ts";
 import type { SourceConfig } from "./config.ts";
@@ -98,6 +98,11 @@ export async function checkTables(source: SourceConfig): Promise<SourceCheck> {
   try {
     return { problems: await checkDatabase(source, database), error: undefined };
   } catch (error) {
+    if (error instanceof SessionRefusedError) {
+      const remedy = "Connect to the database without a proxy, or through one that passes on SET SESSION.";
+      const problem = { source: source.name, problem: `databaseUrl: ${error.message}`, remedy };
+      return { problems: [problem], error: undefined };
+    }
     const problem = connectionProblemOf(source, errorNumber(error) ?? 0);
     if (problem !== undefined) return { problems: [problem], error: undefined };
     return { problems: [], error: toError(error) };

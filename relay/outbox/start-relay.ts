@@ -11,6 +11,7 @@ import { OwnedProducer } from "./owned-producer.ts";
 import type { Ownership } from "./ownership.ts";
 import { PoisonRows } from "./poison-rows.ts";
 import { Publisher } from "./publisher.ts";
+import { RefusedPartitions } from "./refused-partitions.ts";
 import { SourceRelay } from "./relay.ts";
 import { attemptsMaxDefault, type RetryBackoff, retryBackoffDefault, schemaBehindHoldMs } from "./retry-policy.ts";
 import type { OutboxStore } from "./store.ts";
@@ -50,7 +51,7 @@ export interface RelaySourceOptions {
 export interface RelaySource {
   /** Something was committed: read now, not at the next poll. */
   hint(): void;
-  /** False while the database does not answer, or if the last pass failed. */
+  /** False while the database does not answer, or if this process owns the source and cannot deliver all of it. */
   isHealthy(): boolean;
   /** Finishes the send in flight, marks it, and releases the source. Closes producer, ownership and store. */
   close(): Promise<void>;
@@ -67,8 +68,10 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
   const common = { source, topic, ceSource, store, ownership, pollIntervalMs, log, metrics };
   const producer = new OwnedProducer({ ...common, openProducer: options.openProducer });
   const acknowledged = new AcknowledgedRows(common);
+  const refusedPartitions = new RefusedPartitions(common);
   const heldKeys = new HeldKeys({
     ...common,
+    refusedPartitions,
     readIntervalMs: pollIntervalMs,
     schemaBehindHoldMs: options.schemaBehindHoldMs ?? schemaBehindHoldMs,
   });
@@ -80,8 +83,9 @@ export function startRelaySource(options: RelaySourceOptions): RelaySource {
     acknowledged,
     producer,
   });
-  const publisher = new Publisher({ ...common, encoding, registry, producer, acknowledged, heldKeys, poisonRows });
-  const relay = new SourceRelay({ ...common, producer, acknowledged, heldKeys, publisher });
+  const parts = { ...common, producer, acknowledged, heldKeys, refusedPartitions };
+  const publisher = new Publisher({ ...parts, encoding, registry, poisonRows });
+  const relay = new SourceRelay({ ...parts, publisher });
   const running = relay.run();
   // Deliveries do not wait for it. If it fails, the gauges keep their last values. Most causes also fail a pass, which logs
   // them.

@@ -50,8 +50,11 @@ export interface OutboxStore extends PendingReader {
   /** Lets `work` read from one snapshot. Only there is it safe to page by `afterSeq` (relay.ts, "Order"). */
   snapshot<T>(work: (reader: PendingReader) => Promise<T>): Promise<T>;
   readHeldKeys(): Promise<StoredHeldKeys>;
-  /** FAILED rows that are due and that have no earlier unpublished row of their key, in `seq` order. */
-  readDue(options: { readonly exceptKeys: readonly string[]; readonly limit: number }): Promise<readonly OutboxRow[]>;
+  /**
+   * Makes FAILED rows PENDING that are due and that have no earlier unpublished row of their key, and returns them in `seq`
+   * order. While a row is attempted it is PENDING, so that an operator cannot discard it. It keeps its `retry_count`.
+   */
+  takeDue(options: { readonly exceptKeys: readonly string[]; readonly limit: number }): Promise<readonly OutboxRow[]>;
   /** `readHeldKeys` and then `readPending` from the start, in one round trip; each is a transaction of its own. */
   readHeldKeysAndPending(options: {
     readonly exceptKeys: readonly string[];
@@ -211,26 +214,30 @@ async function forgetIndexOnError<T>({ pendingIndex }: OutboxTable, reading: Pro
 
 function createReads(
   outbox: OutboxTable,
-): Pick<OutboxStore, "snapshot" | "readHeldKeys" | "readDue" | "readHeldKeysAndPending"> {
+): Pick<OutboxStore, "snapshot" | "readHeldKeys" | "takeDue" | "readHeldKeysAndPending"> {
   const { database, table, pendingIndex } = outbox;
   const heldRows = selectHeldRows(table);
   return {
-    snapshot: (work) => readSnapshot(outbox, work),
+    snapshot: (work) => database.snapshot((query) => work(createPendingReader(outbox, query))),
     async readHeldKeys() {
       return heldKeysOf(table, await database.query(heldRows.sql, heldRows.values));
     },
-    async readDue({ exceptKeys, limit }) {
+    async takeDue({ exceptKeys, limit }) {
       const except = exceptKeysOf(exceptKeys);
-      const rows = await database.query(
-        `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.forceIndex()}
+      // SKIP LOCKED: a row that an operator is retrying or discarding is left alone.
+      const due = `SELECT ${columns} FROM ${table} AS event ${await pendingIndex.forceIndex()}
           WHERE event.status = 'FAILED' AND event.next_attempt_at <= CURRENT_TIMESTAMP(3) ${except.sql}
             AND NOT EXISTS (SELECT 1 FROM ${table} AS earlier
                              WHERE earlier.aggregate_id = event.aggregate_id AND earlier.seq < event.seq
                                AND earlier.status IN ('PENDING', 'FAILED', 'DEAD'))
-          ORDER BY event.seq LIMIT ?`,
-        [...except.values, limit],
-      );
-      return rows as unknown as OutboxRow[];
+          ORDER BY event.seq LIMIT ? FOR UPDATE SKIP LOCKED`;
+      return await database.transaction(async (transaction) => {
+        const rows = (await transaction.query(due, [...except.values, limit])) as unknown as OutboxRow[];
+        const ids = rows.map(({ id }) => id);
+        const take = `UPDATE ${table} SET status = 'PENDING', next_attempt_at = NULL WHERE id IN (?)`;
+        if (ids.length > 0) await transaction.execute(take, [ids]);
+        return rows;
+      });
     },
     async readHeldKeysAndPending(options) {
       const statements = [heldRows, await selectPending(outbox, { ...options, afterSeq: "0" })];
@@ -238,29 +245,6 @@ function createReads(
       return { heldKeys: heldKeysOf(table, held), rows: rows as unknown as OutboxRow[] };
     },
   };
-}
-
-async function readSnapshot<T>(outbox: OutboxTable, work: (reader: PendingReader) => Promise<T>): Promise<T> {
-  const connection = await outbox.database.pool.getConnection();
-  const run = (sql: string) => connection.query({ sql, timeout: statementTimeoutMs });
-  let healthy = false;
-  try {
-    await run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
-    await run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
-    const result = await work(
-      createPendingReader(outbox, async <R>(sql: string, values: readonly unknown[] = []) => {
-        const [rows] = await connection.query({ sql, timeout: statementTimeoutMs }, values as unknown[]);
-        return rows as R[];
-      }),
-    );
-    await run("COMMIT");
-    healthy = true;
-    return result;
-  } finally {
-    // After an error, a read may still be in flight, or the transaction still be open.
-    if (healthy) connection.release();
-    else connection.destroy();
-  }
 }
 
 function createMarks({

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { create } from "@bufbuild/protobuf";
+import { Registry } from "prom-client";
 import { eventRegistry } from "../../proto/event-table.ts";
 import {
   OrderCancelRequestedSchema,
@@ -7,13 +8,15 @@ import {
   OrderPlacedSchema,
 } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import { createInbox } from "../../relay/inbox/inbox.ts";
 import { createOutbox } from "../../relay/outbox/append.ts";
-import { handleBatch, receivedEvent } from "../../relay/testing.ts";
-import type { Database, Transaction } from "../kit/database.ts";
+import { asTopicRecord, handleBatch, receivedEvent } from "../../relay/testing.ts";
+import { type Database, insertRows, type Transaction } from "../kit/database.ts";
 import { isDataError, isDuplicateKey } from "../kit/database-errors.ts";
+import { silentLogger } from "../kit/log.ts";
 import { countStatements, createServiceSchema, type TestSchema } from "../kit/testing.ts";
 import type { InventoryMessage, Line } from "./domain.ts";
-import { inventoryHandler } from "./handlers.ts";
+import { handledTypes, inventoryHandler } from "./handlers.ts";
 import { seedStock } from "./seed.ts";
 
 const newId = () => Bun.randomUUIDv7();
@@ -226,3 +229,58 @@ test("seeding a second time changes no existing stock", async () => {
   const [row] = await database.query("SELECT COUNT(*) AS n, SUM(initial) AS initial FROM stock");
   expect({ n: Number(row?.n), initial: Number(row?.initial) }).toEqual({ n: 1_002, initial: 1_000_000_001 });
 });
+
+test("orders with many SKUs are handled in several transactions, none of which changes more than 5,000 SKUs", async () => {
+  const skus = Array.from({ length: 100 }, (_, index) => `sku-${index}`);
+  const orderIds = Array.from({ length: 120 }, (_, index) => `many-${index}`);
+  await insertRows(
+    database,
+    "stock",
+    ["sku", "initial", "available"],
+    orderIds.flatMap((orderId) => skus.map((sku) => [`${orderId}-${sku}`, 1, 1])),
+  );
+  const largest: number[] = [];
+  const watching: Database = {
+    ...database,
+    transaction: (work, options) =>
+      database.transaction(
+        (transaction) =>
+          work({
+            ...transaction,
+            query(sql, values) {
+              const [locked] = values ?? [];
+              if (sql.includes("FROM stock") && Array.isArray(locked)) largest.push(locked.length);
+              return transaction.query(sql, values);
+            },
+          }),
+        options,
+      ),
+  };
+  const inbox = createInbox<InventoryMessage>({
+    service: "inventory",
+    database: watching,
+    registry: eventRegistry,
+    handles: handledTypes,
+    records: "handled",
+    keyOf: ({ orderId }) => orderId,
+    handle,
+    outbox,
+    hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
+    newId,
+    log: silentLogger,
+    metrics: new Registry(),
+  });
+  const record = (message: InventoryMessage, offset: number) =>
+    asTopicRecord(
+      { id: newId(), aggregateId: message.orderId, message, headers: {} },
+      { ceSource: "/shop/order", offset },
+    );
+  const lines = (orderId: string) => skus.map((sku) => ({ sku: `${orderId}-${sku}`, quantity: 1 }));
+  await inbox.handle(orderIds.map((orderId, index) => record(placed(orderId, ...lines(orderId)), index)));
+  // The lines of a completed order are in its reservation, not in the event.
+  await inbox.handle(orderIds.map((orderId, index) => record(completed(orderId), 1_000 + index)));
+  const [stock] = await database.query("SELECT COUNT(*) AS skus, CAST(SUM(sold) AS SIGNED) AS sold FROM stock");
+  expect(stock).toEqual({ skus: 12_000, sold: 12_000 });
+  expect(await database.query("SELECT aggregate_id FROM inventory_parked_key")).toEqual([]);
+  expect(Math.max(...largest)).toBeLessThanOrEqual(5_000);
+}, 60_000);

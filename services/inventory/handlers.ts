@@ -17,6 +17,14 @@ import { insertReservations, lockReservations, lockStock, updateReservations, up
 /** The event types that inventory reacts to. */
 export const handledTypes = eventTypesHandledBy("inventory");
 
+/** The most SKUs that a batch of several events may change: with more, the transaction would keep its locks for too long. */
+const skusMax = 5_000;
+
+/** A batch would change more SKUs than one transaction should. The inbox halves it. */
+class BatchTooLargeError extends Error {
+  override readonly name = "BatchTooLargeError";
+}
+
 /**
  * Handles a batch of events: locks the reservations concerned, then their SKUs, decides event by event in memory, and
  * writes each changed row once. Each event sees what the events before it left, so that two orders of one batch never
@@ -30,6 +38,9 @@ export function inventoryHandler(deps: { readonly newId: () => string }): BatchH
     // The SKUs can be listed before the first decision: if one event of the batch makes a reservation, it has that event's
     // lines, so the order's later events touch no further SKUs.
     const skus = new Set(events.flatMap(({ message }) => skusTouchedBy(find(before, message.orderId), message)));
+    if (skus.size > skusMax && events.length > 1) {
+      throw new BatchTooLargeError(`${events.length} events change ${skus.size} SKUs; at most ${skusMax}.`);
+    }
     const stockBefore = await lockStock(transaction, [...skus]);
 
     const after = new Map(before);

@@ -6,7 +6,7 @@ import { environment } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
 import { createMetrics, serveHealth } from "../kit/health.ts";
 import { createLogger } from "../kit/log.ts";
-import { closeOnSignal } from "../kit/shutdown.ts";
+import { closeOnSignal, exitOnRefusedSession } from "../kit/shutdown.ts";
 import { readInventoryConfig } from "./config.ts";
 import { handledTypes, inventoryHandler } from "./handlers.ts";
 
@@ -15,6 +15,7 @@ const log = createLogger({ instance: config.instance, level: config.logLevel });
 const metrics = createMetrics(config.instance);
 const newId = () => Bun.randomUUIDv7();
 const database = openDatabase({ url: config.databaseUrl, connectionsMax: 5 });
+exitOnRefusedSession(database, log);
 const hints = openHintSender("inventory", config.relayHints);
 
 const inbox = await startInbox({
@@ -25,6 +26,7 @@ const inbox = await startInbox({
   registry: eventRegistry,
   handles: handledTypes,
   records: "handled",
+  keyOf: ({ orderId }) => orderId,
   handle: inventoryHandler({ newId }),
   urgentToHandle: urgentTypesFor("inventory"),
   outbox: createOutbox({ service: "inventory", registry: eventRegistry }),

@@ -1,7 +1,7 @@
 /** Reads and writes Inventory's rows: one statement per table for any number of orders and SKUs. */
 import type { Transaction } from "../kit/database.ts";
 import type { DriverRow } from "../kit/driver-row.ts";
-import { unreachable } from "../kit/errors.ts";
+import { UnreadableRowError } from "../kit/errors.ts";
 import { insertStatements, type Statement, updateStatements } from "../kit/statements.ts";
 import type { Line, Reservation, StockLevel, StockLevels } from "./domain.ts";
 import type { reservation, stock } from "./schema.ts";
@@ -78,6 +78,12 @@ function reservationOf(row: ReservationRow): Reservation {
     case "CANCELLED":
       return { orderId, status, lines: JSON.parse(row.held_lines) as readonly Line[] };
     default:
-      return unreachable(status);
+      return unknownStatus(orderId, status);
   }
+}
+
+function unknownStatus(orderId: string, status: never): never {
+  throw new UnreadableRowError(
+    `The reservation of order ${orderId} is ${status}, a status that this version does not know.`,
+  );
 }

@@ -1,22 +1,22 @@
-import { sql } from "drizzle-orm";
-import { drizzle } from "drizzle-orm/mysql2";
-import { createConnection } from "mysql2/promise";
-import { stock } from "./schema.ts";
+import { openDatabase } from "../kit/database.ts";
+
+const statementTimeoutMs = 30_000;
 
 /** Inserts demo stock: a million pieces each of `sku-0001` … `sku-1000`, one `sku-rare`, no `sku-none`. Keeps existing rows. */
 export async function seedStock(databaseUrl: string): Promise<void> {
-  const plenty = Array.from({ length: 1_000 }, (_, index) => ({
-    sku: `sku-${String(index + 1).padStart(4, "0")}`,
-    pieces: 1_000_000,
-  }));
-  const rows = [...plenty, { sku: "sku-rare", pieces: 1 }, { sku: "sku-none", pieces: 0 }];
-  const connection = await createConnection({ uri: databaseUrl, charset: "UTF8MB4_BIN" });
+  const plenty = Array.from(
+    { length: 1_000 },
+    (_, index) => [`sku-${String(index + 1).padStart(4, "0")}`, 1_000_000] as const,
+  );
+  const stock = [...plenty, ["sku-rare", 1] as const, ["sku-none", 0] as const];
+  const rows = stock.map(([sku, pieces]) => [sku, pieces, pieces]);
+  const database = openDatabase({ url: databaseUrl, connectionsMax: 1, statementTimeoutMs });
   try {
-    await drizzle(connection)
-      .insert(stock)
-      .values(rows.map(({ sku, pieces }) => ({ sku, initial: pieces, available: pieces })))
-      .onDuplicateKeyUpdate({ set: { sku: sql`sku` } });
+    await database.execute(
+      "INSERT INTO stock (sku, initial, available) VALUES ? ON DUPLICATE KEY UPDATE sku = stock.sku",
+      [rows],
+    );
   } finally {
-    await connection.end();
+    await database.close();
   }
 }

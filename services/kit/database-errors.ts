@@ -11,6 +11,23 @@ export class CommitOutcomeUnknownError extends UnavailableError {
   override readonly name: string = "CommitOutcomeUnknownError";
 }
 
+/** The server did not answer a statement in time. It may still have taken effect, or may still do so. */
+export class StatementTimeoutError extends Error {
+  override readonly name = "StatementTimeoutError";
+  readonly code = "STATEMENT_TIMEOUT";
+  /** As in the driver's errors: the connection is not usable any more. */
+  readonly fatal = true;
+  constructor(timeoutMs: number) {
+    super(`The database did not answer within ${timeoutMs} ms.`);
+  }
+}
+
+/** A session cannot be used safely, because the server did not take its settings. Another attempt fails as well. */
+export class SessionRefusedError extends Error {
+  override readonly name = "SessionRefusedError";
+  readonly code = "SESSION_REFUSED";
+}
+
 /** The server's error number, or undefined if the error is not a server's answer to a statement. */
 export function errorNumber(error: unknown): number | undefined {
   for (const it of causesOf(error)) {
@@ -30,7 +47,7 @@ export function isDriverError(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof DomainError) return false;
   return (
     typeof (error as { code?: unknown }).code === "string" ||
-    /^(Queue limit reached|Pool is closed)/.test(error.message)
+    /^(Queue limit reached|Pool is closed|Can't add new command when connection is in closed state)/.test(error.message)
   );
 }
 
@@ -71,6 +88,11 @@ export function isOutage(error: unknown): boolean {
 /** True for a deadlock, a lock wait that timed out, and MariaDB's "record has changed since last read": repeat the transaction. */
 export function isTransient(error: unknown): boolean {
   return [1213, 1205, 1020].includes(errorNumber(error) ?? 0);
+}
+
+/** True if a lock was not to be had in time. Its holder may keep it for much longer. */
+export function isLockWait(error: unknown): boolean {
+  return errorNumber(error) === 1205;
 }
 
 /** True if a row with this key exists already. */

@@ -13,6 +13,11 @@ test("a full disk is an outage, not a data error", () => {
   }
 });
 
+test("a statement on a connection that the server has closed is an outage, although the driver gives the error no code", () => {
+  const error = Object.assign(new Error("Can't add new command when connection is in closed state"), { fatal: true });
+  expect(isOutage(error)).toBe(true);
+});
+
 test("a value that is too long for its column is not an outage", () => {
   expect(isOutage(serverError(1406, "22001"))).toBe(false);
 });

@@ -1,14 +1,14 @@
 /**
  * MySQL-protocol databases (MySQL 8.4 and 9.x, MariaDB 10.11 and later) through mysql2.
- * Sessions run in UTC and READ COMMITTED, and wait at most 3 s for a lock. No connection returns to the pool with a
- * transaction open.
+ * Sessions run in UTC and READ COMMITTED, and wait at most 3 s for a lock; sessions.ts sets them up. No session returns to
+ * the pool with a transaction open.
  */
-import { createPool, type Pool } from "mysql2/promise";
 import { fullJitterMs, sleep } from "./backoff.ts";
-import { giveBack, queryableOf, queryOn } from "./connection.ts";
-import { isServerError, isTransient } from "./database-errors.ts";
+import { isLockWait, isServerError, isTransient } from "./database-errors.ts";
+import { queryableOf } from "./queryable.ts";
+import { openSessions, type PoolUsage, type SessionOptions } from "./sessions.ts";
 import { insertStatements, joinStatements, type SqlValue, type Statement, withRowCheck } from "./statements.ts";
-import { attemptInOneRoundTrip, attemptTransaction } from "./transaction.ts";
+import { attemptInOneRoundTrip, attemptTransaction, readSnapshot } from "./transaction.ts";
 
 export type Row = Record<string, unknown>;
 
@@ -41,107 +41,69 @@ export interface OwnTransaction extends Transaction {
   commit(statements: readonly Statement[]): Promise<void>;
 }
 
+interface RetryOptions {
+  readonly attempts?: number;
+  readonly retryLockWaits?: boolean;
+  readonly onRetry?: () => void;
+}
+
 export interface Database extends Queryable {
-  /** For drizzle's query builder, where speed does not matter. */
-  readonly pool: Pool;
   /**
    * Runs `work` in a transaction and commits it; rolls back when `work` throws. After a deadlock or a lock wait that
-   * timed out it starts over, up to `attempts` times in all (default 3), and calls `onRetry` before each new attempt.
+   * timed out it starts over, up to `attempts` times in all (default 3), and calls `onRetry` before each new attempt. With
+   * `retryLockWaits: false` it throws after a lock wait: for a caller that can go on without the row.
    * @throws CommitOutcomeUnknownError when the answer to COMMIT was lost; otherwise what `work` or the server throws.
    */
-  transaction<T>(
-    work: (transaction: OwnTransaction) => Promise<T>,
-    options?: { readonly attempts?: number; readonly onRetry?: () => void },
-  ): Promise<T>;
+  transaction<T>(work: (transaction: OwnTransaction) => Promise<T>, options?: RetryOptions): Promise<T>;
   /**
    * Runs the statements as one transaction, all or nothing, in one round trip. Retries like `transaction`.
    * @throws CommitOutcomeUnknownError when the answer was lost; RowsChangedError as {@link OwnTransaction.commit}.
    */
   commit(statements: readonly Statement[]): Promise<void>;
+  /** Runs reads on one consistent snapshot of the database: all of them see the same moment. Takes no locks. */
+  snapshot<T>(work: (query: Queryable["query"]) => Promise<T>): Promise<T>;
+  usage(): PoolUsage;
+  /** Waits for statements that are still running, but not for long. */
   close(): Promise<void>;
 }
 
-/** Opens a pool. Connects on first use, so that a process can start before its database. */
-export function openDatabase(options: {
-  /** mysql://user:password@host:port/schema */
-  readonly url: string;
-  readonly connectionsMax: number;
-  /** Callers that may wait for a connection; further ones are refused. Default 1,000. */
-  readonly waitersMax?: number;
-  /** Default 1,000. */
-  readonly connectTimeoutMs?: number;
-  /** After this time a statement fails and its connection is closed. Must exceed the lock wait. Default 5,000. */
-  readonly statementTimeoutMs?: number;
-}): Database {
-  const timeoutMs = options.statementTimeoutMs ?? 5_000;
-  const pool = createPool({
-    uri: options.url,
-    connectionLimit: options.connectionsMax,
-    maxIdle: options.connectionsMax,
-    queueLimit: options.waitersMax ?? 1_000,
-    connectTimeout: options.connectTimeoutMs ?? 1_000,
-    timezone: "Z",
-    // The schemas' collation: with another one, comparing a literal to a column would bypass the column's index.
-    charset: "UTF8MB4_BIN",
-    supportBigNumbers: true,
-    maxPreparedStatements: 100,
-    enableKeepAlive: true,
-    // Needed to send several statements in one packet. Values are always escaped, never pasted into the SQL.
-    multipleStatements: true,
-  });
-  configureSessions(pool);
+/** Opens a pool of sessions. Connects on first use, so that a process can start before its database. */
+export function openDatabase(options: SessionOptions): Database {
+  const sessions = openSessions(options);
   return {
     ...queryableOf(async (sql, values) => {
-      const connection = await pool.getConnection();
+      const session = await sessions.acquire();
       try {
-        const result = await queryOn(connection, timeoutMs)(sql, values);
-        connection.release();
+        const result = await session.query(sql, values);
+        session.giveBack(true);
         return result;
       } catch (error) {
-        // A connection that failed or still waits for an answer must not serve another caller.
-        giveBack(connection, isServerError(error));
+        // A session that failed or still waits for an answer must not serve another caller.
+        session.giveBack(isServerError(error));
         throw error;
       }
     }),
-    pool,
-    transaction: (work, retry) => retryTransient(() => attemptTransaction(pool, timeoutMs, work), retry),
+    transaction: (work, retry) => retryTransient(() => attemptTransaction(sessions, work), retry),
     commit(statements) {
       const joined = joinStatements(statements.flatMap(withRowCheck));
-      return retryTransient(() => attemptInOneRoundTrip(pool, timeoutMs, joined));
+      return retryTransient(() => attemptInOneRoundTrip(sessions, joined));
     },
-    async close() {
-      await pool.end();
-    },
+    snapshot: (work) => readSnapshot(sessions, work),
+    usage: sessions.usage,
+    close: () => sessions.close(),
   };
-}
-
-const sessionSettings = [
-  "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-  "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 3",
-];
-
-/** Queues the session settings on each new connection, ahead of its first statement. */
-function configureSessions(pool: Pool): void {
-  pool.pool.on("connection", (connection) => {
-    for (const sql of sessionSettings) {
-      connection.query(sql, (error: unknown) => {
-        // A session without its settings must not be used.
-        if (error) connection.destroy();
-      });
-    }
-  });
 }
 
 /** Repeats `work` while it fails with a transient conflict; waits up to 100 ms between attempts. */
 async function retryTransient<T>(
   work: () => Promise<T>,
-  { attempts = 3, onRetry }: { readonly attempts?: number; readonly onRetry?: () => void } = {},
+  { attempts = 3, retryLockWaits = true, onRetry }: RetryOptions = {},
 ): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await work();
     } catch (error) {
-      if (attempt >= attempts || !isTransient(error)) throw error;
+      if (attempt >= attempts || !isTransient(error) || (isLockWait(error) && !retryLockWaits)) throw error;
       onRetry?.();
       await sleep(fullJitterMs(attempt, { baseMs: 5, maxMs: 100 }));
     }

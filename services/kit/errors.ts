@@ -20,6 +20,14 @@ export class UnavailableError extends Error {
   override readonly name: string = "UnavailableError";
 }
 
+/**
+ * A row that this version of the service cannot read: it is in a status that only another version knows, or it is damaged.
+ * The row must be left as it is, and no other row may suffer from it.
+ */
+export class UnreadableRowError extends Error {
+  override readonly name = "UnreadableRowError";
+}
+
 /** Closes a switch over a union: if the union grows, the unhandled member is a type error. Throws at run time. */
 export function unreachable(value: never): never {
   throw new Error(`Unexpected value: ${JSON.stringify(value)}`);

@@ -44,21 +44,17 @@ interface Waiting<Item, Result> {
  * can succeed.
  */
 export function createGroupCommit<Item, Result>(options: GroupCommitOptions<Item, Result>): GroupCommit<Item, Result> {
-  let waiting: Waiting<Item, Result>[] = [];
+  const waiting: Waiting<Item, Result>[] = [];
   let isRunning = false;
   let finished: Promise<void> = Promise.resolve();
   let closed = false;
 
-  const takeGroup = () => {
-    const { group, left } = splitOffGroup(waiting, options);
-    waiting = left;
-    return group;
-  };
+  const nextGroup = () => takeGroup(waiting, options);
 
   const run = async (): Promise<void> => {
     isRunning = true;
     if (options.gathersTurn) await new Promise((resolve) => setImmediate(resolve));
-    for (let group = takeGroup(); group.length > 0; group = takeGroup()) await commitGroup(group, options);
+    for (let group = nextGroup(); group.length > 0; group = nextGroup()) await commitGroup(group, options);
     // There must be no await between taking the empty group and this line, so that a later item starts a new run.
     isRunning = false;
   };
@@ -83,16 +79,22 @@ export function createGroupCommit<Item, Result>(options: GroupCommitOptions<Item
   };
 }
 
-/** Takes the next group from the front of `waiting`, within the size limit and without two items of one key. */
-function splitOffGroup<Item, Result>(
-  waiting: readonly Waiting<Item, Result>[],
+/**
+ * Removes the next group from the front of `waiting`, within the size limit and without two items of one key. Looks at no
+ * more items than fit a group, so its cost does not grow with the number that wait.
+ */
+function takeGroup<Item, Result>(
+  waiting: Waiting<Item, Result>[],
   { sizeMax, sizeOf, keyOf }: GroupCommitOptions<Item, Result>,
-): { readonly group: Waiting<Item, Result>[]; readonly left: Waiting<Item, Result>[] } {
+): readonly Waiting<Item, Result>[] {
   const group: Waiting<Item, Result>[] = [];
-  const left: Waiting<Item, Result>[] = [];
+  const passedOver: Waiting<Item, Result>[] = [];
   const keys = new Set<string>();
   let size = 0;
+  let seen = 0;
   for (const entry of waiting) {
+    if (size >= sizeMax || group.length + passedOver.length >= sizeMax) break;
+    seen++;
     if (entry.signal?.aborted) {
       entry.reject(entry.signal.reason);
       continue;
@@ -105,10 +107,11 @@ function splitOffGroup<Item, Result>(
       if (key !== undefined) keys.add(key);
       group.push(entry);
     } else {
-      left.push(entry);
+      passedOver.push(entry);
     }
   }
-  return { group, left };
+  waiting.splice(0, seen, ...passedOver);
+  return group;
 }
 
 async function commitGroup<Item, Result>(

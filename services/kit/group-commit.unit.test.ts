@@ -75,6 +75,38 @@ test("items with the same key never share a group", async () => {
   expect(gate.groups).toEqual([["x"], ["a1", "b1"], ["a2"]]);
 });
 
+for (const [what, keyOf] of [
+  ["of different keys", (item: string) => item],
+  ["of one key", () => "key"],
+] as const) {
+  test(`forming a group looks at no more items than fit it, however many wait: items ${what}`, async () => {
+    const gate = gated();
+    let looks = 0;
+    const counted = (item: string) => {
+      looks++;
+      return keyOf(item);
+    };
+    const group = createGroupCommit({ ...limits, waitingMax: 5_000, commit: gate.commit, keyOf: counted });
+    const results = Array.from({ length: 500 }, (_, index) => group.submit(`${index}`));
+    gate.release();
+    expect(await Promise.all(results)).toHaveLength(500);
+    expect(gate.groups.flat()).toEqual(Array.from({ length: 500 }, (_, index) => `${index}`));
+    expect(looks).toBeLessThanOrEqual(gate.groups.length * limits.sizeMax);
+  });
+}
+
+test("items that are given up do not end a group before those that still wait", async () => {
+  const gate = gated();
+  const group = createGroupCommit({ ...limits, waitingMax: 100, commit: gate.commit });
+  const first = group.submit("a");
+  const given = Array.from({ length: 50 }, () => group.submit("late", AbortSignal.abort(new Error("too late"))));
+  const last = group.submit("b");
+  gate.release();
+  await first;
+  expect(await last).toBe("B");
+  expect((await Promise.allSettled(given)).every(({ status }) => status === "rejected")).toBe(true);
+});
+
 test("an item whose signal is aborted before its group starts is not committed", async () => {
   const gate = gated();
   const group = createGroupCommit({ ...limits, commit: gate.commit });

@@ -1,5 +1,5 @@
-import { sleep } from "./backoff.ts";
 import type { Database } from "./database.ts";
+import { startPace } from "./pace.ts";
 
 /** Which rows are old enough to delete, and how fast to delete them. */
 export interface PruneOptions {
@@ -7,8 +7,10 @@ export interface PruneOptions {
   readonly olderThanMs: number;
   /** Rows deleted per transaction. Default 500. */
   readonly batchSize?: number;
-  /** Pause between two transactions. Default 50, so at most 10,000 rows a second. */
+  /** Pause between two transactions. Default 50, so at most 10,000 rows a second until the run is behind. */
   readonly pauseMs?: number;
+  /** A run that takes longer is behind, and pauses less. Default 60,000: see pace.ts. */
+  readonly behindAfterMs?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -26,6 +28,7 @@ export async function deleteOldRows(
   column: string,
   condition = "TRUE",
 ): Promise<{ readonly deleted: number }> {
+  const pace = startPace({ ...options, pauseMs: options.pauseMs ?? defaults.pauseMs });
   let deleted = 0;
   for (;;) {
     const count = await options.database.execute(
@@ -35,6 +38,6 @@ export async function deleteOldRows(
     );
     deleted += count;
     if (count === 0 || options.signal?.aborted) return { deleted };
-    await sleep(options.pauseMs ?? defaults.pauseMs, options.signal);
+    await pace();
   }
 }

@@ -1,3 +1,5 @@
+import type { Queryable } from "./database.ts";
+import { SessionRefusedError } from "./database-errors.ts";
 import type { Logger } from "./log.ts";
 
 /**
@@ -47,4 +49,19 @@ export function exitOnConsumerCrash(log: Logger): (error: Error) => never {
     log.fatal({ err: error }, consumerStoppedMessage);
     process.exit(1);
   };
+}
+
+/** For faults that a restart does not correct. */
+const configurationExitCode = 2;
+
+/**
+ * Asks the database, without waiting for the answer, and exits with 2 if its sessions cannot be used safely. A database that
+ * is away is no reason to exit.
+ */
+export function exitOnRefusedSession(database: Queryable, log: Logger): void {
+  database.query("SELECT 1").catch((error: unknown) => {
+    if (!(error instanceof SessionRefusedError)) return;
+    log.fatal({ err: error }, "the database cannot be used safely");
+    process.exit(configurationExitCode);
+  });
 }

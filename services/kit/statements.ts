@@ -12,14 +12,29 @@ export interface Statement {
   readonly rowsExpected?: number;
 }
 
-/** One statement that inserts all rows; none for no rows. A duplicate key makes it fail, see `isDuplicateKey`. */
+/**
+ * The most rows in one statement: above all usual batches, which therefore take one. A server parses a statement with tens of
+ * thousands of rows slowly, and may refuse it.
+ */
+const rowsPerStatementMax = 1_000;
+
+function* inParts<T>(rows: readonly T[]): Generator<readonly T[]> {
+  for (let first = 0; first < rows.length; first += rowsPerStatementMax) {
+    yield rows.slice(first, first + rowsPerStatementMax);
+  }
+}
+
+/**
+ * Statements that insert all rows, up to 1,000 in each; none for no rows. A duplicate key makes them fail, see
+ * `isDuplicateKey`.
+ */
 export function insertStatements(
   table: string,
   columns: readonly string[],
   rows: readonly (readonly SqlValue[])[],
 ): readonly Statement[] {
-  if (rows.length === 0) return [];
-  return [{ sql: `INSERT INTO ${table} (${columns.join(", ")}) VALUES ?`, values: [rows] }];
+  const sql = `INSERT INTO ${table} (${columns.join(", ")}) VALUES ?`;
+  return Array.from(inParts(rows), (part) => ({ sql, values: [part] }));
 }
 
 /** An update of many rows, each to its own values. */
@@ -40,12 +55,13 @@ export interface RowsUpdate {
 /** With up to this many rows a CASE per column is cheaper than a derived table; its cost grows with the square. */
 const caseRowsMax = 50;
 
-/** One statement that updates all rows and must match each of them; none for no rows. */
+/** Statements that update all rows, up to 1,000 in each, and must match each row; none for no rows. */
 export function updateStatements(update: RowsUpdate): readonly Statement[] {
-  const { length } = update.rows;
-  if (length === 0) return [];
-  const statement = length <= caseRowsMax ? updateByCase(update) : updateByDerivedTable(update);
-  return [{ ...statement, rowsExpected: length }];
+  return Array.from(inParts(update.rows), (rows) => {
+    const part = { ...update, rows };
+    const statement = rows.length <= caseRowsMax ? updateByCase(part) : updateByDerivedTable(part);
+    return { ...statement, rowsExpected: rows.length };
+  });
 }
 
 /** Replaces each `next.name` with a CASE over the key. */

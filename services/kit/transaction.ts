@@ -1,8 +1,8 @@
-/** One attempt at a transaction on one connection of a pool. */
-import type { Pool } from "mysql2/promise";
-import { giveBack, type Query, queryableOf, queryOn } from "./connection.ts";
-import type { OwnTransaction } from "./database.ts";
+/** One attempt at a transaction on one session of a pool. */
+import type { OwnTransaction, Queryable } from "./database.ts";
 import { CommitOutcomeUnknownError, commitErrorOf, isDriverError, isServerError } from "./database-errors.ts";
+import { queryableOf } from "./queryable.ts";
+import type { Query, SessionPool } from "./sessions.ts";
 import { joinStatements, type Statement, withRowCheck } from "./statements.ts";
 
 interface OpenTransaction {
@@ -47,12 +47,11 @@ function openTransaction(query: Query): OpenTransaction {
  * @throws CommitOutcomeUnknownError when the answer to COMMIT was lost; otherwise what `work` or the server throws.
  */
 export async function attemptTransaction<T>(
-  pool: Pool,
-  timeoutMs: number,
+  sessions: SessionPool,
   work: (transaction: OwnTransaction) => Promise<T>,
 ): Promise<T> {
-  const connection = await pool.getConnection();
-  const query = queryOn(connection, timeoutMs);
+  const session = await sessions.acquire();
+  const { query } = session;
   const { transaction, isStarted, isCommitted } = openTransaction(query);
   let usable = false;
   try {
@@ -67,7 +66,7 @@ export async function attemptTransaction<T>(
     usable = true;
     return result;
   } finally {
-    giveBack(connection, usable);
+    session.giveBack(usable);
   }
 }
 
@@ -75,9 +74,9 @@ export async function attemptTransaction<T>(
  * Runs the statement (or several, joined) as one transaction in one round trip.
  * @throws CommitOutcomeUnknownError when the answer was lost; otherwise what the server throws.
  */
-export async function attemptInOneRoundTrip(pool: Pool, timeoutMs: number, { sql, values }: Statement): Promise<void> {
-  const connection = await pool.getConnection();
-  const query = queryOn(connection, timeoutMs);
+export async function attemptInOneRoundTrip(sessions: SessionPool, { sql, values }: Statement): Promise<void> {
+  const session = await sessions.acquire();
+  const { query } = session;
   let usable = false;
   try {
     await query(`START TRANSACTION; ${sql}; COMMIT`, values);
@@ -87,7 +86,28 @@ export async function attemptInOneRoundTrip(pool: Pool, timeoutMs: number, { sql
     if (thrown === error) usable = await rollBack(query);
     throw thrown;
   } finally {
-    giveBack(connection, usable);
+    session.giveBack(usable);
+  }
+}
+
+/** Runs reads in one read-only transaction, in which all of them see the database as it was when the transaction began. */
+export async function readSnapshot<T>(
+  sessions: SessionPool,
+  work: (query: Queryable["query"]) => Promise<T>,
+): Promise<T> {
+  const session = await sessions.acquire();
+  let usable = false;
+  try {
+    const begin =
+      "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+    await session.query(begin, []);
+    const result = await work(queryableOf(session.query).query);
+    await session.query("COMMIT", []);
+    usable = true;
+    return result;
+  } finally {
+    // After an error, a read may still be in flight, or the transaction still be open.
+    session.giveBack(usable);
   }
 }
 

@@ -34,6 +34,8 @@ const connectionsMax = 4;
 const connectTimeoutMs = 3_000;
 /** Counting the rows of a table with millions of them takes long. */
 const statementTimeoutMs = 120_000;
+/** The audit reads other databases while it holds a snapshot of one. */
+const idleLimits = { inTransactionSeconds: 30, sessionSeconds: 60 };
 const hourMs = 60 * 60 * 1_000;
 
 /**
@@ -49,7 +51,13 @@ export async function readOpsSettings(
   const config = env.OPS_SOURCES === undefined ? await readLocalStack(env, root) : readGivenSources(env);
   const sources = config.sources.map((source) => ({
     ...source,
-    database: openDatabase({ url: source.databaseUrl, connectionsMax, connectTimeoutMs, statementTimeoutMs }),
+    database: openDatabase({
+      url: source.databaseUrl,
+      connectionsMax,
+      connectTimeoutMs,
+      statementTimeoutMs,
+      idleLimits,
+    }),
   }));
   const kafka = { brokers: config.kafkaBrokers, clientId: "ops", log: silentLogger };
   return {

@@ -6,7 +6,7 @@ import { CommitOutcomeUnknownError } from "../kit/database-errors.ts";
 import { createServiceSchema, eventually, readCounters, type TestSchema } from "../kit/testing.ts";
 import { cancelOrder, parseCancelReason, timeOutOrders } from "./commands.ts";
 import type { CommittedFact } from "./metrics.ts";
-import { placeNewOrders, readOrders } from "./repository.ts";
+import { countOrdersInFlight, placeNewOrders, readOrders } from "./repository.ts";
 import { countRows, deadlineMs, newId, newPlacement, noMetrics, orderInbox, outbox, received } from "./testing.ts";
 
 let schema: TestSchema;
@@ -193,4 +193,22 @@ test("several instances at once time out each overdue order once, and leave deci
   expect((await readOrders(database, [decided]))[0]?.status).toBe("COMPLETED");
   expect((await readOrders(database, [young]))[0]?.status).toBe("PENDING");
   expect(await timeOut(10)).toBe(0);
+});
+
+test("an overdue order in a status that this version does not know stays as it is, is counted, and stops no other time-out", async () => {
+  const [unknown, overdue] = [await place(0), await place(0)];
+  await database.execute(
+    "UPDATE orders SET status = 'REVIEWED', deadline_at = CURRENT_TIMESTAMP(3) - INTERVAL 1 DAY WHERE order_id = ?",
+    [unknown],
+  );
+  try {
+    expect(await timeOut(1)).toBe(1);
+    expect((await readOrders(database, [overdue]))[0]?.status).toBe("COMPENSATING");
+    expect(await countRows(database, "orders", "order_id = ? AND status = 'REVIEWED' AND version = 1", [unknown])).toBe(
+      1,
+    );
+    expect((await countOrdersInFlight(database)).get("UNKNOWN")).toBe(1);
+  } finally {
+    await database.execute("UPDATE orders SET status = 'COMPLETED', deadline_at = NULL WHERE order_id = ?", [unknown]);
+  }
 });

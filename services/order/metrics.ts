@@ -6,7 +6,7 @@ import { Counter, Histogram, type Registry as Metrics } from "prom-client";
 import type { Queryable } from "../kit/database.ts";
 import { createCountGauge } from "../kit/health.ts";
 import type { Logger } from "../kit/log.ts";
-import type { FailureReason, OrderFact, OrderStatus } from "./domain.ts";
+import type { FailureReason, OrderFact } from "./domain.ts";
 import { countOrdersInFlight } from "./repository.ts";
 
 export interface CommittedFact {
@@ -64,9 +64,9 @@ export function createSagaMetrics(options: {
   for (const reason of failureReasons) if (reason !== "OUT_OF_STOCK") compensations.inc({ reason }, 0);
   createCountGauge({
     name: "order_sagas_in_flight",
-    help: "Orders that are not final, by status. Read from the database, so every instance reports all of them: use max, not sum.",
+    help: "Orders that are not final, by status; UNKNOWN for a status of another version. Read from the database, so every instance reports all of them: use max, not sum.",
     label: "status",
-    values: ["PENDING", "STOCK_RESERVED", "COMPENSATING"] satisfies readonly OrderStatus[],
+    values: ["PENDING", "STOCK_RESERVED", "COMPENSATING", "UNKNOWN"],
     count: () => countOrdersInFlight(options.database),
     log: options.log,
     metrics: options.metrics,

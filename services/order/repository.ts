@@ -1,15 +1,14 @@
 /** Reads and writes Order's rows. Batch operations are raw SQL: one statement for any number of orders. */
-import { drizzle } from "drizzle-orm/mysql2";
 import type { EventHeaders, NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { Database, Queryable, Transaction } from "../kit/database.ts";
 import type { DriverRow } from "../kit/driver-row.ts";
-import { DomainError, unreachable } from "../kit/errors.ts";
+import { DomainError, UnreadableRowError } from "../kit/errors.ts";
 import { type Statement, updateStatements } from "../kit/statements.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import type { FailureReason, OrderState, OrderStatus } from "./domain.ts";
 import { type NewOrder, type OrderLine, type Price, sameRequest } from "./placement.ts";
-import { type orders, prices } from "./schema.ts";
+import type { orders, prices } from "./schema.ts";
 
 /** An order as clients see it. */
 export interface OrderView {
@@ -207,9 +206,13 @@ export async function lockOrder(
   return row === undefined ? undefined : lockedOrderOf(row);
 }
 
+/** The statuses in which an order has a deadline. */
+const undecidedStatuses: readonly OrderStatus[] = ["PENDING", "STOCK_RESERVED"];
+const knownStatuses: readonly OrderStatus[] = [...undecidedStatuses, "COMPLETED", "COMPENSATING", "FAILED"];
+
 /**
  * Locks at most `countMax` orders whose deadline had passed at `asOf`, the longest overdue first. Skips orders that are
- * locked already.
+ * locked already, and those in a status that this version does not know.
  */
 export async function lockOverdueOrders(
   transaction: Transaction,
@@ -219,21 +222,24 @@ export async function lockOverdueOrders(
   // FORCE INDEX: a scan would read all orders, final ones included, and lock each of them for a moment.
   const rows = await transaction.query<LockedRow>(
     `${lockedOrderSelect} FORCE INDEX (orders_deadline_at)
-      WHERE deadline_at <= ? ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
-    [asOf, countMax],
+      WHERE deadline_at <= ? AND status IN (?) ORDER BY deadline_at LIMIT ? FOR UPDATE SKIP LOCKED`,
+    [asOf, undecidedStatuses, countMax],
   );
   return rows.map(lockedOrderOf);
 }
 
-/** The number of orders in each status that is not final. Reads only these orders, by two indexes. */
-export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<OrderStatus, number>> {
-  // Compares the status too: a release before migration 0002 does not clear `compensating_since`.
-  const rows = await database.query<{ status: OrderStatus; orders: number | string }>(
-    `SELECT status, COUNT(*) AS orders FROM orders FORCE INDEX (orders_deadline_at)
-      WHERE deadline_at IS NOT NULL GROUP BY status
+/**
+ * The number of orders in each status that is not final; UNKNOWN for undecided orders in a status of another version. Reads
+ * only these orders, by two indexes.
+ */
+export async function countOrdersInFlight(database: Queryable): Promise<ReadonlyMap<string, number>> {
+  const rows = await database.query<{ status: string; orders: number | string }>(
+    `SELECT IF(status IN (?), status, 'UNKNOWN') AS status, COUNT(*) AS orders
+       FROM orders FORCE INDEX (orders_deadline_at) WHERE deadline_at IS NOT NULL GROUP BY 1
      UNION ALL
      SELECT 'COMPENSATING', COUNT(*) FROM orders FORCE INDEX (orders_compensating_since)
       WHERE compensating_since IS NOT NULL AND status = 'COMPENSATING'`,
+    [knownStatuses],
   );
   return new Map(rows.map(({ status, orders }) => [status, Number(orders)]));
 }
@@ -283,14 +289,20 @@ export function updateOrders(
   });
 }
 
-/** The orders with these ids, in any order. Leaves out unknown ids. */
+/** The most ids in one SELECT. From 1,000 on, MariaDB would turn the list into a temporary table. */
+const readSizeMax = 500;
+
+/** The orders with these ids, in any order, in one round trip. Leaves out unknown ids. */
 export async function readOrders(database: Queryable, orderIds: readonly string[]): Promise<readonly OrderView[]> {
-  if (orderIds.length === 0) return [];
-  const rows = await database.query<ViewRow>(
-    `SELECT order_id, status, failure_reason, version, lines_json, currency_code, total_minor, created_at, updated_at
-       FROM orders WHERE order_id IN (?)`,
-    [orderIds],
-  );
+  const statements: Statement[] = [];
+  for (let first = 0; first < orderIds.length; first += readSizeMax) {
+    statements.push({
+      sql: `SELECT order_id, status, failure_reason, version, lines_json, currency_code, total_minor, created_at, updated_at
+              FROM orders WHERE order_id IN (?)`,
+      values: [orderIds.slice(first, first + readSizeMax)],
+    });
+  }
+  const rows = (await database.pipeline(statements)).flat() as ViewRow[];
   return rows.map((row) => ({
     orderId: row.order_id,
     status: row.status,
@@ -304,9 +316,14 @@ export async function readOrders(database: Queryable, orderIds: readonly string[
 }
 
 /** The whole price list, by SKU. */
-export async function readPrices(database: Database): Promise<ReadonlyMap<string, Price>> {
-  const rows = await drizzle(database.pool).select().from(prices);
-  return new Map(rows.map(({ sku, currencyCode, minorUnits }) => [sku, { currencyCode, minorUnits }]));
+export async function readPrices(database: Queryable): Promise<ReadonlyMap<string, Price>> {
+  const rows = await database.query<DriverRow<typeof prices>>("SELECT sku, currency_code, minor_units FROM price");
+  return new Map(
+    rows.map(({ sku, currency_code: currencyCode, minor_units: minorUnits }) => [
+      sku,
+      { currencyCode, minorUnits: BigInt(minorUnits) },
+    ]),
+  );
 }
 
 function stateOf(row: StateRow): OrderState {
@@ -326,12 +343,17 @@ function stateOf(row: StateRow): OrderState {
     case "FAILED":
       return { ...common, status: row.status, failureReason: reasonOf(row) };
     default:
-      return unreachable(row.status);
+      return unknownStatus(row.order_id, row.status);
   }
 }
 
+function unknownStatus(orderId: string, status: never): never {
+  throw new UnreadableRowError(`Order ${orderId} is ${status}, a status that this version does not know.`);
+}
+
 function reasonOf(row: StateRow): FailureReason {
-  if (row.failure_reason === null) throw new Error(`Order ${row.order_id} is ${row.status} without a failure_reason.`);
+  if (row.failure_reason === null)
+    throw new UnreadableRowError(`Order ${row.order_id} is ${row.status} without a failure_reason.`);
   return row.failure_reason;
 }
 

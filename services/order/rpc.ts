@@ -7,21 +7,21 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ConnectRouter } from "@connectrpc/connect";
 import { type Order, Order_FailureReason, Order_Status, OrderSchema } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { OrderService } from "../../proto/gen/shop/order/v1/order_service_pb.ts";
-import type { Queryable } from "../kit/database.ts";
 import { withDeadline } from "../kit/deadline.ts";
 import { DomainError, UnavailableError } from "../kit/errors.ts";
 import { childTraceparent } from "../kit/traceparent.ts";
 import { type CommandDeps, cancelOrder, parseCancelReason } from "./commands.ts";
+import type { OrderReader } from "./order-reader.ts";
 import type { OrderPlacer } from "./place-orders.ts";
 import { newOrder, orderPlaced, parseUuid } from "./placement.ts";
 import type { PriceList } from "./prices.ts";
-import { type OrderView, readOrders } from "./repository.ts";
+import type { OrderView } from "./repository.ts";
 import type { OrderWatch } from "./watch.ts";
 
 export interface RpcDeps {
   readonly placer: OrderPlacer;
   readonly prices: Pick<PriceList, "priceOf">;
-  readonly database: Queryable;
+  readonly readOrder: OrderReader;
   readonly watch: Pick<OrderWatch, "watch">;
   readonly commandDeps: CommandDeps;
   readonly newId: () => string;
@@ -53,7 +53,7 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
 
       async getOrder(request) {
         const orderId = parseUuid("order_id", request.orderId);
-        const [order] = await answerInTime(() => readOrders(deps.database, [orderId]));
+        const order = await answerInTime((signal) => deps.readOrder(orderId, signal));
         if (order === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
         return { order: toMessage(order) };
       },

@@ -1,23 +1,18 @@
-import { sql } from "drizzle-orm";
-import { drizzle } from "drizzle-orm/mysql2";
-import { createConnection } from "mysql2/promise";
-import { prices } from "./schema.ts";
+import { openDatabase } from "../kit/database.ts";
+
+const statementTimeoutMs = 30_000;
 
 /** Inserts demo prices, from EUR 1.00 up, for `sku-0001` … `sku-1000`, `sku-rare` and `sku-none`. Keeps existing prices. */
 export async function seedPrices(databaseUrl: string): Promise<void> {
   const skus = Array.from({ length: 1_000 }, (_, index) => `sku-${String(index + 1).padStart(4, "0")}`);
-  const rows = [...skus, "sku-rare", "sku-none"].map((sku, index) => ({
-    sku,
-    currencyCode: "EUR",
-    minorUnits: BigInt(100 + 7 * index),
-  }));
-  const connection = await createConnection({ uri: databaseUrl, charset: "UTF8MB4_BIN" });
+  const rows = [...skus, "sku-rare", "sku-none"].map((sku, index) => [sku, "EUR", 100 + 7 * index]);
+  const database = openDatabase({ url: databaseUrl, connectionsMax: 1, statementTimeoutMs });
   try {
-    await drizzle(connection)
-      .insert(prices)
-      .values(rows)
-      .onDuplicateKeyUpdate({ set: { sku: sql`sku` } });
+    await database.execute(
+      "INSERT INTO price (sku, currency_code, minor_units) VALUES ? ON DUPLICATE KEY UPDATE sku = price.sku",
+      [rows],
+    );
   } finally {
-    await connection.end();
+    await database.close();
   }
 }

@@ -41,6 +41,7 @@ export function orderInbox(database: Database, sagaMetrics: Pick<SagaMetrics, "r
     registry: eventRegistry,
     handles: handledTypes,
     records: "all",
+    keyOf: ({ orderId }) => orderId,
     handle: orderHandler({ newId, sagaMetrics }),
     outbox,
     hints: { send: () => undefined, sendLater: () => undefined, close: () => undefined },

@@ -1,6 +1,8 @@
 import { expect, test } from "bun:test";
+import { openAdmin } from "../../relay/kafka/admin.ts";
 import { consumeTopic } from "../../relay/kafka/consumer.ts";
 import { openProducer } from "../../relay/kafka/producer.ts";
+import { deleteRecords } from "../../relay/kafka/testing.ts";
 import { createTestTopic, testKafka } from "../../relay/testing.ts";
 import { eventually } from "../kit/testing.ts";
 import { createTopicProgress } from "./topic-progress.ts";
@@ -54,5 +56,36 @@ test("a group is caught up once it has handled what the topic held at the previo
   nowMs += 5_000;
   expect(await progress.checkCaughtUp()).toBe(true);
   await consumer.close();
+  await progress.close();
+});
+
+test("a group whose next records have expired is where the partition begins", async () => {
+  const topic = await createTestTopic(1);
+  const groupId = crypto.randomUUID();
+  await produce(topic, 10);
+  const handled = Promise.withResolvers<void>();
+  const consumer = await consumeTopic({
+    ...testKafka(),
+    groupId,
+    topic,
+    from: "earliest",
+    commitOffsets: true,
+    partitionsConcurrently: 1,
+    batchSizeMax: 100,
+    onBatch: async () => handled.resolve(),
+    onCrash: handled.reject,
+  });
+  await handled.promise;
+  await consumer.close();
+  await produce(topic, 5);
+  const progress = createTopicProgress({ kafka: testKafka(), topic, groupId });
+  await progress.checkCaughtUp();
+  expect(await progress.checkCaughtUp()).toBe(false);
+
+  await deleteRecords(testKafka(), topic, 0, "15");
+  const admin = await openAdmin(testKafka());
+  expect(await admin.committedOffsets(groupId, topic)).toMatchObject([{ partition: 0, offset: "10" }]);
+  await admin.close();
+  await eventually(async () => expect(await progress.checkCaughtUp()).toBe(true));
   await progress.close();
 });

@@ -54,10 +54,11 @@ export function createTopicProgress(options: {
     const readAtMs = nowMs();
     const ranges = await admin.endOffsets(options.topic);
     const beginnings = new Map(ranges.map((it) => [it.partition, BigInt(it.low)]));
-    // A group that has committed nothing yet (-1) is at the beginning of the partition.
+    // A group that has committed nothing yet (-1), or whose next records have expired, is at the beginning of the partition.
     const positionOf = (partition: number) => {
       const offset = committed.get(partition) ?? -1n;
-      return offset < 0n ? (beginnings.get(partition) ?? 0n) : offset;
+      const beginning = beginnings.get(partition) ?? 0n;
+      return offset < beginning ? beginning : offset;
     };
     const caughtUp =
       previousEnds !== undefined &&

@@ -41,6 +41,27 @@ test("a watcher gets the current state, then each change that a hint announces, 
   watch.close();
 });
 
+test("watchers that come together are read together, 500 in a statement, and each gets its own order", async () => {
+  const sent: number[] = [];
+  const counting: Database = {
+    ...database,
+    pipeline(statements) {
+      sent.push(statements.length);
+      return database.pipeline(statements);
+    },
+  };
+  const watch = watchOn(counting);
+  const orderIds = await placedOrders(database, 600);
+  // Two watchers of each order.
+  const streams = [...orderIds, ...orderIds].map((orderId) => watch.watch(orderId, 0, neverAborted));
+  const firsts = await Promise.all(streams.map((updates) => updates.next()));
+  // 600 orders in one round trip of two statements.
+  expect(sent).toEqual([2]);
+  const seen = firsts.map(({ value }) => (value !== undefined && "order" in value ? value.order.orderId : "none"));
+  expect(seen).toEqual([...orderIds, ...orderIds]);
+  watch.close();
+});
+
 test("a slow watcher skips states and gets the latest one", async () => {
   const watch = watchOn(database);
   const orderId = await place();
@@ -83,9 +104,9 @@ test("a stream stays open while the database is away, and continues where it was
   let away = false;
   const flaky: Database = {
     ...database,
-    async query(sql, values) {
+    async pipeline(statements) {
       if (away) throw Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
-      return await database.query(sql, values);
+      return await database.pipeline(statements);
     },
   };
   const watch = watchOn(flaky);

@@ -7,7 +7,8 @@ import type { Queryable } from "../kit/database.ts";
 import { DomainError, UnavailableError } from "../kit/errors.ts";
 import type { Logger } from "../kit/log.ts";
 import { isFinal } from "./domain.ts";
-import { type OrderView, readOrders } from "./repository.ts";
+import { createOrderReader } from "./order-reader.ts";
+import type { OrderView } from "./repository.ts";
 import { createWatchReader } from "./watch-reader.ts";
 import { WatchedOrders, type Watcher } from "./watched-orders.ts";
 
@@ -16,8 +17,9 @@ export type WatchUpdate = { readonly order: OrderView } | { readonly heartbeat: 
 
 export interface OrderWatch {
   /**
-   * Yields the order's current state if it is newer than `afterVersion` or final, then each newer state that it reads,
-   * and ends after the final one. A slow consumer skips states. Ends when `signal` is aborted.
+   * Yields the order's current state if it is newer than `afterVersion` or final, else a heartbeat, as soon as it has read the
+   * order. Then yields each newer state that it reads, and ends after the final one. A slow consumer skips states. Ends when
+   * `signal` is aborted, also while it reads.
    * @throws DomainError NOT_FOUND; UnavailableError when this process closes or has too many watchers.
    */
   watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate>;
@@ -35,6 +37,7 @@ const resyncIntervalMs = 5_000;
 
 /** Creates the process's watch. Call it once per process. */
 export function createOrderWatch(deps: {
+  /** Gets at most two statements at a time: one for new watches, and one for those that are open. */
   readonly database: Queryable;
   readonly log: Logger;
   readonly metrics: Metrics;
@@ -44,6 +47,7 @@ export function createOrderWatch(deps: {
   const { database, log, heartbeatIntervalMs = defaultHeartbeatIntervalMs } = deps;
   const watched = new WatchedOrders();
   const closing = new AbortController();
+  const readFirst = createOrderReader(database);
   const reader = createWatchReader({ database, watched, log, closing: closing.signal });
   new Gauge({
     name: "order_watchers",
@@ -62,18 +66,24 @@ export function createOrderWatch(deps: {
 
   async function* watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate> {
     if (watched.watchersCount >= watchersMax) throw new UnavailableError("Too many watchers; try again.");
-    const ended = AbortSignal.any([signal, closing.signal]);
+    if (signal.aborted) return;
     const watcher = watched.add(orderId);
-    ended.addEventListener("abort", watcher.wake, { once: true });
+    const left = Promise.withResolvers<undefined>();
+    const leave = () => {
+      left.resolve(undefined);
+      watcher.wake();
+    };
+    signal.addEventListener("abort", leave, { once: true });
     try {
       // Registers first and reads second, so that no hint about a change in between is missed.
-      const [current] = await readOrders(database, [orderId]);
+      const current = await Promise.race([readFirst(orderId, signal), left.promise]);
+      if (signal.aborted) return;
       if (current === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
       // If it is not newer than what the order's other watchers have seen, only this one needs it.
       if (!watched.deliver(current)) watcher.putIfEmpty(current);
-      yield* updatesOf(watcher, { afterVersion, heartbeatIntervalMs, ended, closing: closing.signal });
+      yield* updatesOf(watcher, { afterVersion, heartbeatIntervalMs, ended: signal, closing: closing.signal });
     } finally {
-      ended.removeEventListener("abort", watcher.wake);
+      signal.removeEventListener("abort", leave);
       watched.remove(orderId, watcher);
     }
   }
@@ -87,13 +97,15 @@ export function createOrderWatch(deps: {
     close() {
       clearInterval(resync);
       closing.abort();
+      watched.wakeAll();
     },
   };
 }
 
 /**
- * Yields the states that arrive in the mailbox, and a heartbeat after each quiet interval. Returns after a final state or
- * when `ended` is aborted.
+ * Yields the states that arrive in the mailbox, and a heartbeat after each quiet interval. The first update comes at once,
+ * because a caller that is told nothing cannot tell a quiet order from a server that does not answer. Returns after a final
+ * state or when `ended` is aborted.
  */
 async function* updatesOf(
   watcher: Watcher,
@@ -106,7 +118,7 @@ async function* updatesOf(
 ): AsyncGenerator<WatchUpdate> {
   const { ended, closing } = options;
   let sentVersion = options.afterVersion;
-  for (;;) {
+  for (let waitMs = 0; ; waitMs = options.heartbeatIntervalMs) {
     if (closing.aborted) throw new UnavailableError("This process is shutting down; watch again to continue.");
     if (ended.aborted) return;
     const order = watcher.take();
@@ -116,7 +128,7 @@ async function* updatesOf(
       sentVersion = order.version;
       continue;
     }
-    const isWoken = await watcher.wait(options.heartbeatIntervalMs);
+    const isWoken = waitMs > 0 && (await watcher.wait(waitMs));
     if (!isWoken && watcher.isEmpty && !ended.aborted) yield { heartbeat: new Date() };
   }
 }

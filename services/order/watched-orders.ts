@@ -85,6 +85,11 @@ export class WatchedOrders {
     if (order?.watchers.size === 0) this.#orders.delete(orderId);
   }
 
+  /** Wakes every stream, so that it looks at what has changed around it. */
+  wakeAll(): void {
+    for (const { watchers } of this.#orders.values()) for (const watcher of watchers) watcher.wake();
+  }
+
   /** Delivers the order to its watchers if it is newer than the last delivered one. Returns whether it is. */
   readonly deliver = (order: OrderView): boolean => {
     const watched = this.#orders.get(order.orderId);

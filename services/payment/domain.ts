@@ -98,10 +98,13 @@ export type PaymentFact =
     };
 
 /** A call to the payment gateway. Its key depends only on the order and the kind, so that repeated calls take effect once. */
-export type GatewayCall = { readonly orderId: string; readonly idempotencyKey: string } & (
-  | { readonly kind: "authorise"; readonly terms: Terms }
-  | { readonly kind: "void" }
-);
+export interface GatewayCall {
+  readonly kind: "authorise" | "void";
+  readonly orderId: string;
+  readonly idempotencyKey: string;
+  /** What to charge; for a void, what may have been charged. */
+  readonly terms: Terms;
+}
 
 /** The payment of an order that payment has no events of yet. */
 export function noPayment(orderId: string): PaymentState {
@@ -224,7 +227,7 @@ export function nextCall(state: PaymentState): GatewayCall | undefined {
       return { kind: "authorise", orderId, idempotencyKey: `authorise-${orderId}`, terms: state.terms };
     case "VOIDING":
     case "VOID_REFUSED":
-      return { kind: "void", orderId, idempotencyKey: `void-${orderId}` };
+      return { kind: "void", orderId, idempotencyKey: `void-${orderId}`, terms: state.terms };
     case "NONE":
     case "NOTED":
     case "AUTHORIZED":

@@ -176,7 +176,7 @@ describe("the next call", () => {
   });
 
   test("the key of a void depends only on the order", () => {
-    expect(nextCall(voiding)).toEqual({ kind: "void", orderId, idempotencyKey: `void-${orderId}` });
+    expect(nextCall(voiding)).toEqual({ kind: "void", orderId, idempotencyKey: `void-${orderId}`, terms });
     expect(nextCall(given(voiding, gatewayUnknown).state)).toEqual(nextCall(voiding));
   });
 

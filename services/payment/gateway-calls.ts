@@ -1,18 +1,18 @@
 /** Carries out gateway calls, up to a limit side by side, and has their outcomes recorded. */
 import { fullJitterMs, sleep } from "../kit/backoff.ts";
 import { isDataError } from "../kit/database-errors.ts";
-import type { GroupCommit } from "../kit/group-commit.ts";
 import { type GatewayCall, nextCall } from "./domain.ts";
 import type { GatewayClient } from "./gateway-client.ts";
 import type { PaymentMetrics } from "./metrics.ts";
-import type { AnsweredCall } from "./outcomes.ts";
+import type { AnsweredCall, OutcomeRecorder } from "./outcomes.ts";
 import { leaseMs, type Payment } from "./repository.ts";
 import { paymentRetryPolicy } from "./retry-policy.ts";
+import { createThrottle } from "./throttle.ts";
 
 export interface GatewayCalls {
-  /** How many more calls may be started now. */
+  /** How many more calls may be started now: none while the gateway has asked for a pause. */
   freeSlots(): number;
-  /** Makes the call that a claimed payment waits for. */
+  /** Makes the call that a claimed payment waits for. During a pause, it is left to fall due again. */
   start(claimed: Payment): void;
   /** Resolves when the outcomes of all calls are recorded or given up. */
   settled(): Promise<unknown>;
@@ -20,7 +20,7 @@ export interface GatewayCalls {
 
 export function createGatewayCalls(options: {
   readonly gatewayClient: GatewayClient;
-  readonly recorder: GroupCommit<AnsweredCall, undefined>;
+  readonly recorder: OutcomeRecorder;
   readonly metrics: PaymentMetrics;
   readonly callsMax: number;
   /** Once it is aborted, an outcome that cannot be recorded is not retried. */
@@ -29,13 +29,14 @@ export function createGatewayCalls(options: {
   readonly onSlotFree: () => void;
 }): GatewayCalls {
   const { gatewayClient, recorder, metrics, callsMax, closing } = options;
+  const throttle = createThrottle();
   const current = new Set<Promise<void>>();
   let slotsTaken = 0;
 
   const record = async (answered: AnsweredCall, startedMs: number) => {
     for (let attempt = 0; ; attempt++) {
       try {
-        await recorder.submit(answered);
+        await (attempt === 0 ? recorder.record(answered) : recorder.recordAlone(answered));
         return;
       } catch (error) {
         // After the lease the call is due again, and the gateway gives the same answer to its key.
@@ -49,6 +50,7 @@ export function createGatewayCalls(options: {
     const startedMs = performance.now();
     const answer = await gatewayClient(call);
     metrics.called(call, answer, (performance.now() - startedMs) / 1_000);
+    metrics.paused(throttle.answered(answer));
     // Frees the slot before recording: slots limit the calls to the gateway, and recording has a queue of its own.
     if (slotsTaken-- === callsMax) options.onSlotFree();
     const retryInMs = (answer.retryAfterMs ?? 0) + fullJitterMs(attempts - 1, paymentRetryPolicy.call);
@@ -56,10 +58,10 @@ export function createGatewayCalls(options: {
   };
 
   return {
-    freeSlots: () => Math.max(0, callsMax - slotsTaken),
+    freeSlots: () => (throttle.isPaused() ? 0 : Math.max(0, callsMax - slotsTaken)),
     start({ state, pending }) {
       const call = nextCall(state);
-      if (call === undefined) return;
+      if (call === undefined || throttle.isPaused()) return;
       slotsTaken++;
       const done = carryOut(call, pending?.attempts ?? 1).finally(() => current.delete(done));
       current.add(done);

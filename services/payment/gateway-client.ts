@@ -9,7 +9,10 @@ export interface GatewayAnswer {
   readonly outcome: GatewayOutcome;
   /** Set if the gateway asked for a pause (429). */
   readonly retryAfterMs?: number;
-  /** Set if the call was at fault or the answer is not understood. Alert on it; it never means a decline. */
+  /**
+   * Set if the call was at fault, or the answer is not understood or is about something else. Alert on it; it never means
+   * an authorisation or a decline.
+   */
   readonly fault?: string;
 }
 
@@ -68,10 +71,10 @@ function requestOf(call: GatewayCall): Readonly<Record<string, string>> {
 
 function answerOf(call: GatewayCall, { status, headers }: Response, body: string): GatewayAnswer {
   if (status === 200) {
-    const outcome = call.kind === "authorise" ? authorizationOf(body) : voidOf(body);
-    return outcome === undefined
-      ? { outcome: unknown, fault: `answered 200 to ${call.kind} with an unknown body` }
-      : { outcome };
+    const result = call.kind === "authorise" ? authorizationOf(call, fieldsOf(body)) : voidOf(call, fieldsOf(body));
+    return typeof result === "string"
+      ? { outcome: unknown, fault: `answered 200 to ${call.kind} with ${result}` }
+      : { outcome: result };
   }
   if (status === 429) return { outcome: unknown, retryAfterMs: retryAfterMs(headers, Date.now()) };
   if (status >= 500) return { outcome: unknown };
@@ -84,23 +87,34 @@ function answerOf(call: GatewayCall, { status, headers }: Response, body: string
   return { outcome: unknown, fault };
 }
 
-function authorizationOf(body: string): GatewayOutcome | undefined {
-  const { status, authorizationId } = fieldsOf(body);
-  if (status !== "AUTHORIZED" || typeof authorizationId !== "string") return undefined;
-  if (authorizationId === "" || authorizationId.length > authorizationIdLengthMax) return undefined;
+type Fields = Readonly<Record<string, unknown>>;
+
+/** The authorisation in the body of an answer, or what is wrong with it. Amounts are left out: the text is logged. */
+function authorizationOf({ orderId, terms: { amount } }: GatewayCall, fields: Fields): GatewayOutcome | string {
+  const { status, authorizationId } = fields;
+  if (status !== "AUTHORIZED" || typeof authorizationId !== "string") return "an unknown body";
+  if (authorizationId === "" || authorizationId.length > authorizationIdLengthMax) return "an unknown body";
+  if (fields.orderId !== orderId) return "another order";
+  if (fields.amountMinor !== amount.minorUnits.toString()) return "another amount";
+  if (fields.currency !== amount.currencyCode) return "another currency";
   return { $typeName: "GatewayAuthorized", authorizationId };
 }
 
-function voidOf(body: string): GatewayOutcome | undefined {
-  const { status, voidedAmountMinor } = fieldsOf(body);
+/** The confirmation in the body of an answer to a void, or what is wrong with it. */
+function voidOf({ orderId, terms: { amount } }: GatewayCall, fields: Fields): GatewayOutcome | string {
+  const { status, voidedAmountMinor } = fields;
   if (status !== "VOIDED" || typeof voidedAmountMinor !== "string" || !/^\d{1,19}$/.test(voidedAmountMinor)) {
-    return undefined;
+    return "an unknown body";
   }
   const voidedMinorUnits = BigInt(voidedAmountMinor);
-  return voidedMinorUnits > minorUnitsMax ? undefined : { $typeName: "GatewayVoidConfirmed", voidedMinorUnits };
+  if (voidedMinorUnits > minorUnitsMax) return "an unknown body";
+  if (fields.orderId !== orderId) return "another order";
+  // Nothing was charged, or all of it is given back. Less would leave money held for an order that failed.
+  if (voidedMinorUnits > 0n && voidedMinorUnits < amount.minorUnits) return "a part of the amount";
+  return { $typeName: "GatewayVoidConfirmed", voidedMinorUnits };
 }
 
-function fieldsOf(body: string): Readonly<Record<string, unknown>> {
+function fieldsOf(body: string): Fields {
   try {
     const parsed: unknown = JSON.parse(body);
     return typeof parsed === "object" && parsed !== null ? (parsed as Record<string, unknown>) : {};

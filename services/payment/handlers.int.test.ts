@@ -50,7 +50,7 @@ async function paymentOf(orderId: string) {
   return (await database.transaction((transaction) => lockPayments(transaction, [orderId]))).payments.get(orderId);
 }
 
-const claim = (limit: number) => claimDuePayments(database, { limit });
+const claim = async (limit: number) => (await claimDuePayments(database, { limit })).claimed;
 
 test("a noted payment waits; after StockReserved its call is due at once, for one claimant", async () => {
   await batch(placed("due-1"), placed("due-2"), placed("due-3"));
@@ -95,7 +95,7 @@ test("the commit that asks for calls claims as many as the worker has slots; the
 
 test("a claimed call without an outcome is due again after its lease", async () => {
   await batch(placed("lease-1"), stockReserved("lease-1"));
-  const take = () => claimDuePayments(database, { limit: 10, leaseMs: 0 });
+  const take = async () => (await claimDuePayments(database, { limit: 10, leaseMs: 0 })).claimed;
   expect((await take()).map(({ pending }) => pending?.attempts)).toEqual([1]);
   expect((await claim(10)).map(({ pending }) => pending?.attempts)).toEqual([2]);
 });

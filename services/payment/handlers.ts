@@ -31,7 +31,9 @@ export function paymentHandler(deps: {
   const { newId, worker } = deps;
   return async (transaction, events) => {
     const orderIds = [...new Set(events.map(({ message }) => message.orderId))];
-    const { payments: before, now } = await lockPayments(transaction, orderIds);
+    const { payments: before, unreadable, now } = await lockPayments(transaction, orderIds);
+    // Its events wait, parked, for a version that can read the row.
+    for (const error of unreadable.values()) throw error;
     const after = new Map(before);
     const publish: NewEvent[] = [];
     const ignored: string[] = [];

@@ -6,7 +6,7 @@ import { environment } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
 import { createMetrics, serveHealth } from "../kit/health.ts";
 import { createLogger } from "../kit/log.ts";
-import { closeOnSignal } from "../kit/shutdown.ts";
+import { closeOnSignal, exitOnRefusedSession } from "../kit/shutdown.ts";
 import { readPaymentConfig } from "./config.ts";
 import { createGatewayClient } from "./gateway-client.ts";
 import { handledTypes, paymentHandler } from "./handlers.ts";
@@ -19,6 +19,7 @@ const newId = () => Bun.randomUUIDv7();
 // The inbox and the gateway worker must not wait for each other: each has connections of its own.
 const database = openDatabase({ url: config.databaseUrl, connectionsMax: 4 });
 const workerDatabase = openDatabase({ url: config.databaseUrl, connectionsMax: 3 });
+exitOnRefusedSession(database, log);
 const hints = openHintSender("payment", config.relayHints);
 const outbox = createOutbox({ service: "payment", registry: eventRegistry });
 const gatewayClient = createGatewayClient({ url: config.gatewayUrl, timeoutMs: 2_000 });
@@ -32,6 +33,7 @@ const inbox = await startInbox({
   registry: eventRegistry,
   handles: handledTypes,
   records: "handled",
+  keyOf: ({ orderId }) => orderId,
   handle: paymentHandler({ newId, worker }),
   urgentToHandle: urgentTypesFor("payment"),
   outbox,

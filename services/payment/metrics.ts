@@ -1,11 +1,11 @@
 /** Metrics of the calls to the payment gateway. */
-import { Counter, Histogram, type Registry as Metrics } from "prom-client";
+import { Counter, Gauge, Histogram, type Registry as Metrics } from "prom-client";
 import type { Queryable } from "../kit/database.ts";
 import { createCountGauge } from "../kit/health.ts";
 import type { Logger } from "../kit/log.ts";
-import type { GatewayCall, GatewayOutcome, PaymentStatus } from "./domain.ts";
+import type { GatewayCall, GatewayOutcome } from "./domain.ts";
 import type { GatewayAnswer } from "./gateway-client.ts";
-import { countPendingCalls } from "./repository.ts";
+import { countPendingCalls, pendingStatuses } from "./repository.ts";
 
 export interface PaymentMetrics {
   called(call: GatewayCall, answer: GatewayAnswer, seconds: number): void;
@@ -13,6 +13,10 @@ export interface PaymentMetrics {
   voidsRefused(count: number): void;
   /** A transaction of the worker failed and will be retried. */
   failed(step: "claim" | "record"): void;
+  /** Payments that the worker skipped because this version cannot read them. */
+  unreadable(step: "claim" | "record", count: number): void;
+  /** The time for which the gateway's calls are paused, as of the last answer; 0 if they are not. */
+  paused(ms: number): void;
 }
 
 /** Registers the metrics. Call it once per process. */
@@ -46,11 +50,22 @@ export function createPaymentMetrics(options: {
     labelNames: ["step"],
     registers,
   });
+  const unreadable = new Counter({
+    name: "payment_unreadable_rows_total",
+    help: "Payments that the worker skipped because this version cannot read them, by step: claim (due calls) or record (outcomes).",
+    labelNames: ["step"],
+    registers,
+  });
+  const pause = new Gauge({
+    name: "payment_gateway_pause_seconds",
+    help: "How long the gateway has asked this process to make no call (429), as of its last answer; 0 if it has not.",
+    registers,
+  });
   createCountGauge({
     name: "payment_gateway_calls_pending",
-    help: "Payments that wait for a gateway call, by status. Alert on any VOID_REFUSED. Read from the database, so every instance reports all of them: use max, not sum.",
+    help: "Payments that wait for a gateway call, by status; UNKNOWN for a status of another version. Alert on any VOID_REFUSED or UNKNOWN. Read from the database, so every instance reports all of them: use max, not sum.",
     label: "status",
-    values: ["AUTHORIZING", "VOIDING", "VOID_REFUSED"] satisfies readonly PaymentStatus[],
+    values: [...pendingStatuses, "UNKNOWN"],
     count: () => countPendingCalls(options.database),
     log: options.log,
     metrics: options.metrics,
@@ -63,6 +78,8 @@ export function createPaymentMetrics(options: {
     },
     voidsRefused: (count) => refused.inc(count),
     failed: (step) => failures.inc({ step }),
+    unreadable: (step, count) => unreadable.inc({ step }, count),
+    paused: (ms) => pause.set(ms / 1_000),
   };
 }
 

@@ -2,9 +2,9 @@
 import type { NewEvent } from "../../proto/envelope.ts";
 import type { Outbox } from "../../relay/outbox/append.ts";
 import type { HintSender } from "../../relay/outbox/hint.ts";
-import type { Database } from "../kit/database.ts";
+import type { Database, OwnTransaction } from "../kit/database.ts";
 import { isDataError } from "../kit/database-errors.ts";
-import { createGroupCommit, type GroupCommit } from "../kit/group-commit.ts";
+import { createGroupCommit } from "../kit/group-commit.ts";
 import type { Logger } from "../kit/log.ts";
 import { type GatewayCall, type GatewayOutcome, nextCall } from "./domain.ts";
 import type { GatewayAnswer } from "./gateway-client.ts";
@@ -29,35 +29,47 @@ export interface OutcomeDeps {
   readonly metrics: PaymentMetrics;
 }
 
-/** A group commit for outcomes: those that arrive while others are being recorded are recorded together. */
-export function createOutcomeRecorder(deps: OutcomeDeps): GroupCommit<AnsweredCall, undefined> {
-  return createGroupCommit<AnsweredCall, undefined>({
+export interface OutcomeRecorder {
+  /** Records an outcome together with those that arrive while others are being recorded. @throws what the database throws. */
+  record(answered: AnsweredCall): Promise<void>;
+  /** Records an outcome in a transaction of its own. For one that failed before: it may be what the others failed with. */
+  recordAlone(answered: AnsweredCall): Promise<void>;
+  /** Resolves when all outcomes that were passed to `record` are done. */
+  close(): Promise<void>;
+}
+
+export function createOutcomeRecorder(deps: OutcomeDeps): OutcomeRecorder {
+  const record = async (answered: readonly AnsweredCall[]) => {
+    try {
+      await recordOutcomes(deps, answered);
+    } catch (error) {
+      deps.metrics.failed("record");
+      deps.log.error({ err: error, calls: answered.length }, "gateway outcomes not recorded");
+      throw error;
+    }
+  };
+  const group = createGroupCommit<AnsweredCall, undefined>({
     sizeMax: 500,
     waitingMax: 10_000,
     async commit(answered) {
-      try {
-        await recordOutcomes(deps, answered);
-      } catch (error) {
-        deps.metrics.failed("record");
-        deps.log.error({ err: error, calls: answered.length }, "gateway outcomes not recorded");
-        throw error;
-      }
+      await record(answered);
       return answered.map(() => undefined);
     },
     isOutage: (error) => !isDataError(error),
   });
+  return { record: group.submit, recordAlone: (answered) => record([answered]), close: group.close };
 }
 
 async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall[]): Promise<void> {
-  const { published, voidsRefused } = await deps.database.transaction(async (transaction) => {
+  const apply = async (transaction: OwnTransaction) => {
     const orderIds = [...new Set(answered.map(({ call }) => call.orderId))];
-    const { payments: before, now } = await lockPayments(transaction, orderIds);
+    const { payments: before, unreadable, now } = await lockPayments(transaction, orderIds);
     const after = new Map(before);
     const publish: NewEvent[] = [];
     let refused = 0;
     for (const { call, answer, retryInMs } of answered) {
       const payment = after.get(call.orderId);
-      // Another instance or a cancel may have settled this call in the meantime.
+      // Another instance or a cancel may have settled this call in the meantime. An unreadable payment is left as it is.
       if (payment?.pending === undefined) continue;
       const { cause } = payment.pending;
       const { changed, facts } = applyMessage(payment, answer.outcome, cause, now);
@@ -71,9 +83,15 @@ async function recordOutcomes(deps: OutcomeDeps, answered: readonly AnsweredCall
       if (payment.state.status !== "VOID_REFUSED" && changed.state.status === "VOID_REFUSED") refused++;
     }
     await transaction.commit([...writesOf(before, after), ...deps.outbox.statements(publish)]);
-    return { published: publish.length, voidsRefused: refused };
+    return { published: publish.length, voidsRefused: refused, unreadable };
+  };
+  const { published, voidsRefused, unreadable } = await deps.database.transaction(apply, {
+    // Outcomes that share a transaction are then retried one by one: the others need not wait for that lock again.
+    retryLockWaits: answered.length === 1,
   });
   deps.metrics.voidsRefused(voidsRefused);
+  deps.metrics.unreadable("record", unreadable.size);
+  for (const error of unreadable.values()) deps.log.error({ err: error }, "gateway outcome skipped");
   if (published > 0) deps.hints.send();
   logOutcomes(deps.log, answered, published);
 }

@@ -2,7 +2,7 @@
 import type { Cause } from "../../relay/outbox/append.ts";
 import type { Database, Queryable, Transaction } from "../kit/database.ts";
 import type { DriverRow } from "../kit/driver-row.ts";
-import { unreachable } from "../kit/errors.ts";
+import { UnreadableRowError } from "../kit/errors.ts";
 import { insertStatements, type SqlValue, type Statement, updateStatements } from "../kit/statements.ts";
 import { nextCall, type PaymentState, type PaymentStatus, type Terms } from "./domain.ts";
 import type { payment } from "./schema.ts";
@@ -39,11 +39,19 @@ const columns = [
 
 type PaymentRow = Pick<DriverRow<typeof payment>, (typeof columns)[number]>;
 
+/** The statuses in which a payment waits for a gateway call. */
+export const pendingStatuses: readonly PaymentStatus[] = ["AUTHORIZING", "VOIDING", "VOID_REFUSED"];
+
+export interface LockedPayments {
+  readonly payments: ReadonlyMap<string, Payment>;
+  /** The orders whose payment this version cannot read, and why. */
+  readonly unreadable: ReadonlyMap<string, UnreadableRowError>;
+  /** By the database's clock. */
+  readonly now: Date;
+}
+
 /** Locks the orders' payments, in the order of their ids, and reads the database's time. Leaves out orders without a payment. */
-export async function lockPayments(
-  transaction: Transaction,
-  orderIds: readonly string[],
-): Promise<{ readonly payments: ReadonlyMap<string, Payment>; readonly now: Date }> {
+export async function lockPayments(transaction: Transaction, orderIds: readonly string[]): Promise<LockedPayments> {
   const [rows = [], clock = []] = await transaction.pipeline([
     {
       // FORCE INDEX: on a small table the optimizer may scan, and a scan would block on other orders' locks, in any order.
@@ -54,10 +62,22 @@ export async function lockPayments(
     // Read after the wait for the locks, because leases start at this time.
     { sql: "SELECT CURRENT_TIMESTAMP(3) AS now", values: [] },
   ]);
-  return {
-    payments: new Map((rows as PaymentRow[]).map((row) => [row.order_id, paymentOf(row)])),
-    now: clock[0]?.now as Date,
-  };
+  return { ...readPayments(rows as PaymentRow[]), now: clock[0]?.now as Date };
+}
+
+/** Reads each row by itself, so that one that cannot be read harms no other. */
+function readPayments(rows: readonly PaymentRow[]): Omit<LockedPayments, "now"> {
+  const payments = new Map<string, Payment>();
+  const unreadable = new Map<string, UnreadableRowError>();
+  for (const row of rows) {
+    try {
+      payments.set(row.order_id, paymentOf(row));
+    } catch (error) {
+      if (!(error instanceof UnreadableRowError)) throw error;
+      unreadable.set(row.order_id, error);
+    }
+  }
+  return { payments, unreadable };
 }
 
 /**
@@ -73,34 +93,45 @@ export function claim({ state, pending }: Payment, now: Date): Payment {
   return { state, pending: { ...pending, attempts: pending.attempts + 1, dueAt } };
 }
 
-/** Claims at most `limit` payments whose call is due. Several instances may call it at once. */
+/**
+ * Claims at most `limit` payments whose call is due. Several instances may call it at once. Payments in a status that this
+ * version does not know are left to the version that does. Damaged rows are claimed too, so that they do not fill the limit
+ * for ever, and returned as unreadable.
+ */
 export async function claimDuePayments(
   database: Database,
   options: { readonly limit: number; readonly leaseMs?: number },
-): Promise<readonly Payment[]> {
-  return await database.transaction(async (transaction) => {
-    const rows = await transaction.query<PaymentRow>(
+): Promise<{ readonly claimed: readonly Payment[]; readonly unreadable: readonly UnreadableRowError[] }> {
+  const rows = await database.transaction(async (transaction) => {
+    const due = await transaction.query<PaymentRow>(
       // FORCE INDEX: a scan of the table would lock every row that it reads, not only those that it claims.
       `SELECT ${columns.join(", ")} FROM payment FORCE INDEX (payment_next_attempt_at)
-        WHERE next_attempt_at <= CURRENT_TIMESTAMP(3) ORDER BY next_attempt_at LIMIT ? FOR UPDATE SKIP LOCKED`,
-      [options.limit],
+        WHERE next_attempt_at <= CURRENT_TIMESTAMP(3) AND status IN (?)
+        ORDER BY next_attempt_at LIMIT ? FOR UPDATE SKIP LOCKED`,
+      [pendingStatuses, options.limit],
     );
-    if (rows.length === 0) return [];
+    if (due.length === 0) return [];
     await transaction.execute(
       `UPDATE payment FORCE INDEX (PRIMARY)
           SET next_attempt_at = CURRENT_TIMESTAMP(3) + INTERVAL ? MICROSECOND, attempts = attempts + 1
         WHERE order_id IN (?)`,
-      [(options.leaseMs ?? leaseMs) * 1_000, rows.map((row) => row.order_id)],
+      [(options.leaseMs ?? leaseMs) * 1_000, due.map((row) => row.order_id)],
     );
-    return rows.map((row) => paymentOf({ ...row, attempts: row.attempts + 1 }));
+    return due.map((row) => ({ ...row, attempts: row.attempts + 1 }));
   });
+  const { payments, unreadable } = readPayments(rows);
+  return { claimed: [...payments.values()], unreadable: [...unreadable.values()] };
 }
 
-/** The number of payments that wait for a gateway call, by status. Reads only these payments. */
+/**
+ * The number of payments that wait for a gateway call, by status; UNKNOWN for all statuses in which this version knows of
+ * no call. Reads only these payments.
+ */
 export async function countPendingCalls(database: Queryable): Promise<ReadonlyMap<string, number>> {
-  const rows = await database.query<{ status: PaymentStatus; payments: number | string }>(
-    `SELECT status, COUNT(*) AS payments FROM payment FORCE INDEX (payment_next_attempt_at)
-      WHERE next_attempt_at IS NOT NULL GROUP BY status`,
+  const rows = await database.query<{ status: string; payments: number | string }>(
+    `SELECT IF(status IN (?), status, 'UNKNOWN') AS status, COUNT(*) AS payments
+       FROM payment FORCE INDEX (payment_next_attempt_at) WHERE next_attempt_at IS NOT NULL GROUP BY 1`,
+    [pendingStatuses],
   );
   return new Map(rows.map(({ status, payments }) => [status, Number(payments)]));
 }
@@ -142,7 +173,15 @@ function paymentOf(row: PaymentRow): Payment {
   if (nextCall(state) === undefined) return { state, pending: undefined };
   const { cause, attempts, next_attempt_at: dueAt } = row;
   if (cause === null || dueAt === null) throw damaged(row, "cause and next_attempt_at");
-  return { state, pending: { cause: JSON.parse(cause) as Cause, attempts, dueAt } };
+  return { state, pending: { cause: causeIn(row, cause), attempts, dueAt } };
+}
+
+function causeIn(row: PaymentRow, json: string): Cause {
+  try {
+    return JSON.parse(json) as Cause;
+  } catch {
+    throw damaged(row, "a cause in JSON");
+  }
 }
 
 function stateOf(row: PaymentRow): PaymentState {
@@ -167,7 +206,7 @@ function stateOf(row: PaymentRow): PaymentState {
       return { orderId, status, voidedAmount, terms, authorizationId };
     }
     default:
-      return unreachable(status);
+      return unknownStatus(orderId, status);
   }
 }
 
@@ -183,6 +222,12 @@ function requiredTermsOf(row: PaymentRow): Terms {
   return terms;
 }
 
-function damaged(row: PaymentRow, missing: string): Error {
-  return new Error(`The payment of order ${row.order_id} is ${row.status} without ${missing}.`);
+function damaged(row: PaymentRow, missing: string): UnreadableRowError {
+  return new UnreadableRowError(`The payment of order ${row.order_id} is ${row.status} without ${missing}.`);
+}
+
+function unknownStatus(orderId: string, status: never): never {
+  throw new UnreadableRowError(
+    `The payment of order ${orderId} is ${status}, a status that this version does not know.`,
+  );
 }

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import { connect, createServer } from "node:net";
 import { create } from "@bufbuild/protobuf";
+import { createConnection } from "mysql2/promise";
 import { Registry } from "prom-client";
 import { eventRegistry, type HandledBy } from "../../proto/event-table.ts";
 import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb.ts";
@@ -22,13 +23,19 @@ interface GatewayRequest {
   readonly atMs: number;
   readonly body: Readonly<Record<string, string>>;
 }
-type Answer = () => Response | Promise<Response>;
+type Body = GatewayRequest["body"];
+type Answer = (asked: Body) => Response | Promise<Response>;
 
 const newId = () => Bun.randomUUIDv7();
 const outbox = createOutbox({ service: "payment", registry: eventRegistry });
 const callTimeoutMs = 300;
 const never: Answer = () => new Promise<Response>(() => undefined);
-const authorized: Answer = () => Response.json({ authorizationId: `auth-${newId()}`, status: "AUTHORIZED" });
+const authorized: Answer = ({ orderId, amountMinor, currency }) =>
+  Response.json({ authorizationId: `auth-${newId()}`, status: "AUTHORIZED", orderId, amountMinor, currency });
+const voided =
+  (voidedAmountMinor: string): Answer =>
+  ({ orderId }) =>
+    Response.json({ status: "VOIDED", orderId, voidedAmountMinor });
 const status =
   (code: number, body: object = {}, headers: Record<string, string> = {}): Answer =>
   () =>
@@ -47,10 +54,10 @@ let workers: PaymentWorker[] = [];
 let metrics: Registry;
 let hinted = 0;
 
-function serveGateway() {
+function serveGateway(port = 0) {
   return Bun.serve({
     hostname: "127.0.0.1",
-    port: 0,
+    port,
     idleTimeout: 60,
     async fetch(request) {
       const body = (await request.json()) as Record<string, string>;
@@ -67,7 +74,7 @@ function serveGateway() {
       const answers = script.get(`${path} ${orderId}`) ?? script.get(orderId) ?? [authorized];
       const answer = (answers.length > 1 ? answers.shift() : answers[0]) ?? authorized;
       try {
-        return await answer();
+        return await answer(body);
       } finally {
         callsNow--;
       }
@@ -226,7 +233,7 @@ test("a worker waits for a gateway that refuses connections", async () => {
     expect(await metric("payment_gateway_calls_total", { outcome: "unknown" })).toBeGreaterThan(1),
   );
   expect((await rows())[0]?.status).toBe("AUTHORIZING");
-  gateway = Bun.serve({ hostname: "127.0.0.1", port: port ?? 0, fetch: () => authorized() }) as typeof gateway;
+  gateway = serveGateway(port);
   await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
 });
 
@@ -255,15 +262,76 @@ test.each([
   expect(await metric("payment_gateway_calls_total", { outcome: "fault" })).toBe(1);
 });
 
-test("a void is repeated until it is confirmed, and its event carries the amount that it gave back", async () => {
-  script.set("/v1/voids order-1", [
-    status(402),
-    status(409),
-    status(401),
-    status(404),
-    status(500),
-    status(200, { status: "VOIDED", voidedAmountMinor: "1999" }),
+test("an authorisation of another amount, order or currency is a fault and authorises nothing", async () => {
+  const others = [{ amountMinor: "1998" }, { orderId: "order-2" }, { currency: "USD" }];
+  script.set("order-1", [
+    ...others.map(
+      (other): Answer =>
+        (asked) =>
+          authorized({ ...asked, ...other }),
+    ),
+    ({ orderId }) => Response.json({ authorizationId: "auth-x", status: "AUTHORIZED", orderId }),
+    authorized,
   ]);
+  await reserve("order-1");
+  startWorker();
+  await eventually(async () => expect(await published()).toMatchObject([{ type: "PaymentAuthorized" }]));
+  expect(requests.map(({ key }) => key)).toEqual(Array(5).fill("authorise-order-1"));
+  expect(await metric("payment_gateway_calls_total", { outcome: "fault" })).toBe(4);
+});
+
+test("a void of another order, or of a part of the amount, is a fault and voids nothing", async () => {
+  script.set("/v1/voids order-1", [
+    (asked) => voided("1999")({ ...asked, orderId: "order-2" }),
+    voided("1998"),
+    voided("1999"),
+  ]);
+  await reserve("order-1");
+  const worker = startWorker();
+  await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
+  await handle(cancelRequested("order-1"));
+  worker.wake();
+  await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
+  expect(requests.filter(({ path }) => path === "/v1/voids")).toHaveLength(3);
+  expect(await metric("payment_gateway_calls_total", { call: "void", outcome: "fault" })).toBe(2);
+});
+
+test("a payment in a status that this version does not know, and a damaged one, stop no other claim", async () => {
+  const unknown = ["unknown-1", "unknown-2", "unknown-3"];
+  await reserve(...unknown, "damaged-1");
+  await database.execute("UPDATE payment SET status = 'REVIEWED' WHERE order_id LIKE 'unknown-%'");
+  await database.execute("UPDATE payment SET cause = NULL WHERE order_id = 'damaged-1'");
+  await database.execute("UPDATE payment SET next_attempt_at = CURRENT_TIMESTAMP(3) - INTERVAL 1 DAY");
+  const before = await rows();
+  // Fewer slots than payments that cannot be called.
+  startWorker({ callsMax: 2 });
+  await reserve("order-1", "order-2", "order-3");
+  await eventually(async () => expect(await published()).toHaveLength(3));
+  expect(requests.map(({ orderId }) => orderId).toSorted()).toEqual(["order-1", "order-2", "order-3"]);
+  const unknownIn = (all: typeof before) => all.filter((row) => row.status === "REVIEWED");
+  expect(unknownIn(await rows())).toEqual(unknownIn(before));
+  expect(await metric("payment_gateway_calls_pending", { status: "UNKNOWN" })).toBe(3);
+  expect(await metric("payment_unreadable_rows_total", { step: "claim" })).toBeGreaterThan(0);
+  expect(await metric("payment_worker_failures_total", { step: "claim" })).toBe(0);
+});
+
+test("an outcome of a payment whose status this version does not know is skipped, and the others are recorded", async () => {
+  const gate = Promise.withResolvers<void>();
+  const orderIds = ["order-1", "order-2", "order-3"];
+  for (const orderId of orderIds) script.set(orderId, [(asked) => gate.promise.then(() => authorized(asked))]);
+  await reserve(...orderIds);
+  startWorker();
+  await eventually(() => expect(requests).toHaveLength(3));
+  await database.execute("UPDATE payment SET status = 'REVIEWED' WHERE order_id = 'order-2'");
+  gate.resolve();
+  await eventually(async () => expect(await published()).toHaveLength(2));
+  expect((await rows()).map((row) => row.status)).toEqual(["AUTHORIZED", "REVIEWED", "AUTHORIZED"]);
+  expect(await metric("payment_unreadable_rows_total", { step: "record" })).toBe(1);
+  expect(await metric("payment_worker_failures_total", { step: "record" })).toBe(0);
+});
+
+test("a void is repeated until it is confirmed, and its event carries the amount that it gave back", async () => {
+  script.set("/v1/voids order-1", [status(402), status(409), status(401), status(404), status(500), voided("1999")]);
   await reserve("order-1");
   startWorker();
   await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
@@ -285,9 +353,7 @@ test("a void is repeated until it is confirmed, and its event carries the amount
 
 test("a refused void makes the payment VOID_REFUSED, is counted, and is repeated until it is confirmed", async () => {
   let refuses = true;
-  script.set("/v1/voids order-1", [
-    () => (refuses ? status(403)() : Response.json({ status: "VOIDED", voidedAmountMinor: "1999" })),
-  ]);
+  script.set("/v1/voids order-1", [(asked) => (refuses ? status(403) : voided("1999"))(asked)]);
   await reserve("order-1");
   startWorker();
   await eventually(async () => expect((await rows())[0]?.status).toBe("AUTHORIZED"));
@@ -309,44 +375,55 @@ test("a refused void makes the payment VOID_REFUSED, is counted, and is repeated
 test("an authorisation that arrives after the cancel is ignored and does not delay the void", async () => {
   const late = Promise.withResolvers<Response>();
   script.set("/v1/authorizations order-1", [() => late.promise]);
-  script.set("/v1/voids order-1", [never, status(200, { status: "VOIDED", voidedAmountMinor: "1999" })]);
+  script.set("/v1/voids order-1", [never, voided("1999")]);
   await reserve("order-1");
   const worker = startWorker();
   await eventually(() => expect(requests).toHaveLength(1));
   await handle(cancelRequested("order-1"));
   worker.wake();
   await eventually(() => expect(requests).toHaveLength(2));
-  late.resolve(await authorized());
+  late.resolve(await authorized(requests[0]?.body ?? {}));
   await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
   expect(await published()).toMatchObject([{ type: "PaymentVoided" }]);
   expect(await metric("payment_gateway_calls_total", { outcome: "authorized" })).toBe(1);
 });
 
-test("an authorise that is throttled after the cancel does not delay the void", async () => {
+test("an authorise that is throttled after the cancel does not delay the void, which another instance makes", async () => {
   const late = Promise.withResolvers<Response>();
   script.set("/v1/authorizations order-1", [() => late.promise]);
-  script.set("/v1/voids order-1", [
-    async () => {
-      // Before the authorise times out, and before the void is repeated.
-      setTimeout(async () => late.resolve(await status(429, {}, { "retry-after": "60" })()), 100);
-      return await status(500)();
-    },
-    status(200, { status: "VOIDED", voidedAmountMinor: "0" }),
-  ]);
+  script.set("/v1/voids order-1", [voided("0")]);
   await reserve("order-1");
-  const worker = startWorker();
+  startWorker();
   await eventually(() => expect(requests).toHaveLength(1));
   await handle(cancelRequested("order-1"));
-  worker.wake();
+  late.resolve(await status(429, {}, { "retry-after": "60" })({}));
+  await eventually(async () => expect(await metric("payment_gateway_calls_total", { outcome: "throttled" })).toBe(1));
+  startWorker({ metrics: new Registry() });
   await eventually(async () => expect((await rows())[0]?.status).toBe("VOIDED"));
-  expect(await metric("payment_gateway_calls_total", { outcome: "throttled" })).toBe(1);
+});
+
+test("a 429 pauses all calls of this process until Retry-After has passed", async () => {
+  const throttled = ["first-1", "first-2"];
+  for (const orderId of throttled) script.set(orderId, [status(429, {}, { "retry-after": "2" }), authorized]);
+  await reserve(...throttled);
+  const worker = startWorker();
+  await eventually(async () => expect(await metric("payment_gateway_calls_total", { outcome: "throttled" })).toBe(2));
+  const throttledMs = performance.now();
+  expect(worker.freeSlots()).toBe(0);
+  expect(await metric("payment_gateway_pause_seconds", {})).toBeGreaterThan(1);
+  await reserve("order-1", "order-2");
+  worker.wake();
+  await eventually(async () => expect(await published()).toHaveLength(4));
+  const later = requests.slice(2);
+  expect(later.length).toBeGreaterThanOrEqual(4);
+  expect(Math.min(...later.map(({ atMs }) => atMs)) - throttledMs).toBeGreaterThan(1_700);
 });
 
 test("a worker makes as many calls side by side as it has slots, and reuses a slot as soon as it is free", async () => {
   const orderIds = Array.from({ length: 200 }, (_, index) => `order-${index}`);
   // Calls of different lengths, so that the slots become free one by one.
   for (const [index, orderId] of orderIds.entries()) {
-    script.set(orderId, [() => Bun.sleep(10 + (index % 16) * 5).then(authorized)]);
+    script.set(orderId, [(asked) => Bun.sleep(10 + (index % 16) * 5).then(() => authorized(asked))]);
   }
   await reserve(...orderIds);
   const startedMs = performance.now();
@@ -361,7 +438,7 @@ test("a worker makes as many calls side by side as it has slots, and reuses a sl
 
 test("outcomes that arrive while others are being recorded are recorded together", async () => {
   const orderIds = Array.from({ length: 200 }, (_, index) => `order-${index}`);
-  for (const orderId of orderIds) script.set(orderId, [() => Bun.sleep(50).then(authorized)]);
+  for (const orderId of orderIds) script.set(orderId, [(asked) => Bun.sleep(50).then(() => authorized(asked))]);
   await reserve(...orderIds);
   let transactions = 0;
   const counting: Database = {
@@ -377,12 +454,36 @@ test("outcomes that arrive while others are being recorded are recorded together
   expect(transactions).toBeLessThan(100);
 });
 
+test("a payment whose row stays locked does not hold up the outcomes of others", async () => {
+  const gate = Promise.withResolvers<void>();
+  const orderIds = Array.from({ length: 20 }, (_, index) => `order-${index}`);
+  for (const orderId of orderIds) script.set(orderId, [(asked) => gate.promise.then(() => authorized(asked))]);
+  await reserve(...orderIds);
+  startWorker();
+  await eventually(() => expect(requests).toHaveLength(20));
+  const other = await createConnection({ uri: schema.url });
+  await other.beginTransaction();
+  await other.query("SELECT 1 FROM payment WHERE order_id = 'order-7' FOR UPDATE");
+  try {
+    gate.resolve();
+    await eventually(async () => expect(await published()).toHaveLength(19), 15_000);
+    expect((await published()).map(({ orderId }) => orderId)).not.toContain("order-7");
+    // Nothing was lost and asked for again.
+    expect(requests).toHaveLength(20);
+  } finally {
+    other.destroy();
+  }
+  await eventually(async () => expect(await published()).toHaveLength(20), 20_000);
+}, 60_000);
+
 test("a call that waits for its retry holds no slot", async () => {
   const stuck = ["stuck-1", "stuck-2", "stuck-3", "stuck-4"];
-  for (const orderId of stuck) script.set(orderId, [status(429, {}, { "retry-after": "60" })]);
+  for (const orderId of stuck) script.set(orderId, [status(503)]);
   await reserve(...stuck);
+  // So many attempts before that each waits for seconds.
+  await database.execute("UPDATE payment SET attempts = 30");
   const worker = startWorker({ callsMax: 2 });
-  await eventually(() => expect(requests).toHaveLength(4));
+  await eventually(() => expect(requests.length).toBeGreaterThanOrEqual(4));
   await reserve("order-1");
   worker.wake();
   await eventually(async () => expect(await published()).toMatchObject([{ orderId: "order-1" }]));
@@ -425,7 +526,7 @@ test("a worker waits for a database that is away", async () => {
 });
 
 test("a worker that closes claims no more calls and records the outcomes of the current ones", async () => {
-  script.set("order-1", [() => Bun.sleep(150).then(authorized)]);
+  script.set("order-1", [(asked) => Bun.sleep(150).then(() => authorized(asked))]);
   script.set("order-2", [never]);
   await reserve("order-1", "order-2", "order-3");
   const worker = startWorker({ callsMax: 2 });

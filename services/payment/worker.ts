@@ -23,6 +23,7 @@ export interface PaymentWorker extends CallStarter {
 /** Finds retries that are due, rows of other instances and lost wake-ups. */
 const pollIntervalMs = 500;
 const closeDeadlineMs = 4_000;
+const nothing = { claimed: [], unreadable: [] };
 
 /** Starts claiming and goes on until closed. Waits for a database or a gateway that is away. */
 export function startPaymentWorker(
@@ -56,11 +57,13 @@ export function startPaymentWorker(
       bell = new AbortController();
       const limit = calls.freeSlots();
       try {
-        const claimed = limit === 0 ? [] : await claimDuePayments(database, { limit });
+        const { claimed, unreadable } = limit === 0 ? nothing : await claimDuePayments(database, { limit });
         for (const payment of claimed) calls.start(payment);
+        for (const error of unreadable) log.error({ err: error }, "payment skipped");
+        metrics.unreadable("claim", unreadable.length);
         failures = 0;
         // If all free slots were filled, more may be due: go on at once if a slot is free again.
-        if (limit > 0 && claimed.length === limit && calls.freeSlots() > 0) continue;
+        if (limit > 0 && claimed.length + unreadable.length === limit && calls.freeSlots() > 0) continue;
       } catch (error) {
         metrics.failed("claim");
         log.error({ err: error }, "due gateway calls not claimed");

@@ -3,6 +3,7 @@ import { createServer } from "node:net";
 import { StackError } from "./errors.ts";
 import { serviceNames } from "./services.ts";
 import {
+  brokerPorts,
   type Instances,
   instanceName,
   instancePort,
@@ -63,8 +64,10 @@ function neededPorts(settings: StackSettings, instances: Instances): readonly Ne
   );
   return [
     single("mariadb", "MariaDB"),
-    single("kafka", "Kafka"),
-    single("kafkaController", "Kafka's controller"),
+    ...brokerPorts(settings).flatMap(({ name, client, controller }) => [
+      { ...single("kafka", name), number: client },
+      { ...single("kafkaController", `${name}'s controller`), number: controller },
+    ]),
     single("gateway", "payment gateway"),
     ...servicePorts,
     ...forEachInstance("relay", single("relayHealth", "health")),

@@ -2,7 +2,15 @@ import { join } from "node:path";
 import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { byService, type ServiceDefinition, schemaName, serviceNames, services } from "./services.ts";
-import { databaseUrl, type Instances, instanceName, instancePort, type StackSettings } from "./settings.ts";
+import {
+  brokerAddresses,
+  databaseUrl,
+  type Instances,
+  instanceName,
+  instancePort,
+  numbersOf,
+  type StackSettings,
+} from "./settings.ts";
 import type { OrderEndpoints, StackFile } from "./stack-file.ts";
 import type { ProcessSpec } from "./supervisor.ts";
 
@@ -35,7 +43,6 @@ export interface ProcessPlan {
 
 /** Plans all processes. Each gets its whole configuration by its environment. */
 export function planProcesses(settings: StackSettings, instances: Instances): ProcessPlan {
-  const { host, ports } = settings;
   const others = [
     ...serviceNames.flatMap((name) =>
       numbersOf(instances[name]).map((number) => planService(settings, instances, name, number)),
@@ -52,7 +59,7 @@ export function planProcesses(settings: StackSettings, instances: Instances): Pr
           .slice(1)
           .map((number) => [instanceName("order", number), orderEndpoints(settings, number)]),
       ),
-      kafka: { brokers: [`${host}:${ports.kafka}`] },
+      kafka: { brokers: brokerList(settings) },
       databases: byService((name) => databaseUrl(settings, name)),
       gateway: gatewayUrl(settings),
       health: {
@@ -128,7 +135,7 @@ function planInstance(
     readonly healthPort: number;
   },
 ): PlannedProcess {
-  const { host, logLevel, ports } = settings;
+  const { host, logLevel } = settings;
   const healthUrl = `http://${host}:${healthPort}`;
   const spec: ProcessSpec = {
     name,
@@ -138,7 +145,7 @@ function planInstance(
       ...runtimeEnvironment,
       HOST: host,
       LOG_LEVEL: logLevel,
-      KAFKA_BROKERS: `${host}:${ports.kafka}`,
+      KAFKA_BROKERS: brokerList(settings).join(","),
       INSTANCE: name,
       HEALTH_PORT: String(healthPort),
       ...env,
@@ -175,9 +182,8 @@ function orderEndpoints({ host, servicePorts }: StackSettings, number: number): 
   };
 }
 
-/** 1 to `count`. */
-function numbersOf(count: number): readonly number[] {
-  return Array.from({ length: count }, (_, index) => index + 1);
+function brokerList(settings: StackSettings): readonly string[] {
+  return brokerAddresses(settings).map(({ host, port }) => `${host}:${port}`);
 }
 
 async function answers(url: string): Promise<boolean> {

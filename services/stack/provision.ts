@@ -4,16 +4,17 @@
  */
 
 import { join } from "node:path";
-import { createConnection } from "mysql2/promise";
 import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
-import { outboxArchiveTableName, outboxTableName } from "../../relay/tables.ts";
 import { sleep } from "../kit/backoff.ts";
 import { environment, type HostPort, hostPorts, integer, readConfig, url } from "../kit/config.ts";
+import { openDatabase } from "../kit/database.ts";
 import { messageOf } from "../kit/errors.ts";
 import { silentLogger } from "../kit/log.ts";
 import { migrate } from "../kit/migrate.ts";
 import { say } from "./console.ts";
+import { databaseUsers, migratorUser, setRights } from "./rights.ts";
+import { insyncReplicasMin } from "./servers/kafka-properties.ts";
 import { type ServiceDefinition, schemaName, serviceNames, services } from "./services.ts";
 
 export const deadLetterTopic = "shop.order-saga.dlq";
@@ -25,35 +26,34 @@ const messageBytesMax = 1_048_576;
 const waitForLeadersMs = 15_000;
 const waitForServersMs = 180_000;
 
-const migratorUser = "shop_migrator";
-const relayUser = "shop_relay";
+/** Schema changes may take long; a server that does not answer at all must not hold up the start for ever. */
+const statementTimeoutMs = 60_000;
 
 /**
- * Creates databases, users, tables, grants and demo data. What exists stays. It may run any number of times, also
- * concurrently.
+ * Creates databases, users, tables and demo data, and sets the users' rights. What exists stays, but for rights that a user
+ * should not have. It may run any number of times, also concurrently.
  * @param adminUrl for a user who may create databases and users. A schema in the URL is ignored.
  */
 export async function provisionDatabases(adminUrl: string): Promise<void> {
-  const admin = await createConnection({ uri: withSchema(adminUrl, ""), connectTimeout: 5_000 });
+  const admin = openDatabase({
+    url: withSchema(adminUrl, ""),
+    connectionsMax: 1,
+    connectTimeoutMs: 5_000,
+    statementTimeoutMs,
+  });
   try {
-    for (const user of [migratorUser, relayUser, ...serviceNames.map(schemaName)]) {
+    for (const user of databaseUsers) {
       // The password is the user's name: fine for one machine, and obviously for nothing else.
-      await admin.query(`CREATE USER IF NOT EXISTS '${user}'@'%' IDENTIFIED BY '${user}'`);
+      await admin.execute(`CREATE USER IF NOT EXISTS '${user}'@'%' IDENTIFIED BY '${user}'`);
     }
     for (const schema of serviceNames.map(schemaName)) {
-      await admin.query(`CREATE DATABASE IF NOT EXISTS ${schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`);
-      await admin.query(`GRANT ALL PRIVILEGES ON ${schema}.* TO '${migratorUser}'@'%'`);
-      await admin.query(`GRANT SELECT, INSERT, UPDATE, DELETE ON ${schema}.* TO '${schema}'@'%'`);
+      await admin.execute(`CREATE DATABASE IF NOT EXISTS ${schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`);
+      await admin.execute(`GRANT ALL PRIVILEGES ON ${schema}.* TO '${migratorUser}'@'%'`);
     }
     await Promise.all(serviceNames.map((service) => provisionSchema(adminUrl, service)));
-    for (const service of serviceNames) {
-      const outbox = `${schemaName(service)}.${outboxTableName(service)}`;
-      const archive = `${schemaName(service)}.${outboxArchiveTableName(service)}`;
-      await admin.query(`GRANT SELECT, UPDATE, DELETE ON ${outbox} TO '${relayUser}'@'%'`);
-      await admin.query(`GRANT SELECT, INSERT, DELETE ON ${archive} TO '${relayUser}'@'%'`);
-    }
+    for (const service of serviceNames) await setRights(admin, service);
   } finally {
-    admin.destroy();
+    await admin.close();
   }
 }
 
@@ -92,7 +92,7 @@ export async function provisionTopics(brokers: readonly HostPort[], replication:
           config: {
             "retention.ms": String(retentionMs),
             "max.message.bytes": String(messageBytesMax),
-            "min.insync.replicas": replication >= 3 ? "2" : "1",
+            "min.insync.replicas": String(insyncReplicasMin(replication)),
           },
         })),
       );

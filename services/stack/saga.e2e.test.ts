@@ -8,9 +8,13 @@ import { StockReservedSchema } from "../../proto/gen/shop/inventory/v1/events_pb
 import { OrderCancelRequestedSchema, OrderCompletedSchema } from "../../proto/gen/shop/order/v1/events_pb.ts";
 import { Order_Status } from "../../proto/gen/shop/order/v1/order_pb.ts";
 import { PaymentAuthorizedSchema, PaymentFailedSchema } from "../../proto/gen/shop/payment/v1/events_pb.ts";
+import { listParked } from "../../relay/inbox/parked.ts";
+import { openAdmin } from "../../relay/kafka/admin.ts";
 import { openProducer } from "../../relay/kafka/producer.ts";
+import { oddRecords, produceRaw } from "../../relay/kafka/testing.ts";
 import { eventually } from "../kit/testing.ts";
 import { traceIdOf } from "../kit/traceparent.ts";
+import { serviceNames } from "./services.ts";
 import { grpcClient, kafkaOf, orderRequest, outcomeOf, startStack, type TestStack, watchToEnd } from "./testing.ts";
 import { findDiscrepancies } from "./testing-books.ts";
 
@@ -290,3 +294,57 @@ test("stock, money and events add up after all of these orders", async () => {
     expect(await findDiscrepancies(stack)).toEqual([]);
   }, 30_000);
 });
+
+test("192 odd records of another client stop nothing: no process ends, and orders around them complete", async () => {
+  const before = await stack.read();
+  const kafka = kafkaOf(before);
+  const placed: string[] = [];
+  const place = async (count: number) => {
+    const answers = Array.from({ length: count }, () => stack.connect.placeOrder(orderRequest()));
+    placed.push(...(await Promise.all(answers)).map(({ orderId }) => orderId));
+  };
+  // A type that each service handles, for keys that no order has.
+  const event = (message: Message & { readonly orderId: string }) => {
+    const row = toOutboxRow(
+      { id: Bun.randomUUIDv7(), aggregateId: message.orderId, message, headers: {} },
+      eventRegistry,
+    );
+    const sent = { ...row, occurredAt: new Date(), seq: "1" };
+    return toRecord(sent, { ceSource: "/shop/elsewhere", encoding: "protobuf", registry: eventRegistry });
+  };
+  const events = [OrderCancelRequestedSchema, StockReservedSchema, PaymentFailedSchema].map(
+    (schema) => () => event(create(schema, { orderId: Bun.randomUUIDv7() })),
+  );
+  const odd = Array.from({ length: 12 }, (_, partition) => {
+    const made = events[partition % events.length]?.() ?? event(create(StockReservedSchema));
+    return oddRecords(made.headers.ce_type ?? "", made).map((it) => ({ ...it, partition }));
+  }).flat();
+  expect(odd.length).toBe(192);
+  await place(20);
+  await produceRaw(kafka, sagaTopic, odd.slice(0, 96));
+  await place(20);
+  await produceRaw(kafka, sagaTopic, odd.slice(96));
+  await place(20);
+  for (const orderId of placed) {
+    expect((await watchToEnd(stack.connect, orderId)).map(outcomeOf).at(-1)).toBe("COMPLETED");
+  }
+  // Every service is past all of them.
+  const admin = await openAdmin(kafka);
+  await eventually(async () => {
+    const ends = await admin.endOffsets(sagaTopic);
+    for (const group of serviceNames) {
+      const committed = new Map(
+        (await admin.committedOffsets(group, sagaTopic)).map(({ partition, offset }) => [partition, offset]),
+      );
+      expect(ends.filter(({ partition, offset }) => committed.get(partition) !== offset)).toEqual([]);
+    }
+  }, 20_000);
+  await admin.close();
+  for (const service of serviceNames) {
+    const parked = await listParked(stack.databases[service], service);
+    expect(parked.length).toBeGreaterThan(0);
+    expect(new Set(parked.map(({ reason }) => reason))).toEqual(new Set(["UNDECODABLE"]));
+    expect((await fetch(`${before.health[service]}/readyz`)).status).toBe(200);
+  }
+  expect((await stack.read()).processes).toEqual(before.processes);
+}, 60_000);

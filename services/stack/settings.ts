@@ -1,7 +1,7 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import type { ServiceName } from "../../proto/event-table.ts";
-import { ConfigError, integer, port, readConfig, text } from "../kit/config.ts";
+import { ConfigError, type HostPort, integer, port, readConfig, text } from "../kit/config.ts";
 import { byService, schemaName, serviceNames, services } from "./services.ts";
 
 /** The processes of which `--instances` may start several. */
@@ -15,6 +15,10 @@ export const instancesMax = 9;
 export type Instances = Readonly<Record<ScalableName, number>>;
 
 export const oneInstanceEach: Instances = { ...byService(() => 1), relay: 1 };
+
+/** What `--brokers` may be. Two would be worth less than one: a majority of two needs both. */
+export const brokerCounts = [1, 3] as const;
+export type BrokerCount = (typeof brokerCounts)[number];
 
 /** The ports of everything but the services: the variable that sets each, and the default. */
 const ports = {
@@ -48,13 +52,15 @@ export const portDefaults: ReadonlyMap<string, number> = new Map([
   ),
 ]);
 
-/** The configuration of the local stack: where its data lives, and the port of each first instance. */
+/** The configuration of the local stack: where its data lives, its brokers, and the port of each first instance. */
 export interface StackSettings {
   readonly host: "127.0.0.1";
   readonly root: string;
   readonly dataFolder: string;
   readonly cacheFolder: string;
   readonly logLevel: string;
+  /** How many Kafka brokers run. Broker n listens on the ports of the first plus 100 × (n − 1). */
+  readonly brokers: BrokerCount;
   readonly ports: Readonly<Record<PortName, number>>;
   readonly servicePorts: {
     readonly [S in ServiceName]: { readonly [P in keyof (typeof services)[S]["ports"]]: number };
@@ -68,7 +74,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
  * so that a second stack can run beside the first.
  * @throws ConfigError that names each invalid variable.
  */
-export function readStackSettings(env: Environment, root: string): StackSettings {
+export function readStackSettings(env: Environment, root: string, brokers: BrokerCount = 1): StackSettings {
   const base = readConfig(env, {
     portOffset: integer("STACK_PORT_OFFSET", { fallback: 0, min: 0, max: 40_000 }),
     dataFolder: text("STACK_DATA_DIR", ".data"),
@@ -91,6 +97,7 @@ export function readStackSettings(env: Environment, root: string): StackSettings
     // By the XDG Base Directory Specification, an empty variable counts as not set.
     cacheFolder: resolve(env.XDG_CACHE_HOME || join(env.HOME || homedir(), ".cache"), "order-saga"),
     logLevel: base.logLevel,
+    brokers,
     ports: Object.fromEntries(
       Object.entries(ports).map(([name, [variable]]) => [name, numbers[variable]]),
     ) as StackSettings["ports"],
@@ -126,6 +133,35 @@ export function parseInstances(argument: string): Instances {
     instances[known] = count;
   }
   return instances;
+}
+
+/** Parses the argument of `--brokers`. @throws ConfigError that says what is allowed. */
+export function parseBrokers(argument: string): BrokerCount {
+  const count = brokerCounts.find((it) => String(it) === argument);
+  if (count === undefined) {
+    throw new ConfigError(`--brokers takes ${brokerCounts.join(" or ")}, and "${argument}" is not valid.`);
+  }
+  return count;
+}
+
+/** The ports of each broker: for clients, and for its controller. The name is that of its process, log and data folder. */
+export function brokerPorts({ brokers, ports }: StackSettings) {
+  return numbersOf(brokers).map((number) => ({
+    number,
+    name: instanceName("kafka", number),
+    client: instancePort(ports.kafka, number),
+    controller: instancePort(ports.kafkaController, number),
+  }));
+}
+
+/** Where clients reach the brokers. */
+export function brokerAddresses(settings: StackSettings): readonly HostPort[] {
+  return brokerPorts(settings).map(({ client }) => ({ host: settings.host, port: client }));
+}
+
+/** 1 to `count`. */
+export function numbersOf(count: number): readonly number[] {
+  return Array.from({ length: count }, (_, index) => index + 1);
 }
 
 /** The URL of a service's schema, for one of the users or, without `user`, for root. */

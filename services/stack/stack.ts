@@ -9,9 +9,9 @@ import { stopOrphans } from "./orphans.ts";
 import { type ProcessPlan, planProcesses } from "./processes.ts";
 import { provisionDatabases, provisionTopics } from "./provision.ts";
 import { ensurePrograms, type Programs } from "./servers/downloads.ts";
-import { prepareKafka } from "./servers/kafka.ts";
+import { prepareBrokers, requireBrokersOfData } from "./servers/kafka.ts";
 import { prepareMariadb } from "./servers/mariadb.ts";
-import { databaseAdminUrl, type Instances, type StackSettings } from "./settings.ts";
+import { brokerAddresses, databaseAdminUrl, type Instances, type StackSettings } from "./settings.ts";
 import { stackFilePath, writeStackFile } from "./stack-file.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -52,6 +52,7 @@ export class Stack {
     const orphans = await stopOrphans(dataFolder);
     if (orphans > 0) say(`Ended ${orphans} processes left behind by a stack that was killed.`);
     await rm(stackFilePath(dataFolder), { force: true });
+    requireBrokersOfData(this.#settings);
     await requireFreePorts(this.#settings, this.#instances);
     await requireFreeSpace(dataFolder);
     const programs = await ensurePrograms(cacheFolder);
@@ -82,10 +83,10 @@ export class Stack {
   }
 
   async #startKafka(programs: Programs): Promise<void> {
-    const { host, ports } = this.#settings;
-    await this.#supervisor.start(await prepareKafka(this.#settings, programs));
-    await provisionTopics([{ host, port: ports.kafka }], 1);
-    say("Kafka is up, with its topics.");
+    const brokers = await prepareBrokers(this.#settings, programs);
+    await Promise.all(brokers.map((spec) => this.#supervisor.start(spec)));
+    await provisionTopics(brokerAddresses(this.#settings), this.#settings.brokers);
+    say(brokers.length === 1 ? "Kafka is up, with its topics." : `${brokers.length} brokers are up, with the topics.`);
   }
 
   async #stop(): Promise<void> {

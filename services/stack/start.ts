@@ -9,9 +9,12 @@ import { printError } from "./errors.ts";
 import { lockDataFolder } from "./lock.ts";
 import { placeSampleOrders } from "./samples.ts";
 import {
+  type BrokerCount,
+  brokerCounts,
   type Instances,
   instancesMax,
   oneInstanceEach,
+  parseBrokers,
   parseInstances,
   readStackSettings,
   type StackSettings,
@@ -25,15 +28,17 @@ const parentPollMs = 500;
 /** npm, the terminal and the bootstrap each forward a Ctrl-C. Only a signal that comes later counts as a second one. */
 const sameSignalMs = 1_500;
 
-const usage = `Usage: npm start -- [--exit] [--no-samples] [--instances order=2,relay=2]
+const usage = `Usage: npm start -- [--exit] [--no-samples] [--instances order=2,relay=2] [--brokers 3]
   --exit        stop after the sample orders: exit code 0 if each got its expected final status, else 1
   --no-samples  place no sample orders
-  --instances   how many processes of ${scalableNames.join(", ")} (1 to ${instancesMax} each)`;
+  --instances   how many processes of ${scalableNames.join(", ")} (1 to ${instancesMax} each)
+  --brokers     how many Kafka brokers: ${brokerCounts.join(" or ")} (default 1); it belongs to the data and stays as it is`;
 
 interface Arguments {
   readonly exit: boolean;
   readonly samples: boolean;
   readonly instances: Instances;
+  readonly brokers: BrokerCount;
 }
 
 /** @throws ConfigError that says what is wrong. */
@@ -42,12 +47,13 @@ function parseArguments(args: readonly string[]): Arguments {
   try {
     const { values } = parseArgs({
       args: [...args],
-      options: { exit: flag, "no-samples": flag, instances: { type: "string" } },
+      options: { exit: flag, "no-samples": flag, instances: { type: "string" }, brokers: { type: "string" } },
     });
     return {
       exit: values.exit,
       samples: !values["no-samples"],
       instances: values.instances === undefined ? oneInstanceEach : parseInstances(values.instances),
+      brokers: values.brokers === undefined ? 1 : parseBrokers(values.brokers),
     };
   } catch (error) {
     throw new ConfigError(messageOf(error));
@@ -55,7 +61,7 @@ function parseArguments(args: readonly string[]): Arguments {
 }
 
 /** The addresses of everything, and commands to place and watch an order. */
-function describeStack({ order, gateway, health }: Stack["addresses"], settings: StackSettings): string {
+function describeStack({ order, gateway, kafka, health }: Stack["addresses"], settings: StackSettings): string {
   const { host, ports, dataFolder } = settings;
   const grpcAddress = new URL(order.grpc).host;
   const requestId = '"requestId":"\'$(cat /proc/sys/kernel/random/uuid)\'"';
@@ -65,7 +71,7 @@ function describeStack({ order, gateway, health }: Stack["addresses"], settings:
     ["Order: Connect, gRPC-Web, JSON", order.http],
     ["Order: gRPC (h2c)", grpcAddress],
     ["Fake payment gateway", gateway],
-    ["Kafka", `${host}:${ports.kafka}`],
+    ["Kafka", kafka.brokers.join(", ")],
     ["MariaDB", `${host}:${ports.mariadb} (root, no password)`],
     ...Object.entries(health)
       .filter(([name]) => name !== "gateway")
@@ -125,8 +131,8 @@ function watchParent(onGone: () => void): void {
 
 /** Returns the exit code. */
 async function main(): Promise<number> {
-  const { exit, samples, instances } = parseArguments(process.argv.slice(2));
-  const settings = readStackSettings(environment(), root);
+  const { exit, samples, instances, brokers } = parseArguments(process.argv.slice(2));
+  const settings = readStackSettings(environment(), root, brokers);
   const stack = new Stack(settings, instances, await lockDataFolder(settings.dataFolder));
   const stopping = stopRequested();
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { sleep } from "../kit/backoff.ts";
 import { environment } from "../kit/config.ts";
 import { endsWithin } from "../kit/deadline.ts";
+import { linkSignals } from "../kit/linked-signal.ts";
 import { say } from "./console.ts";
 import { StackError } from "./errors.ts";
 import { ownerVariable } from "./orphans.ts";
@@ -26,6 +27,8 @@ export interface ProcessSpec {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly stage: (typeof stopStages)[number];
+  /** How long it may take to stop before it is killed. Default: 10 s. */
+  readonly stopTimeoutMs?: number;
   /** Whether the process does its work. May throw while it does not. */
   isReady(): Promise<boolean>;
 }
@@ -127,9 +130,10 @@ export class Supervisor {
   async #stop(child: Child): Promise<void> {
     const running = child.process;
     if (running !== undefined) {
+      const timeoutMs = child.spec.stopTimeoutMs ?? stopTimeoutMs;
       signalGroup(running, "SIGTERM");
-      if (!(await endsWithin(running.exited, stopTimeoutMs))) {
-        say(`${child.spec.name} did not stop within ${stopTimeoutMs / 1_000} s and is killed.`);
+      if (!(await endsWithin(running.exited, timeoutMs))) {
+        say(`${child.spec.name} did not stop within ${timeoutMs / 1_000} s and is killed.`);
         signalGroup(running, "SIGKILL");
         await running.exited;
       }
@@ -158,10 +162,11 @@ export class Supervisor {
   }
 
   async #reportReady(child: Child, running: Bun.Subprocess): Promise<void> {
-    const cancelled = AbortSignal.any([child.stopping.signal, AbortSignal.timeout(readyTimeoutMs)]);
-    const ended = running.exited.then(() => false);
-    if (await Promise.race([becomesReady(child.spec, cancelled), ended])) {
-      if (!cancelled.aborted) say(`${child.spec.name} is ready again (PID ${running.pid}).`);
+    const ended = new AbortController();
+    void running.exited.then(() => ended.abort());
+    using cancelled = linkSignals(child.stopping.signal, ended.signal, AbortSignal.timeout(readyTimeoutMs));
+    if ((await becomesReady(child.spec, cancelled.signal)) && !cancelled.signal.aborted) {
+      say(`${child.spec.name} is ready again (PID ${running.pid}).`);
     }
   }
 

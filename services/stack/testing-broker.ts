@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { environment, type HostPort } from "../kit/config.ts";
 import { freePort } from "../kit/testing.ts";
 import { ensurePrograms } from "./servers/downloads.ts";
-import { prepareKafka } from "./servers/kafka.ts";
+import { prepareBrokers } from "./servers/kafka.ts";
 import { readStackSettings } from "./settings.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -33,7 +33,8 @@ export async function startTestBroker(): Promise<TestBroker> {
     logFolder: join(dataFolder, "logs"),
     onChange: () => undefined,
   });
-  await supervisor.start(await prepareKafka(settings, await ensurePrograms(settings.cacheFolder)));
+  const brokers = await prepareBrokers(settings, await ensurePrograms(settings.cacheFolder));
+  await Promise.all(brokers.map((spec) => supervisor.start(spec)));
   return {
     address: { host: settings.host, port: settings.ports.kafka },
     pid() {

@@ -34,13 +34,13 @@ export interface TestStack {
 
 /**
  * Starts a stack on the ports and the data folder that `npm test` set, and resolves when it is ready.
- * @param env added to the environment of its processes.
+ * @param env added to the environment of `npm start` and its processes.
  */
 export async function startStack(
   args: readonly string[] = [],
   env: Readonly<Record<string, string>> = {},
 ): Promise<TestStack> {
-  const dataFolder = environment().STACK_DATA_DIR;
+  const dataFolder = env.STACK_DATA_DIR ?? environment().STACK_DATA_DIR;
   if (dataFolder === undefined) throw new Error("Run the end-to-end tests with: npm test -- e2e");
   const child = Bun.spawn([process.execPath, "services/stack/start.ts", "--no-samples", ...args], {
     cwd: root,
@@ -82,10 +82,13 @@ export async function startStack(
   };
 }
 
-/** Connects to a stack's broker. */
+/** Connects to a stack's brokers. */
 export function kafkaOf(stack: StackFile): KafkaOptions {
-  const [host = "", port = ""] = (stack.kafka.brokers[0] ?? "").split(":");
-  return { brokers: [{ host, port: Number(port) }], clientId: "test", log: silentLogger };
+  const brokers = stack.kafka.brokers.map((address) => {
+    const [host = "", port = ""] = address.split(":");
+    return { host, port: Number(port) };
+  });
+  return { brokers, clientId: "test", log: silentLogger };
 }
 
 /** Calls OrderService through grpc-js, as any gRPC client would. */

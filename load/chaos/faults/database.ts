@@ -1,6 +1,6 @@
 /** The database's disk runs full. */
 import { sleep } from "../../../services/kit/backoff.ts";
-import { clients } from "../topology.ts";
+import { roles } from "../topology.ts";
 import { type FaultKind, until, untilBusy, witnessed } from "./fault.ts";
 
 const refusalTimeoutMs = 60_000;
@@ -14,6 +14,7 @@ export const diskFull: FaultKind = {
     if (typeof disk === "string") return { kind: "skipped", why: disk };
     const notFinal = await untilBusy(stack);
     const pid = processes.pidOf("mariadb");
+    const clients = roles.flatMap((role) => stack.links.clientsOf(role));
     const logSizes = clients.map((name) => [name, processes.logSize(name)] as const);
     const refusals = () =>
       logSizes

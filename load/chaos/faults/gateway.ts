@@ -18,16 +18,20 @@ function gatewayFault(name: string, fault: GatewayFault): FaultKind {
     targets: ["gateway"],
     async strike({ stack }) {
       const { faultyGateway, gatewayPorts, processes } = stack;
-      const link = stack.links.get("payment → gateway");
+      const links = stack.links.all("payment → gateway");
+      const retarget = (port: number) => {
+        for (const { proxy } of links) proxy.retarget(port);
+      };
       const notFinal = await untilBusy(stack);
       const affectedBefore = faultyGateway.affected();
-      const unknown = () => processes.metric("payment", "payment_gateway_calls_total", { outcome: "unknown" });
+      const payments = stack.links.clientsOf("payment");
+      const unknown = () => processes.metricOf(payments, "payment_gateway_calls_total", { outcome: "unknown" });
       const unknownBefore = await unknown();
-      link.retarget(gatewayPorts.faulty);
+      retarget(gatewayPorts.faulty);
       faultyGateway.inject(fault);
       await sleep(faultMinMs);
       await until(async () => faultyGateway.affected() - affectedBefore >= callsMin, callsTimeoutMs);
-      link.retarget(gatewayPorts.real);
+      retarget(gatewayPorts.real);
       faultyGateway.inject(undefined);
       return witnessed(
         [

@@ -1,6 +1,6 @@
 /** Connections that are slow, reset, dead or refused. */
 import { sleep } from "../../../services/kit/backoff.ts";
-import { type Client, type LinkName, links } from "../topology.ts";
+import { type LinkName, links } from "../topology.ts";
 import { atSomeRequest, type FaultKind, untilBusy, witnessed } from "./fault.ts";
 
 const latencyMs = 4_000;
@@ -15,14 +15,14 @@ export const latency: FaultKind = {
   name: "TCP latency",
   targets: links,
   async strike({ stack, random }, target) {
-    const link = stack.links.get(target as LinkName);
     const notFinal = await untilBusy(stack);
-    const before = link.traffic().delayedChunks;
+    const { proxy } = await stack.links.pick(target as LinkName, random);
+    const before = proxy.traffic().delayedChunks;
     const delayMs = delayMinMs + random.below(delayRangeMs);
-    link.slowDown(delayMs);
+    proxy.slowDown(delayMs);
     await sleep(latencyMs);
-    link.heal();
-    const delayed = link.traffic().delayedChunks - before;
+    proxy.heal();
+    const delayed = proxy.traffic().delayedChunks - before;
     return witnessed([
       [delayed, `chunks delayed by ${delayMs} ms`],
       [notFinal, "orders not final"],
@@ -34,13 +34,13 @@ export const reset: FaultKind = {
   name: "TCP reset",
   targets: links,
   async strike({ stack, random }, target) {
-    const link = stack.links.get(target as LinkName);
     const notFinal = await untilBusy(stack);
+    const { proxy } = await stack.links.pick(target as LinkName, random);
     let connections = 0;
     let unanswered = 0;
     for (let count = 0; count < resetsCount; count++) {
-      await atSomeRequest(link, random, () => {
-        const hit = link.reset();
+      await atSomeRequest(proxy, random, () => {
+        const hit = proxy.reset();
         connections += hit.connections;
         unanswered += hit.unanswered;
       });
@@ -60,16 +60,16 @@ export const halfOpen: FaultKind = {
   name: "TCP half-open",
   targets: links,
   async strike({ stack, random }, target) {
-    const link = stack.links.get(target as LinkName);
     const notFinal = await untilBusy(stack);
-    const before = link.traffic();
+    const { proxy } = await stack.links.pick(target as LinkName, random);
+    const before = proxy.traffic();
     let unanswered = 0;
-    await atSomeRequest(link, random, () => {
-      unanswered = link.swallow().unanswered;
+    await atSomeRequest(proxy, random, () => {
+      unanswered = proxy.swallow().unanswered;
     });
     await sleep(halfOpenMs);
-    const after = link.traffic();
-    link.heal();
+    const after = proxy.traffic();
+    proxy.heal();
     return witnessed(
       [
         [unanswered, "connections unanswered when the link went dead"],
@@ -85,16 +85,15 @@ export const refused: FaultKind = {
   name: "TCP refused",
   targets: links,
   async strike({ stack, random }, target) {
-    const link = stack.links.get(target as LinkName);
-    const client = target.split(" ")[0] as Client;
     const notFinal = await untilBusy(stack);
+    const { proxy, client } = await stack.links.pick(target as LinkName, random);
     const logSize = stack.processes.logSize(client);
     let unanswered = 0;
-    await atSomeRequest(link, random, () => {
-      unanswered = link.refuse().unanswered;
+    await atSomeRequest(proxy, random, () => {
+      unanswered = proxy.refuse().unanswered;
     });
     await sleep(refusedMs);
-    await link.accept();
+    await proxy.accept();
     const log = stack.processes.logSince(client, logSize);
     const complaints = log.match(/ECONNREFUSED|ECONNRESET|Connection (error|lost)|closed/g);
     return witnessed(

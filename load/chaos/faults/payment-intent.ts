@@ -29,7 +29,7 @@ export const frozenIntent: FaultKind = {
       if (!(await untilAll(stack, orderIds, "failure_reason IN ('TIMED_OUT', 'CANCELLED')"))) {
         return missed("its orders were not cancelled or timed out");
       }
-      await stack.startSecond("payment");
+      await stack.startSpare("payment");
       if (!(await untilAll(stack, orderIds, "status = 'FAILED'"))) {
         return missed("the second instance did not compensate its orders");
       }
@@ -38,7 +38,7 @@ export const frozenIntent: FaultKind = {
       await until(async () => (await callsAnsweredVoided(stack)) > voidedBefore, lateCallMaxMs);
     } finally {
       processes.signal("payment", "SIGCONT");
-      await processes.stopSecond("payment");
+      await processes.stop(stack.spareName("payment"));
     }
     const late = (await callsAnsweredVoided(stack)) - voidedBefore;
     return witnessed(
@@ -66,7 +66,7 @@ async function freezeAtClaim(stack: ChaosStack): Promise<readonly string[] | str
 async function atClaim(stack: ChaosStack, strike: () => void): Promise<boolean> {
   const claiming = new WeakSet<object>();
   const struck = new AbortController();
-  const stopListening = stack.links.get("payment → mariadb").onRequest((bytes, connection) => {
+  const stopListening = stack.links.get("payment", "mariadb").proxy.onRequest((bytes, connection) => {
     if (struck.signal.aborted) return;
     if (bytes.includes("attempts = attempts + 1")) claiming.add(connection);
     if (!claiming.has(connection) || !bytes.includes("COMMIT")) return;

@@ -4,21 +4,32 @@ import { outboxTableName } from "../../../relay/tables.ts";
 import { sleep } from "../../../services/kit/backoff.ts";
 import { schemaName } from "../../../services/stack/services.ts";
 import type { Random } from "../../model/random.ts";
+import type { Link } from "../links.ts";
 import { isFrozen } from "../processes.ts";
 import type { ChaosStack } from "../stack.ts";
-import { clients, databaseLinks, type LinkName, type ProcessName, servers } from "../topology.ts";
+import {
+  databaseLinks,
+  type LinkName,
+  type ProcessName,
+  type Role,
+  roles,
+  type ServerKind,
+  serverKinds,
+} from "../topology.ts";
 import { type FaultContext, type FaultKind, midRequest, missed, untilBusy, witnessed } from "./fault.ts";
 
 /** A group member's session ends after 6 s of silence, and an outbox owner's lock after 5 s. */
 const longerThanSessionsMs = 7_500;
 const serverFrozenMs = 4_000;
 
-const processNames: readonly ProcessName[] = [...clients, ...servers];
+/** What runs as several processes is hit in a busy one of them. */
+type Target = Role | ServerKind;
+const targets: readonly Target[] = [...roles, ...serverKinds];
 
 export const kill: FaultKind = {
   name: "kill -9",
-  targets: processNames,
-  strike: (context, target) => endProcess(context, target as ProcessName, "SIGKILL"),
+  targets,
+  strike: (context, target) => endProcess(context, target as Target, "SIGKILL"),
 };
 
 export const brokerRestart: FaultKind = {
@@ -35,19 +46,19 @@ export const databaseRestart: FaultKind = {
 
 export const freeze: FaultKind = {
   name: "SIGSTOP, SIGCONT",
-  targets: processNames,
+  targets,
   async strike({ stack, random }, target) {
-    const name = target as ProcessName;
     const notFinal = await untilBusy(stack);
-    const link = stack.links.get(linkToWatch(name, random));
+    const link = await stack.links.pick(linkToWatch(target as Target, random), random);
+    const name = hitProcess(link, target as Target);
     const pid = stack.processes.pidOf(name);
-    const unanswered = await midRequest(link, random, () => stack.processes.signal(name, "SIGSTOP"));
+    const unanswered = await midRequest(link.proxy, random, () => stack.processes.signal(name, "SIGSTOP"));
     if (unanswered === 0) return missed(`nothing unanswered on ${link.name}`);
     const notes: string[] = [];
     try {
-      await sleep((servers as readonly string[]).includes(name) ? serverFrozenMs : longerThanSessionsMs);
+      await sleep(name === link.server ? serverFrozenMs : longerThanSessionsMs);
       if (!(await isFrozen(pid))) return missed("the process did not stay frozen");
-      if (name === "relay" && !(await isOrderOutboxOwned(stack))) notes.push("it lost the ownership of its outboxes");
+      if (target === "relay" && !(await isOrderOutboxOwned(stack))) notes.push("it lost the ownership of its outboxes");
     } finally {
       stack.processes.signal(name, "SIGCONT");
     }
@@ -61,11 +72,12 @@ export const freeze: FaultKind = {
   },
 };
 
-async function endProcess({ stack, random }: FaultContext, name: ProcessName, signal: "SIGKILL" | "SIGTERM") {
+async function endProcess({ stack, random }: FaultContext, target: Target, signal: "SIGKILL" | "SIGTERM") {
   const notFinal = await untilBusy(stack);
-  const link = stack.links.get(linkToWatch(name, random));
+  const link = await stack.links.pick(linkToWatch(target, random), random);
+  const name = hitProcess(link, target);
   const pid = stack.processes.pidOf(name);
-  const unanswered = await midRequest(link, random, () => stack.processes.signal(name, signal));
+  const unanswered = await midRequest(link.proxy, random, () => stack.processes.signal(name, signal));
   if (unanswered === 0) return missed(`nothing unanswered on ${link.name}`);
   const newPid = await stack.processes.untilRestarted(name, pid);
   return witnessed(
@@ -73,13 +85,18 @@ async function endProcess({ stack, random }: FaultContext, name: ProcessName, si
       [unanswered, `unanswered on ${link.name}`],
       [notFinal, "orders not final"],
     ],
-    `PID ${pid} is now ${newPid}`,
+    `${name}'s PID ${pid} is now ${newPid}`,
   );
 }
 
+/** The process at one of the link's ends. */
+function hitProcess({ client, server }: Link, target: Target): ProcessName {
+  return (serverKinds as readonly string[]).includes(target) ? server : client;
+}
+
 /** The link of the process on which a request must be in flight when the fault strikes. */
-function linkToWatch(name: ProcessName, random: Random): LinkName {
-  switch (name) {
+function linkToWatch(target: Target, random: Random): LinkName {
+  switch (target) {
     case "payment":
       return random.chance(50) ? "payment → gateway" : "payment → mariadb";
     case "relay":
@@ -91,7 +108,7 @@ function linkToWatch(name: ProcessName, random: Random): LinkName {
     case "kafka":
       return "relay → kafka";
     default:
-      return `${name} → mariadb`;
+      return `${target} → mariadb`;
   }
 }
 

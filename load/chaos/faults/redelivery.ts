@@ -12,8 +12,8 @@ const producedAgainRows = 200;
 /** More duplicates than a freeze alone causes. To wait for those of the whole topic could take too long. */
 const duplicatesMin = 500;
 
-const duplicates = ({ processes }: ChaosStack, service: ServiceName) =>
-  processes.metric(service, "inbox_events_total", { outcome: "duplicate" });
+const duplicates = ({ processes, links }: ChaosStack, service: ServiceName) =>
+  processes.metricOf(links.clientsOf(service), "inbox_events_total", { outcome: "duplicate" });
 
 export const producedAgain: FaultKind = {
   name: "records produced again",
@@ -65,12 +65,16 @@ export const offsetsBack: FaultKind = {
     const service = target as ServiceName;
     const notFinal = await untilBusy(stack);
     const before = await duplicates(stack, service);
-    const link = stack.links.get(`${service} → mariadb`);
-    const unanswered = await midRequest(link, random, () => stack.processes.signal(service, "SIGSTOP"));
+    const link = await stack.links.pick(`${service} → mariadb`, random);
+    const members = stack.links.clientsOf(service);
+    const signalAll = (signal: "SIGSTOP" | "SIGCONT") => {
+      for (const member of members) stack.processes.signal(member, signal);
+    };
+    const unanswered = await midRequest(link.proxy, random, () => signalAll("SIGSTOP"));
     if (unanswered === 0) return missed(`nothing unanswered on ${link.name}`);
     let isSet: boolean;
     try {
-      // Kafka resets offsets of empty groups only. The frozen process is the only member until its session ends.
+      // Kafka resets offsets of empty groups only. The frozen processes are its members until their sessions end.
       const reset = () => stack.admin.resetOffsets(service, sagaTopic);
       isSet = await until(
         () =>
@@ -81,7 +85,7 @@ export const offsetsBack: FaultKind = {
         20_000,
       );
     } finally {
-      stack.processes.signal(service, "SIGCONT");
+      signalAll("SIGCONT");
     }
     const [inbox] = await stack.sources.databases[service].query<{ n: number }>(
       `SELECT COUNT(*) AS n FROM ${inboxTableName(service)}`,
@@ -103,23 +107,22 @@ export const rebalance: FaultKind = {
   async strike({ stack, random }, target) {
     const service = target as ServiceName;
     const { processes } = stack;
-    const second = `${service}-2`;
     const notFinal = await untilBusy(stack);
-    await stack.startSecond(service);
+    const spare = await stack.startSpare(service);
     let handled = 0;
     const hasHandled = await until(async () => {
-      handled = await processes.metric(second, "inbox_events_total", { outcome: "handled" });
+      handled = await processes.metric(spare, "inbox_events_total", { outcome: "handled" });
       return handled > 0;
     }, 30_000);
     let leaving: Promise<void> | undefined;
-    const link = stack.links.get(`${service} → mariadb`);
-    const unanswered = await midRequest(link, random, () => {
-      leaving = processes.stopSecond(service);
+    const link = stack.links.get(service, "mariadb");
+    const unanswered = await midRequest(link.proxy, random, () => {
+      leaving = processes.stop(spare);
     });
-    await (leaving ?? processes.stopSecond(service));
-    if (!hasHandled) return missed(`${second} handled nothing`);
+    await (leaving ?? processes.stop(spare));
+    if (!hasHandled) return missed(`${spare} handled nothing`);
     return witnessed([
-      [handled, `events handled by ${second} before it left`],
+      [handled, `events handled by ${spare} before it left`],
       [unanswered, `unanswered on ${link.name} when it left`],
       [notFinal, "orders not final"],
     ]);

@@ -80,8 +80,8 @@ export const mutants: readonly ServiceMutant[] = [
   {
     name: "does not retry a refused void",
     from: `    case "VOID_REFUSED":
-      return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\` };`,
-    to: `      return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\` };
+      return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\`, terms: state.terms };`,
+    to: `      return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\`, terms: state.terms };
     case "VOID_REFUSED":
       return undefined;`,
   },
@@ -102,7 +102,7 @@ export const mutants: readonly ServiceMutant[] = [
   },
   {
     name: "never calls void",
-    from: `return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\` };`,
+    from: `return { kind: "void", orderId, idempotencyKey: \`void-\${orderId}\`, terms: state.terms };`,
     to: `return undefined;`,
   },
   {

@@ -33,7 +33,7 @@ test("the gateway in the model gives the same answers as the fake gateway does t
       paymentMethod: accepts ? "pm_ok" : "pm_declined",
     };
     const made: GatewayCall = random.chance(25)
-      ? { kind: "void", orderId, idempotencyKey: `void-${orderId}-${random.below(2)}` }
+      ? { kind: "void", orderId, idempotencyKey: `void-${orderId}-${random.below(2)}`, terms }
       : { kind: "authorise", orderId, idempotencyKey: `authorise-${orderId}-${random.below(2)}`, terms };
     const expected = answer(accounts.get(orderId) ?? emptyAccount, made, accepts);
     accounts.set(orderId, expected.account);
@@ -61,8 +61,8 @@ test("the gateway in the model and the fake gateway both refuse a key that was u
   const calls: readonly GatewayCall[] = [
     { kind: "authorise", orderId, idempotencyKey: "key-1", terms: terms(1_001n) },
     { kind: "authorise", orderId, idempotencyKey: "key-1", terms: terms(2_002n) },
-    { kind: "void", orderId, idempotencyKey: "key-1" },
-    { kind: "void", orderId, idempotencyKey: "key-2" },
+    { kind: "void", orderId, idempotencyKey: "key-1", terms: terms(1_001n) },
+    { kind: "void", orderId, idempotencyKey: "key-2", terms: terms(1_001n) },
     { kind: "authorise", orderId, idempotencyKey: "key-2", terms: terms(1_001n) },
   ];
   let account = emptyAccount;

@@ -57,15 +57,11 @@ export function answer(account: Account, call: GatewayCall, accepts: boolean): A
     case "void":
       return answerVoid(account, call);
     default:
-      return unreachable(call);
+      return unreachable(call.kind);
   }
 }
 
-function answerAuthorise(
-  account: Account,
-  call: Extract<GatewayCall, { kind: "authorise" }>,
-  accepts: boolean,
-): Answered {
+function answerAuthorise(account: Account, call: GatewayCall, accepts: boolean): Answered {
   const { amount, paymentMethod } = call.terms;
   const key = call.idempotencyKey;
   const parameters = [call.orderId, amount.minorUnits, amount.currencyCode, paymentMethod].join(" ");

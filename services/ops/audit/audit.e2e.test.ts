@@ -732,6 +732,36 @@ describe("stuck", () => {
     expect(brokenOf(await audit({ ...sources, rereadIntervalMs }))).toEqual([]);
   });
 
+  test("stuck says so if a payment or an order is in a status that this version does not know", async () => {
+    const { context, settings } = await operator();
+    const stuckNow = async () =>
+      (await stuckVerb.run(context, parseOpsArguments(["stuck", "--older-than", "0"], [stuckVerb]))).text;
+    const orderId = await whilePaused("gateway", async () => {
+      const placed = await stack.connect.placeOrder(orderRequest());
+      await statusIs(placed.orderId, "STOCK_RESERVED");
+      const rename = (service: "order" | "payment", table: string, from: string, to: string) =>
+        stack.databases[service].execute(`UPDATE ${table} SET status = ? WHERE order_id = ? AND status = ?`, [
+          to,
+          placed.orderId,
+          from,
+        ]);
+      await eventually(
+        async () => expect(await rename("payment", "payment", "AUTHORIZING", "REVIEWED")).toBe(1),
+        4_000,
+      );
+      expect(await stuckNow()).toMatch(
+        /STOCK_RESERVED .* ANSWER StockReserved .* its row is REVIEWED, a status that this version does not know/,
+      );
+      expect(await rename("order", "orders", "STOCK_RESERVED", "ESCALATED")).toBe(1);
+      expect(await stuckNow()).toMatch(/it is ESCALATED, a status that this version does not know/);
+      await rename("order", "orders", "ESCALATED", "STOCK_RESERVED");
+      await rename("payment", "payment", "REVIEWED", "AUTHORIZING");
+      return placed.orderId;
+    });
+    await settings.close();
+    await untilFinal([orderId]);
+  });
+
   test("stuck names the relay if it has not published an event", async () => {
     const orderId = await whilePaused("relay", async () => {
       const placed = await stack.connect.placeOrder(orderRequest());

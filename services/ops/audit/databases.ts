@@ -14,7 +14,6 @@ import {
   type ReservationRow,
   type ServiceBooks,
 } from "./books.ts";
-import { inSnapshot } from "./snapshot.ts";
 
 type Query = Queryable["query"];
 
@@ -75,7 +74,7 @@ export async function readDatabases(
   selection: Selection,
 ): Promise<ReadonlyMap<string, DatabaseBooks>> {
   const read = (service: ServiceName) =>
-    inSnapshot(databases[service], async (query) => ({
+    databases[service].snapshot(async (query) => ({
       aggregates: await readAggregates(query, service, selection),
       books: await readServiceBooks(query, service, parking.has(service), selection),
       now: await readNow(query),

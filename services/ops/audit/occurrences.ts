@@ -1,4 +1,4 @@
-import { fromRecord, type ReceivedEnvelope, UndecodableRecordError } from "../../../proto/envelope.ts";
+import { fromRecord, type ReceivedEnvelope } from "../../../proto/envelope.ts";
 import type { TopicRecord } from "../../../relay/kafka/consumer.ts";
 
 /** The first record of an event on the topic. */
@@ -26,8 +26,7 @@ export class FirstOccurrences {
     let envelope: ReceivedEnvelope;
     try {
       envelope = fromRecord(record);
-    } catch (error) {
-      if (!(error instanceof UndecodableRecordError)) throw error;
+    } catch {
       this.#counts.unreadable++;
       return;
     }

@@ -3,7 +3,7 @@ import { type KafkaAdmin, openAdmin } from "../../../relay/kafka/admin.ts";
 import type { KafkaOptions } from "../../../relay/kafka/client.ts";
 import { consumeTopic, type TopicConsumer, type TopicRecord } from "../../../relay/kafka/consumer.ts";
 import { sleep } from "../../kit/backoff.ts";
-import { UnavailableError } from "../../kit/errors.ts";
+import { describeError, UnavailableError } from "../../kit/errors.ts";
 import { FirstOccurrences } from "./occurrences.ts";
 
 const pollIntervalMs = 5;
@@ -47,6 +47,7 @@ export class TopicBooks {
       partitionsConcurrently,
       batchSizeMax,
       onBatch: async (records) => books.#add(records),
+      onHandled: (partition, nextOffset) => books.#advance(partition, Number(nextOffset)),
       onCrash: (error) => {
         books.#crash = error;
       },
@@ -60,11 +61,14 @@ export class TopicBooks {
       const { partition, publishedAt } = record;
       const offset = Number(record.offset);
       if (!this.#firstPublishedAt.has(partition)) this.#firstPublishedAt.set(partition, publishedAt);
-      const position = this.#positions.get(partition) ?? 0;
       // After a rebalance the consumer starts over: it has committed nothing.
-      if (offset >= position) this.events.add(record);
-      this.#positions.set(partition, Math.max(offset + 1, position));
+      if (offset >= (this.#positions.get(partition) ?? 0)) this.events.add(record);
+      this.#advance(partition, offset + 1);
     }
+  }
+
+  #advance(partition: number, nextOffset: number): void {
+    this.#positions.set(partition, Math.max(nextOffset, this.#positions.get(partition) ?? 0));
   }
 
   /** Reads up to the topic's current end. @throws UnavailableError if the broker stops sending records. */
@@ -75,6 +79,12 @@ export class TopicBooks {
       offset === low || (this.#positions.get(partition) ?? 0) >= Number(offset);
     while (!ranges.every(isRead)) {
       if (this.#crash !== undefined) throw this.#crash;
+      const [unreadable] = this.#consumer?.unreadable() ?? [];
+      if (unreadable !== undefined) {
+        throw new UnavailableError(
+          `Partition ${unreadable.partition} of ${this.#topic} cannot be read from offset ${unreadable.offset} on: ${describeError(unreadable.error)}`,
+        );
+      }
       if (performance.now() - this.#lastBatchMs > silenceMaxMs) {
         throw new UnavailableError(
           `${this.#topic} could not be read to its end: no record arrived for ${silenceMaxMs} ms.`,

@@ -5,6 +5,7 @@ import { shortNameOf } from "../audit/books.ts";
 import { databasesOf } from "../audit/sources.ts";
 import { errorLengthMax, type Verb } from "../context.ts";
 import { counted, cut, duration } from "../rendering.ts";
+import { describeStatus } from "../stuck/statuses.ts";
 import { type Debt, findStuck, type StuckOrder } from "../stuck/stuck.ts";
 
 const olderThanSecondsDefault = 30;
@@ -43,7 +44,11 @@ function numberOf({ text }: OpsArguments<VerbUsage>, flag: string, fallback: num
 
 function linesOf({ orderId, status, ageMs, unchangedMs, owed }: StuckOrder): Cell[][] {
   const order = [orderId, status, duration(ageMs), duration(unchangedMs)];
-  if (owed.length === 0) return [[...order, null, null, null, "no event on its way can move this order: run audit"]];
+  if (owed.length === 0) {
+    const isKnown = describeStatus(status) === status;
+    const why = isKnown ? "no event on its way can move this order: run audit" : `it is ${describeStatus(status)}`;
+    return [[...order, null, null, null, why]];
+  }
   return owed.map((debt) => [
     ...order,
     debt.waitsFor.map(shortNameOf).join(" or "),
@@ -59,7 +64,7 @@ function describeKnowledge({ by, knows }: Debt): string {
   if (by !== "relay")
     facts.push(inbox === null ? "not received" : `${inbox.outcome} at ${inbox.handledAt.toISOString()}`);
   if (parked !== null) facts.push(`parked: ${cut(parked, errorLengthMax)}`);
-  if (row !== null) facts.push(`its row is ${row.status}`);
+  if (row !== null) facts.push(`its row is ${describeStatus(row.status)}`);
   if (row !== null && "refusal" in row && row.refusal !== null)
     facts.push(`the gateway ${cut(row.refusal, errorLengthMax)}`);
   if (row !== null && "attempts" in row && row.nextAttemptAt !== null) {

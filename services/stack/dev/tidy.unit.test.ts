@@ -138,6 +138,11 @@ test("the environment is read in one place", () => {
   ]);
 });
 
+test("signals are combined by linkSignals, because nothing detaches those of AbortSignal.any", () => {
+  const users = code.filter(({ text }) => /AbortSignal\.any\(/.test(text)).map(({ path }) => path);
+  expect(users).toEqual([]);
+});
+
 test("a test's suffix says what it costs", () => {
   const tests = paths.filter((path) => /\btest\.ts$/.test(path) && path !== "services/stack/dev/test.ts");
   expect(tests.filter((path) => !/\.(unit|int|e2e)\.test\.ts$/.test(path))).toEqual([]);

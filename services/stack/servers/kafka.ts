@@ -1,62 +1,111 @@
-import { writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { openAdmin } from "../../../relay/kafka/admin.ts";
 import type { HostPort } from "../../kit/config.ts";
 import { silentLogger } from "../../kit/log.ts";
-import type { StackSettings } from "../settings.ts";
+import { StackError } from "../errors.ts";
+import { brokerCounts, brokerPorts, instanceName, numbersOf, type StackSettings } from "../settings.ts";
 import type { ProcessSpec } from "../supervisor.ts";
 import { ensureDataFolder } from "./data-folder.ts";
 import type { Programs } from "./downloads.ts";
+import { brokerProperties, type KafkaListener } from "./kafka-properties.ts";
 
 /** The same for all local stacks: the id matters only where clusters could meet. */
 const clusterId = "b3JkZXItc2FnYS1sb2NhbA";
-const retentionHours = 7 * 24;
-const messageBytesMax = 1_048_576;
 
-/** A further listener, for clients behind a proxy: one that connects to `port` is sent on to `advertisedPort`. */
-export interface KafkaListener {
-  /** Capital letters and underscores. */
-  readonly name: string;
-  readonly port: number;
-  readonly advertisedPort: number;
+/** The last of several brokers to stop waits for its controllers' majority, which has gone: it has nothing left to do. */
+const clusterStopTimeoutMs = 4_000;
+
+/** Names of the data folders of all brokers that a stack may have. */
+export const brokerFolders: readonly string[] = numbersOf(Math.max(...brokerCounts)).map((number) =>
+  instanceName("kafka", number),
+);
+
+type BrokerPorts = ReturnType<typeof brokerPorts>[number];
+
+/**
+ * Each topic has a replica on every broker, and the metadata quorum has a vote of every broker, so data of one number of
+ * brokers cannot be used with another.
+ * @throws StackError if the data folder was made for another number of brokers.
+ */
+export function requireBrokersOfData({ dataFolder, brokers }: StackSettings): void {
+  const found = brokersOfData(dataFolder);
+  if (found === undefined || found === brokers) return;
+  throw new StackError(
+    `The data in ${dataFolder} belongs to ${found === 1 ? "one Kafka broker" : `${found} Kafka brokers`}, and another number cannot run on it. Start with --brokers ${found}, or remove the folder to start from nothing, or set STACK_DATA_DIR to another one.`,
+  );
 }
 
-/** Formats the log directory if there is none. Returns how to run the broker on it. */
-export async function prepareKafka(
+/** For how many brokers the data was made. The first broker's folder is made last, so without it the data is not complete. */
+function brokersOfData(dataFolder: string): number | undefined {
+  if (!hasFolder(dataFolder, "kafka")) return undefined;
+  return brokerFolders.filter((name) => hasFolder(dataFolder, name)).length;
+}
+
+const hasFolder = (dataFolder: string, name: string) => existsSync(join(dataFolder, name));
+
+/**
+ * Formats the log directories if there are none. Returns how to run each broker on its own.
+ * @param listenersOf further listeners of a broker, by its number.
+ */
+export async function prepareBrokers(
   settings: StackSettings,
   programs: Programs,
-  listeners: readonly KafkaListener[] = [],
+  listenersOf: (broker: number) => readonly KafkaListener[] = () => [],
+): Promise<readonly ProcessSpec[]> {
+  const [first, ...others] = brokerPorts(settings);
+  if (first === undefined) throw new Error("A stack has at least one broker.");
+  if (brokersOfData(settings.dataFolder) === undefined) {
+    for (const name of brokerFolders) await rm(join(settings.dataFolder, name), { recursive: true, force: true });
+  }
+  const prepare = (broker: BrokerPorts) => prepareBroker(settings, programs, broker, listenersOf(broker.number));
+  const prepared = await Promise.all(others.map(prepare));
+  return [await prepare(first), ...prepared];
+}
+
+async function prepareBroker(
+  settings: StackSettings,
+  programs: Programs,
+  broker: BrokerPorts,
+  listeners: readonly KafkaListener[],
 ): Promise<ProcessSpec> {
+  const { name, number } = broker;
   const folder = await ensureDataFolder(settings, {
-    name: "kafka",
+    name,
     title: "Kafka",
     async createIn(draft) {
-      const file = join(settings.dataFolder, "kafka.format.properties");
-      await writeFile(file, properties(settings, draft));
+      const file = join(settings.dataFolder, `${name}.format.properties`);
+      await writeFile(file, brokerProperties(settings, { number, folder: draft, listeners: [] }));
       return [...java(programs, ["-Xmx128m"]), ...["kafka.tools.StorageTool", "format", "-t", clusterId, "-c", file]];
     },
   });
-  const propertiesFile = join(settings.dataFolder, "kafka.properties");
-  await writeFile(propertiesFile, properties(settings, folder, listeners));
-  const broker = { host: settings.host, port: settings.ports.kafka };
+  const propertiesFile = join(settings.dataFolder, `${name}.properties`);
+  await writeFile(propertiesFile, brokerProperties(settings, { number, folder, listeners }));
+  // Several brokers share the work and the machine's memory.
+  const heap = settings.brokers === 1 ? "512m" : "256m";
   return {
-    name: "kafka",
+    name,
     stage: "kafka",
-    command: [...java(programs, ["-Xms512m", "-Xmx512m"]), "kafka.Kafka", propertiesFile],
+    ...(settings.brokers === 1 ? {} : { stopTimeoutMs: clusterStopTimeoutMs }),
+    command: [...java(programs, [`-Xms${heap}`, `-Xmx${heap}`]), "kafka.Kafka", propertiesFile],
     env: {},
-    async isReady() {
-      // The client waits longer after each failed attempt to connect, so first check that the port is open.
-      if (!(await accepts(broker))) return false;
-      const admin = await openAdmin({ brokers: [broker], clientId: "stack", log: silentLogger });
-      try {
-        await admin.listTopics();
-        return true;
-      } finally {
-        await admin.close();
-      }
-    },
+    isReady: () => serves({ host: settings.host, port: broker.client }),
   };
+}
+
+/** Whether the broker has joined its cluster and serves clients. */
+async function serves(address: HostPort): Promise<boolean> {
+  // The client waits longer after each failed attempt to connect, so first check that the port is open.
+  if (!(await accepts(address))) return false;
+  const admin = await openAdmin({ brokers: [address], clientId: "stack", log: silentLogger });
+  try {
+    // Another broker may have answered.
+    return (await admin.listBrokers()).some(({ port }) => port === address.port);
+  } finally {
+    await admin.close();
+  }
 }
 
 async function accepts(address: HostPort): Promise<boolean> {
@@ -73,7 +122,7 @@ function java(programs: Programs, heap: readonly string[]): readonly string[] {
   return [
     programs.java,
     ...heap,
-    // For one small broker on two cores, the serial collector starts fastest and takes least memory.
+    // For small brokers on two cores, the serial collector starts fastest and takes least memory.
     "-XX:+UseSerialGC",
     // The optimising compiler costs more than half of the CPU of a start (6 s instead of 3.6) and pays off after hours.
     "-XX:TieredStopAtLevel=1",
@@ -82,54 +131,4 @@ function java(programs: Programs, heap: readonly string[]): readonly string[] {
     "-cp",
     join(programs.kafkaLibraryFolder, "*"),
   ];
-}
-
-/** Broker and controller in one process that listens on this machine only. */
-function properties(settings: StackSettings, folder: string, further: readonly KafkaListener[] = []): string {
-  const broker = `${settings.host}:${settings.ports.kafka}`;
-  const controller = `${settings.host}:${settings.ports.kafkaController}`;
-  const values = {
-    "process.roles": "broker,controller",
-    "node.id": 1,
-    // Set here instead of in the log directory, so that the ports may change between two runs.
-    "controller.quorum.voters": `1@${controller}`,
-    listeners: [
-      `PLAINTEXT://${broker}`,
-      `CONTROLLER://${controller}`,
-      ...further.map(({ name, port }) => `${name}://${settings.host}:${port}`),
-    ].join(","),
-    "advertised.listeners": [
-      `PLAINTEXT://${broker}`,
-      ...further.map(({ name, advertisedPort }) => `${name}://${settings.host}:${advertisedPort}`),
-    ].join(","),
-    "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
-    "listener.security.protocol.map": ["PLAINTEXT", "CONTROLLER", ...further.map(({ name }) => name)]
-      .map((name) => `${name}:PLAINTEXT`)
-      .join(","),
-    "log.dirs": folder,
-    "auto.create.topics.enable": false,
-    "default.replication.factor": 1,
-    "min.insync.replicas": 1,
-    "offsets.topic.replication.factor": 1,
-    "offsets.topic.num.partitions": 3,
-    "transaction.state.log.replication.factor": 1,
-    "transaction.state.log.min.isr": 1,
-    "transaction.state.log.num.partitions": 3,
-    "share.coordinator.state.topic.replication.factor": 1,
-    "share.coordinator.state.topic.min.isr": 1,
-    "share.coordinator.state.topic.num.partitions": 3,
-    // After a kill -9, the controller refuses the new broker until the old session expires, and the broker asks every
-    // 2 s. With the default of 9 s it took 15 s to be back. Here the session expires just before the second attempt.
-    "broker.session.timeout.ms": 1_800,
-    "broker.heartbeat.interval.ms": 300,
-    // The first members of a group need not wait for others: the local stack starts them together.
-    "group.initial.rebalance.delay.ms": 0,
-    "log.retention.hours": retentionHours,
-    "message.max.bytes": messageBytesMax,
-    "num.partitions": 12,
-  };
-  return `${Object.entries(values)
-    .map(([name, value]) => `${name}=${value}`)
-    .join("\n")}\n`;
 }

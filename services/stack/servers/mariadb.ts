@@ -8,6 +8,7 @@ import { ensureDataFolder } from "./data-folder.ts";
 import type { Programs } from "./downloads.ts";
 
 const connectionsMax = 200;
+const answerTimeoutMs = 1_000;
 
 /** Creates the data directory if there is none. Returns how to run the server on it. */
 export async function prepareMariadb(settings: StackSettings, programs: Programs): Promise<ProcessSpec> {
@@ -81,9 +82,9 @@ function socketPath(folder: string): string {
 
 /** Returns true if the server at `url` answers. Throws while it does not. */
 export async function answers(url: string): Promise<boolean> {
-  const connection = await createConnection({ uri: url, connectTimeout: 1_000 });
+  const connection = await createConnection({ uri: url, connectTimeout: answerTimeoutMs });
   try {
-    await connection.query("SELECT 1");
+    await connection.query({ sql: "SELECT 1", timeout: answerTimeoutMs });
     return true;
   } finally {
     connection.destroy();

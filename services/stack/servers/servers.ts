@@ -7,7 +7,7 @@ import { stopOrphans } from "../orphans.ts";
 import { oneInstanceEach, type StackSettings } from "../settings.ts";
 import { Supervisor } from "../supervisor.ts";
 import { ensurePrograms } from "./downloads.ts";
-import { prepareKafka } from "./kafka.ts";
+import { brokerFolders, prepareBrokers } from "./kafka.ts";
 import { prepareMariadb } from "./mariadb.ts";
 import { ensureMysql, prepareMysql } from "./mysql.ts";
 
@@ -15,7 +15,7 @@ import { ensureMysql, prepareMysql } from "./mysql.ts";
 export async function lockAndEmpty(folder: string): Promise<DataFolderLock> {
   const lock = await lockDataFolder(folder);
   await stopOrphans(folder);
-  for (const name of ["mariadb", "mysql", "kafka", "gateway"]) {
+  for (const name of ["mariadb", "mysql", ...brokerFolders, "gateway"]) {
     await rm(join(folder, name), { recursive: true, force: true });
   }
   return lock;
@@ -52,7 +52,7 @@ export async function startServers(
     await requireFreePorts(settings, oneInstanceEach);
     await Promise.all([
       prepareDatabase().then((spec) => supervisor.start(spec)),
-      prepareKafka(settings, programs).then((spec) => supervisor.start(spec)),
+      prepareBrokers(settings, programs).then((specs) => Promise.all(specs.map((spec) => supervisor.start(spec)))),
     ]);
   } catch (error) {
     await stop();

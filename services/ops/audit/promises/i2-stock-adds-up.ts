@@ -9,7 +9,6 @@ import { inboxTableName } from "../../../../relay/tables.ts";
 import type { stock } from "../../../inventory/schema.ts";
 import type { Queryable } from "../../../kit/database.ts";
 import { type Databases, quantitiesBySku, type SkuQuantities } from "../books.ts";
-import { inSnapshot } from "../snapshot.ts";
 import type { Finding } from "./order-check.ts";
 
 type Query = Queryable["query"];
@@ -32,7 +31,7 @@ const contradictoryOrdersMax = 5;
 export async function checkStock(
   databases: Databases,
 ): Promise<{ readonly checked: number; readonly findings: readonly Finding[] }> {
-  return await inSnapshot(databases.inventory, async (query) => {
+  return await databases.inventory.snapshot(async (query) => {
     const totalsBySku = await new TotalsReader(databases, query).read();
     const findings: Finding[] = [];
     let checked = 0;

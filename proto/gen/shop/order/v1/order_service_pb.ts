@@ -203,7 +203,7 @@ export const WatchOrderResponseSchema: GenMessage<WatchOrderResponse> = /*@__PUR
   messageDesc(file_shop_order_v1_order_service, 7);
 
 /**
- * Keeps an idle stream open.
+ * Keeps an idle stream open. Also sent at once, if the watch begins with no state to send.
  *
  * @generated from message shop.order.v1.WatchOrderResponse.Heartbeat
  */
