@@ -101,7 +101,7 @@ async function startService(): Promise<void> {
     registry: eventRegistry,
     handles: new Set([type]),
     records: "handled",
-    keyOf: ({ orderId }) => orderId,
+    keyOf: ({ orderId }) => keyOf(orderId),
     async handle(_, events: readonly ReceivedEvent<OrderCompleted>[]) {
       const rows = events.map(({ message }) => [message.orderId]);
       return { writes: insertStatements("effect", ["order_id"], rows), publish: [], ignored: [] };
@@ -131,12 +131,14 @@ async function startService(): Promise<void> {
   });
 }
 
+const keyOf = (orderId: string) => `key-${Number(orderId.slice("order-".length)) % 20}`;
+
 let number = 0;
 /** Inserts events of 20 keys, each with its own effect. The admin account is not affected by what is broken. */
 async function publish(count: number): Promise<readonly string[]> {
   const rows = Array.from({ length: count }, (): SqlValue[] => {
     const orderId = `order-${number++}`;
-    return [Bun.randomUUIDv7(), `key-${number % 20}`, type, JSON.stringify({ orderId })];
+    return [Bun.randomUUIDv7(), keyOf(orderId), type, JSON.stringify({ orderId })];
   });
   await insertRows(outbox, table, ["id", "aggregate_id", "type", "payload"], rows);
   return rows.map(([, , , payload]) => JSON.parse(String(payload)).orderId);
