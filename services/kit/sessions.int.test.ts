@@ -55,16 +55,17 @@ test("a statement behind one without an answer fails in time too, and the pool g
   let isSilent = false;
   const url = await openProxy((packet) => (isSilent ? undefined : packet));
   const database = open({ url, connectionsMax: 1, statementTimeoutMs: 300 });
-  const failures = await database
-    .transaction(
-      async (transaction) => {
-        await transaction.query("SELECT 1");
-        isSilent = true;
-        return await Promise.all(["SELECT 2", "SELECT 3"].map((sql) => failureOf(transaction.query(sql))));
-      },
-      { attempts: 1 },
-    )
-    .catch((error: unknown) => [error]);
+  let failures: readonly unknown[] = [];
+  const transaction = database.transaction(
+    async (transaction) => {
+      await transaction.query("SELECT 1");
+      isSilent = true;
+      failures = await Promise.all(["SELECT 2", "SELECT 3"].map((sql) => failureOf(transaction.query(sql))));
+    },
+    { attempts: 1 },
+  );
+  expect(isOutage(await transaction.catch((error: unknown) => error))).toBe(true);
+  expect(failures).toHaveLength(2);
   for (const failure of failures) expect(isOutage(failure)).toBe(true);
   isSilent = false;
   expect(await database.query("SELECT 4 AS four")).toEqual([{ four: 4 }]);
