@@ -1,5 +1,6 @@
 /** Administration of a cluster: topics, offsets and consumer groups. */
-import { type Admin, ConfigResourceTypes } from "kafkajs";
+import { type Admin, ConfigResourceTypes, KafkaJSProtocolError } from "kafkajs";
+import { sleep } from "../../services/kit/backoff.ts";
 import type { HostPort } from "../../services/kit/config.ts";
 import { withDeadline } from "../../services/kit/deadline.ts";
 import { type KafkaOptions, kafkaClient } from "./client.ts";
@@ -52,6 +53,8 @@ export interface PartitionReplicas {
 }
 
 const connectTimeoutMs = 2_000;
+/** How long the brokers may take to hear of new topics. */
+const topicsKnownTimeoutMs = 15_000;
 
 /** Connects to the cluster for administration. @throws Error if no broker answers. */
 export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
@@ -67,7 +70,7 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
   }
   return {
     async createTopics(topics) {
-      await admin.createTopics({
+      const created = admin.createTopics({
         waitForLeaders: true,
         topics: topics.map(({ topic, partitions, replication, config }) => ({
           topic,
@@ -75,6 +78,14 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
           replicationFactor: replication,
           configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
         })),
+      });
+      await created.catch(async (error) => {
+        // They are created, but another broker was asked for their leaders, and it has not heard of them yet.
+        if (!(error instanceof KafkaJSProtocolError) || error.type !== "UNKNOWN_TOPIC_OR_PARTITION") throw error;
+        await untilKnown(
+          admin,
+          topics.map(({ topic }) => topic),
+        );
       });
     },
     listTopics: () => admin.listTopics(),
@@ -114,4 +125,18 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
     },
     close: () => admin.disconnect(),
   };
+}
+
+/** Resolves when a broker knows the topics and their leaders. @throws what it answers after {@link topicsKnownTimeoutMs}. */
+async function untilKnown(admin: Admin, topics: readonly string[]): Promise<void> {
+  const deadlineMs = performance.now() + topicsKnownTimeoutMs;
+  for (;;) {
+    try {
+      await admin.fetchTopicMetadata({ topics: [...topics] });
+      return;
+    } catch (error) {
+      if (performance.now() > deadlineMs) throw error;
+      await sleep(100);
+    }
+  }
 }
