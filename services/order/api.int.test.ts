@@ -110,7 +110,7 @@ describe("a watch that resumes at the current version of a quiet order", () => {
       const first = await updates.next();
       expect(first.done ? "end" : shown(first.value)).toBe("heartbeat");
       await move(orderId, 2);
-      api.watch.hint([orderId]);
+      api.watch.mayHaveChanged([orderId]);
       const second = await updates.next();
       expect(second.done ? "end" : shown(second.value)).toBe("version 2");
       leaving.abort();

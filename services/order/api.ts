@@ -15,7 +15,7 @@ import { createOrderWatch, type OrderWatch } from "./watch.ts";
 
 export interface OrderApi {
   readonly routes: Routes;
-  readonly watch: Pick<OrderWatch, "hint" | "hintAll">;
+  readonly watch: Pick<OrderWatch, "mayHaveChanged" | "anyMayHaveChanged">;
   /** What the commands need. Another caller brings its own database. */
   readonly commandDeps: CommandDeps;
   readonly databases: OrderDatabases;
@@ -68,7 +68,7 @@ export function openOrderApi(deps: {
     sagaMetrics,
     onChanged(orderIds) {
       hints.send();
-      watch.hint(orderIds);
+      watch.mayHaveChanged(orderIds);
     },
   };
   return {

@@ -55,7 +55,7 @@ const inbox = await startInbox({
   urgentToPublish: urgentTypes,
   hints,
   archiveRetentionHours: config.archiveRetentionHours,
-  onCommitted: (events) => api.watch.hint(events.map(({ envelope }) => envelope.aggregateId)),
+  onCommitted: (events) => api.watch.mayHaveChanged(events.map(({ envelope }) => envelope.aggregateId)),
   newId,
   log,
   metrics,

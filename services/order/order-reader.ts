@@ -16,8 +16,8 @@ const groupSizeMax = 5_000;
 const waitingMax = 20_000;
 
 /**
- * Reads orders by the group, as orders are placed: whoever asks while one group is read is in the next. However many ask, it
- * uses one connection at a time.
+ * Reads orders by the group, as orders are placed: requests that arrive while one group is read share the next read. It uses
+ * one connection at a time, however many requests there are.
  */
 export function createOrderReader(database: Queryable): OrderReader {
   const group = createGroupCommit<string, OrderView | undefined>({

@@ -47,13 +47,13 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
             correlationId: order.requestId,
           },
         };
-        const placed = await answerInTime((signal) => deps.placer.place({ order, event }, signal));
+        const placed = await withAnswerDeadline((signal) => deps.placer.place({ order, event }, signal));
         return { orderId: placed.orderId, status: Order_Status[placed.status] };
       },
 
       async getOrder(request) {
         const orderId = parseUuid("order_id", request.orderId);
-        const order = await answerInTime((signal) => deps.readOrder(orderId, signal));
+        const order = await withAnswerDeadline((signal) => deps.readOrder(orderId, signal));
         if (order === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
         return { order: toMessage(order) };
       },
@@ -61,7 +61,7 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
       async cancelOrder(request) {
         const orderId = parseUuid("order_id", request.orderId);
         const reason = parseCancelReason(request.reason);
-        const order = await answerInTime(() => cancelOrder(deps.commandDeps, orderId, reason));
+        const order = await withAnswerDeadline(() => cancelOrder(deps.commandDeps, orderId, reason));
         return { order: toMessage(order) };
       },
 
@@ -70,7 +70,7 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
         const updates = deps.watch.watch(orderId, request.afterVersion, context.signal);
         try {
           // Only the first update has a deadline: it shows that the order exists. Later ones may take any time.
-          let next = await answerInTime(() => updates.next());
+          let next = await withAnswerDeadline(() => updates.next());
           for (; !next.done; next = await updates.next()) {
             const update = next.value;
             yield "order" in update
@@ -86,7 +86,7 @@ export function routes(deps: RpcDeps): (router: ConnectRouter) => void {
 }
 
 /** The result of `work`. @throws UnavailableError after 1.8 s; the signal that `work` received is then aborted. */
-function answerInTime<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+function withAnswerDeadline<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const expired = new AbortController();
   return withDeadline(work(expired.signal), answerDeadlineMs, () => {
     const error = new UnavailableError(

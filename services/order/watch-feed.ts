@@ -4,7 +4,7 @@ import { consumeTopic } from "../../relay/kafka/consumer.ts";
 import { endsWithin } from "../kit/deadline.ts";
 import type { OrderWatch } from "./watch.ts";
 
-/** The topic as a source of hints for this process's watchers. */
+/** Tells this process's watch which orders appear on the topic. */
 export interface WatchFeed {
   isReady(): boolean;
   close(): Promise<void>;
@@ -13,14 +13,14 @@ export interface WatchFeed {
 }
 
 /**
- * Long enough to collect many hints in one fetch. This process's own changes do not wait for it: their hints are given at
- * commit.
+ * Long enough to collect many records in one fetch. This process's own changes do not wait for it: it announces them to the
+ * watch at commit.
  */
 const fetchWaitMs = 50;
 const deleteGroupTimeoutMs = 1_000;
 
 /**
- * Reads every record of the topic as a hint that its order may have changed, because any instance of Order may handle an
+ * Reads every record of the topic as a sign that its order may have changed, because any instance of Order may handle an
  * order that is watched here. For that, each process has a consumer group to itself.
  */
 export function startWatchFeed(options: {
@@ -28,7 +28,7 @@ export function startWatchFeed(options: {
   readonly topic: string;
   /** Unique to this run of the process. */
   readonly groupId: string;
-  readonly watch: Pick<OrderWatch, "hint" | "hintAll">;
+  readonly watch: Pick<OrderWatch, "mayHaveChanged" | "anyMayHaveChanged">;
   readonly onCrash: (error: Error) => void;
 }): WatchFeed {
   const { kafka, topic, groupId, watch } = options;
@@ -43,10 +43,10 @@ export function startWatchFeed(options: {
     partitionsConcurrently: 12,
     batchSizeMax: 1_000,
     async onBatch(records) {
-      watch.hint(records.flatMap(({ key }) => (key === null ? [] : [new TextDecoder().decode(key)])));
+      watch.mayHaveChanged(records.flatMap(({ key }) => (key === null ? [] : [new TextDecoder().decode(key)])));
     },
     // The records before the join were missed.
-    onAssigned: watch.hintAll,
+    onAssigned: watch.anyMayHaveChanged,
     onCrash: options.onCrash,
   });
   const deleteGroup = async () => {

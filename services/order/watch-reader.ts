@@ -1,4 +1,4 @@
-/** Reads the watched orders that may have changed, with one SELECT for all hints that have arrived since the last read. */
+/** Reads the watched orders that may have changed, with one SELECT for all that came up since the last read. */
 import { sleep } from "../kit/backoff.ts";
 import type { Queryable } from "../kit/database.ts";
 import type { Logger } from "../kit/log.ts";
@@ -7,8 +7,8 @@ import type { WatchedOrders } from "./watched-orders.ts";
 
 export interface WatchReader {
   /**
-   * Reads the order soon, and again after pauses of 20, 100 and 500 ms until its version has grown: the hint may have
-   * arrived before the commit that it announces.
+   * Reads the order soon, and again after pauses of 20, 100 and 500 ms until its version has grown: the news of a
+   * change may arrive before its commit.
    */
   readUntilChanged(orderId: string): void;
   /** Reads the order soon, once. */
@@ -31,7 +31,7 @@ export function createWatchReader(deps: {
   let pending = new Map<string, number>();
   let isReading = false;
 
-  const request = (orderId: string, rereads: number) => {
+  const scheduleRead = (orderId: string, rereads: number) => {
     if (!watched.has(orderId) || closing.aborted) return;
     pending.set(orderId, Math.min(rereads, pending.get(orderId) ?? rereads));
     if (!isReading) void readPending();
@@ -39,7 +39,7 @@ export function createWatchReader(deps: {
 
   const rereadLater = (orderId: string, rereads: number) => {
     const delayMs = rereadDelaysMs[rereads];
-    if (delayMs !== undefined) setTimeout(() => request(orderId, rereads + 1), delayMs).unref();
+    if (delayMs !== undefined) setTimeout(() => scheduleRead(orderId, rereads + 1), delayMs).unref();
   };
 
   const read = async (batch: ReadonlyMap<string, number>) => {
@@ -54,7 +54,7 @@ export function createWatchReader(deps: {
 
   const readPending = async () => {
     isReading = true;
-    // Waits for the end of this turn of the event loop, so that the hints of one batch share one SELECT.
+    // Waits for the end of this turn of the event loop, so that the orders of one batch share one SELECT.
     await new Promise((resolve) => setImmediate(resolve));
     while (pending.size > 0 && !closing.aborted) {
       const batch = pending;
@@ -72,8 +72,8 @@ export function createWatchReader(deps: {
   };
 
   return {
-    readUntilChanged: (orderId) => request(orderId, 0),
+    readUntilChanged: (orderId) => scheduleRead(orderId, 0),
     // Counts as if all rereads were used up.
-    readOnce: (orderId) => request(orderId, rereadDelaysMs.length),
+    readOnce: (orderId) => scheduleRead(orderId, rereadDelaysMs.length),
   };
 }

@@ -23,7 +23,7 @@ const place = async () => {
 const move = (orderId: string, status: string, version: number) =>
   database.execute("UPDATE orders SET status = ?, version = ? WHERE order_id = ?", [status, version, orderId]);
 
-test("a watcher gets the current state, then each change that a hint announces, and its stream ends after the final state", async () => {
+test("a watcher gets the current state, then each change, and its stream ends after the final state", async () => {
   const watch = watchOn(database);
   const orderId = await place();
   const seen: string[] = [];
@@ -32,8 +32,8 @@ test("a watcher gets the current state, then each change that a hint announces, 
     seen.push(`${update.order.version} ${update.order.status}`);
     if (update.order.version < 3) {
       const next = update.order.version + 1;
-      // The hint arrives before the change, so that only a reread finds it.
-      watch.hint([orderId]);
+      // Before the change is made, so that only a reread finds it.
+      watch.mayHaveChanged([orderId]);
       setTimeout(() => move(orderId, next === 3 ? "COMPLETED" : "STOCK_RESERVED", next), 30);
     }
   }
@@ -74,7 +74,7 @@ test("a slow watcher skips states and gets the latest one", async () => {
     const { version } = update.order;
     seenByFast.push(version);
     if (version < 3) await move(orderId, version === 1 ? "STOCK_RESERVED" : "COMPLETED", version + 1);
-    watch.hint([orderId]);
+    watch.mayHaveChanged([orderId]);
   }
   expect(seenByFast).toEqual([1, 2, 3]);
   const seenBySlow: number[] = [];
@@ -115,7 +115,7 @@ test("a stream stays open while the database is away, and continues where it was
   await updates.next();
   away = true;
   const next = updates.next();
-  watch.hint([orderId]);
+  watch.mayHaveChanged([orderId]);
   await move(orderId, "COMPLETED", 3);
   expect(await Promise.race([next, Bun.sleep(50).then(() => "still waiting")])).toBe("still waiting");
   away = false;

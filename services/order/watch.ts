@@ -1,6 +1,6 @@
 /**
- * Pushes order states to clients. What is pushed is always Order's own row. Topic records and local commits are only
- * hints to read that row again.
+ * Pushes order states to clients. What is pushed is always Order's own row. Topic records and local commits only
+ * cause that row to be read again.
  */
 import { Gauge, type Registry as Metrics } from "prom-client";
 import type { Queryable } from "../kit/database.ts";
@@ -10,7 +10,7 @@ import { isFinal } from "./domain.ts";
 import { createOrderReader } from "./order-reader.ts";
 import type { OrderView } from "./repository.ts";
 import { createWatchReader } from "./watch-reader.ts";
-import { WatchedOrders, type Watcher } from "./watched-orders.ts";
+import { type Mailbox, WatchedOrders } from "./watched-orders.ts";
 
 /** What a stream sends: a state of the order, or a heartbeat if it was quiet for a while. */
 export type WatchUpdate = { readonly order: OrderView } | { readonly heartbeat: Date };
@@ -23,16 +23,16 @@ export interface OrderWatch {
    * @throws DomainError NOT_FOUND; UnavailableError when this process closes or has too many watchers.
    */
   watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate>;
-  /** Hints that these orders may have changed. Unwatched orders cost nothing. */
-  hint(orderIds: Iterable<string>): void;
-  /** Hints that any order may have changed. */
-  hintAll(): void;
+  /** Reads these orders again, soon. Unwatched orders cost nothing. */
+  mayHaveChanged(orderIds: Iterable<string>): void;
+  /** Reads all watched orders again, soon. */
+  anyMayHaveChanged(): void;
   close(): void;
 }
 
 const watchersMax = 20_000;
 const defaultHeartbeatIntervalMs = 15_000;
-/** All watched orders are read this often, in case a hint was lost. */
+/** All watched orders are read this often, in case a change was missed. */
 const resyncIntervalMs = 5_000;
 
 /** Creates the process's watch. Call it once per process. */
@@ -58,42 +58,42 @@ export function createOrderWatch(deps: {
     },
   });
 
-  const hintAll = () => {
+  const anyMayHaveChanged = () => {
     for (const orderId of watched.orderIds) reader.readOnce(orderId);
   };
-  const resync = setInterval(hintAll, resyncIntervalMs);
+  const resync = setInterval(anyMayHaveChanged, resyncIntervalMs);
   resync.unref();
 
   async function* watch(orderId: string, afterVersion: number, signal: AbortSignal): AsyncGenerator<WatchUpdate> {
     if (watched.watchersCount >= watchersMax) throw new UnavailableError("Too many watchers; try again.");
     if (signal.aborted) return;
-    const watcher = watched.add(orderId);
+    const mailbox = watched.add(orderId);
     const left = Promise.withResolvers<undefined>();
     const leave = () => {
       left.resolve(undefined);
-      watcher.wake();
+      mailbox.wake();
     };
     signal.addEventListener("abort", leave, { once: true });
     try {
-      // Registers first and reads second, so that no hint about a change in between is missed.
+      // Registers first and reads second, so that no change in between is missed.
       const current = await Promise.race([readFirst(orderId, signal), left.promise]);
       if (signal.aborted) return;
       if (current === undefined) throw new DomainError("NOT_FOUND", `There is no order ${orderId}.`);
       // If it is not newer than what the order's other watchers have seen, only this one needs it.
-      if (!watched.deliver(current)) watcher.putIfEmpty(current);
-      yield* updatesOf(watcher, { afterVersion, heartbeatIntervalMs, ended: signal, closing: closing.signal });
+      if (!watched.deliver(current)) mailbox.putIfEmpty(current);
+      yield* updatesOf(mailbox, { afterVersion, heartbeatIntervalMs, ended: signal, closing: closing.signal });
     } finally {
       signal.removeEventListener("abort", leave);
-      watched.remove(orderId, watcher);
+      watched.remove(orderId, mailbox);
     }
   }
 
   return {
     watch,
-    hint(orderIds) {
+    mayHaveChanged(orderIds) {
       for (const orderId of orderIds) reader.readUntilChanged(orderId);
     },
-    hintAll,
+    anyMayHaveChanged,
     close() {
       clearInterval(resync);
       closing.abort();
@@ -104,11 +104,11 @@ export function createOrderWatch(deps: {
 
 /**
  * Yields the states that arrive in the mailbox, and a heartbeat after each quiet interval. The first update comes at once,
- * because a caller that is told nothing cannot tell a quiet order from a server that does not answer. Returns after a final
+ * because a caller that receives nothing cannot distinguish a quiet order from a server that does not answer. Returns after a final
  * state or when `ended` is aborted.
  */
 async function* updatesOf(
-  watcher: Watcher,
+  mailbox: Mailbox,
   options: {
     readonly afterVersion: number;
     readonly heartbeatIntervalMs: number;
@@ -121,14 +121,14 @@ async function* updatesOf(
   for (let waitMs = 0; ; waitMs = options.heartbeatIntervalMs) {
     if (closing.aborted) throw new UnavailableError("This process is shutting down; watch again to continue.");
     if (ended.aborted) return;
-    const order = watcher.take();
+    const order = mailbox.take();
     if (order !== undefined && (order.version > sentVersion || isFinal(order.status))) {
       yield { order };
       if (isFinal(order.status)) return;
       sentVersion = order.version;
       continue;
     }
-    const isWoken = waitMs > 0 && (await watcher.wait(waitMs));
-    if (!isWoken && watcher.isEmpty && !ended.aborted) yield { heartbeat: new Date() };
+    const wasWoken = waitMs > 0 && (await mailbox.wait(waitMs));
+    if (!wasWoken && mailbox.isEmpty && !ended.aborted) yield { heartbeat: new Date() };
   }
 }

@@ -1,7 +1,7 @@
 import type { OrderView } from "./repository.ts";
 
-/** One stream's mailbox. It holds only the newest state that the stream has not sent yet, so a slow stream skips states. */
-export class Watcher {
+/** What one stream sends next. It holds only the newest state that the stream has not sent yet, so a slow stream skips states. */
+export class Mailbox {
   #latest: OrderView | undefined;
   #awake = Promise.withResolvers<void>();
 
@@ -49,7 +49,7 @@ export class Watcher {
 interface WatchedOrder {
   /** The newest version that was read; 0 before the first read. */
   version: number;
-  readonly watchers: Set<Watcher>;
+  readonly mailboxes: Set<Mailbox>;
 }
 
 /** The orders that this process watches for its clients, and who watches them. */
@@ -69,25 +69,26 @@ export class WatchedOrders {
     return this.#orders.has(orderId);
   }
 
-  add(orderId: string): Watcher {
-    const watcher = new Watcher();
-    const order = this.#orders.get(orderId) ?? { version: 0, watchers: new Set() };
+  /** Adds a watcher, and returns its mailbox. */
+  add(orderId: string): Mailbox {
+    const mailbox = new Mailbox();
+    const order = this.#orders.get(orderId) ?? { version: 0, mailboxes: new Set() };
     this.#orders.set(orderId, order);
-    order.watchers.add(watcher);
+    order.mailboxes.add(mailbox);
     this.#watchersCount++;
-    return watcher;
+    return mailbox;
   }
 
-  remove(orderId: string, watcher: Watcher): void {
+  remove(orderId: string, mailbox: Mailbox): void {
     this.#watchersCount--;
     const order = this.#orders.get(orderId);
-    order?.watchers.delete(watcher);
-    if (order?.watchers.size === 0) this.#orders.delete(orderId);
+    order?.mailboxes.delete(mailbox);
+    if (order?.mailboxes.size === 0) this.#orders.delete(orderId);
   }
 
   /** Wakes every stream, so that it looks at what has changed around it. */
   wakeAll(): void {
-    for (const { watchers } of this.#orders.values()) for (const watcher of watchers) watcher.wake();
+    for (const { mailboxes } of this.#orders.values()) for (const mailbox of mailboxes) mailbox.wake();
   }
 
   /** Delivers the order to its watchers if it is newer than the last delivered one. Returns whether it is. */
@@ -95,7 +96,7 @@ export class WatchedOrders {
     const watched = this.#orders.get(order.orderId);
     if (watched === undefined || order.version <= watched.version) return false;
     watched.version = order.version;
-    for (const watcher of watched.watchers) watcher.put(order);
+    for (const mailbox of watched.mailboxes) mailbox.put(order);
     return true;
   };
 }
