@@ -104,8 +104,8 @@ export function createOrderWatch(deps: {
 
 /**
  * Yields the states that arrive in the mailbox, and a heartbeat after each quiet interval. The first update comes at once,
- * because a caller that receives nothing cannot distinguish a quiet order from a server that does not answer. Returns after a final
- * state or when `ended` is aborted.
+ * because a caller that receives nothing cannot distinguish a quiet order from a server that does not answer. Returns
+ * after a final state or when `ended` is aborted.
  */
 async function* updatesOf(
   mailbox: Mailbox,
