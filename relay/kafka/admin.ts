@@ -1,6 +1,6 @@
 /** Administration of a cluster: topics, offsets and consumer groups. */
 import { type Admin, ConfigResourceTypes, KafkaJSProtocolError } from "kafkajs";
-import { sleep } from "../../services/kit/backoff.ts";
+import { retryFor } from "../../services/kit/backoff.ts";
 import type { HostPort } from "../../services/kit/config.ts";
 import { withDeadline } from "../../services/kit/deadline.ts";
 import { type KafkaOptions, kafkaClient } from "./client.ts";
@@ -82,10 +82,8 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
       await created.catch(async (error) => {
         // They are created, but another broker was asked for their leaders, and it has not heard of them yet.
         if (!(error instanceof KafkaJSProtocolError) || error.type !== "UNKNOWN_TOPIC_OR_PARTITION") throw error;
-        await untilKnown(
-          admin,
-          topics.map(({ topic }) => topic),
-        );
+        const names = topics.map(({ topic }) => topic);
+        await retryFor(() => admin.fetchTopicMetadata({ topics: names }), topicsKnownTimeoutMs, 100);
       });
     },
     listTopics: () => admin.listTopics(),
@@ -125,18 +123,4 @@ export async function openAdmin(options: KafkaOptions): Promise<KafkaAdmin> {
     },
     close: () => admin.disconnect(),
   };
-}
-
-/** Resolves when a broker knows the topics and their leaders. @throws what it answers after {@link topicsKnownTimeoutMs}. */
-async function untilKnown(admin: Admin, topics: readonly string[]): Promise<void> {
-  const deadlineMs = performance.now() + topicsKnownTimeoutMs;
-  for (;;) {
-    try {
-      await admin.fetchTopicMetadata({ topics: [...topics] });
-      return;
-    } catch (error) {
-      if (performance.now() > deadlineMs) throw error;
-      await sleep(100);
-    }
-  }
 }

@@ -46,7 +46,7 @@ export interface EventDetails extends UndeliveredEvent {
 /** At most this many undelivered events are listed. */
 export const listRowsMax = 1_000;
 /** The width of the archive's `discard_reason` column. */
-export const discardReasonLengthMax = 500;
+const discardReasonLengthMax = 500;
 
 /**
  * The dead events in `seq` order; with `withFailed`, the failed events too, which the relay will attempt again. Returns one

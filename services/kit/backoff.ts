@@ -24,3 +24,16 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
     signal?.addEventListener("abort", done, { once: true });
   });
 }
+
+/** Repeats `work` every `intervalMs` until it succeeds. @throws its last error, once `timeoutMs` have passed. */
+export async function retryFor<T>(work: () => Promise<T>, timeoutMs: number, intervalMs: number): Promise<T> {
+  const deadlineMs = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (performance.now() > deadlineMs) throw error;
+      await sleep(intervalMs);
+    }
+  }
+}

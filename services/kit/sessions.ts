@@ -52,7 +52,7 @@ export interface IdleLimits {
 }
 
 /** No service waits inside a transaction: between two statements it only computes. */
-export const serviceIdleLimits: IdleLimits = { inTransactionSeconds: 6, sessionSeconds: 60 };
+const serviceIdleLimits: IdleLimits = { inTransactionSeconds: 6, sessionSeconds: 60 };
 
 export interface SessionOptions {
   /** mysql://user:password@host:port/schema */

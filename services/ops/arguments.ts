@@ -25,7 +25,7 @@ export interface VerbUsage {
 }
 
 /** The flags of every verb. */
-export const commonFlags = { json: true, yes: true, help: true, operator: "NAME" } as const;
+const commonFlags = { json: true, yes: true, help: true, operator: "NAME" } as const;
 
 /** Parsed arguments. */
 export interface OpsArguments<Verb extends VerbUsage> {

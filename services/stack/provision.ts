@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { type ServiceName, sagaTopic } from "../../proto/event-table.ts";
 import { type KafkaAdmin, openAdmin } from "../../relay/kafka/admin.ts";
-import { sleep } from "../kit/backoff.ts";
+import { retryFor, sleep } from "../kit/backoff.ts";
 import { environment, type HostPort, hostPorts, integer, readConfig, url } from "../kit/config.ts";
 import { openDatabase } from "../kit/database.ts";
 import { messageOf } from "../kit/errors.ts";
@@ -113,15 +113,7 @@ async function requirePartitions(admin: KafkaAdmin, topic: string): Promise<void
 
 /** Retries: after a start, or after creating the topic, the broker takes a moment to lead its partitions. */
 async function partitionsOf(admin: KafkaAdmin, topic: string): Promise<number> {
-  const deadlineMs = performance.now() + waitForLeadersMs;
-  for (;;) {
-    try {
-      return (await admin.endOffsets(topic)).length;
-    } catch (error) {
-      if (performance.now() > deadlineMs) throw error;
-      await sleep(100);
-    }
-  }
+  return await retryFor(async () => (await admin.endOffsets(topic)).length, waitForLeadersMs, 100);
 }
 
 /** Retries until the servers answer: in containers they start at the same time as this process. */

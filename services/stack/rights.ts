@@ -12,7 +12,7 @@ import { migrationTables } from "../kit/migrate.ts";
 import { schemaName, serviceNames } from "./services.ts";
 
 export const migratorUser = "shop_migrator";
-export const relayUser = "shop_relay";
+const relayUser = "shop_relay";
 /** All users, of which each service has one with the name of its schema. */
 export const databaseUsers: readonly string[] = [migratorUser, relayUser, ...serviceNames.map(schemaName)];
 

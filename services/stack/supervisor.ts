@@ -18,7 +18,7 @@ const stopTimeoutMs = 10_000;
 const logBytesMax = 20_000_000;
 
 /** Processes are stopped in this order, stage by stage: clients before their servers. */
-export const stopStages = ["service", "relay", "gateway", "kafka", "mariadb"] as const;
+const stopStages = ["service", "relay", "gateway", "kafka", "mariadb"] as const;
 
 /** A process to keep running. */
 export interface ProcessSpec {

@@ -89,7 +89,7 @@ async function watch(
 }
 
 /** The metrics of `audit --watch`. */
-export function createAuditMetrics(metrics: Metrics) {
+function createAuditMetrics(metrics: Metrics) {
   const registers = [metrics];
   const broken = new Gauge({
     name: "audit_broken",
